@@ -1,0 +1,1 @@
+"""Everything morphbatch does, free of Celery: the worker only calls into these rooms."""

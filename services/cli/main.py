@@ -1,0 +1,27 @@
+"""Entry point: collects the commands of the modules beside it and turns our errors into one clear line."""
+
+import sys
+
+import typer
+
+from services.cli import batches, evaluate, release, report, smears, stack, submit
+from services.cli.console import err
+from services.errors import MorphbatchError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Classify stained sperm cells overnight, in batches. Start with `morphbatch doctor`.",
+)
+for module in (stack, submit, batches, report, smears, evaluate):
+    app.add_typer(module.commands)
+app.add_typer(release.commands, name="release", help="Build, install and list releases of the networks.")
+
+
+def main() -> None:
+    """Run the command line; an error of ours ends it with its message and exit code 1."""
+    try:
+        app()
+    except MorphbatchError as error:
+        err.print(f"[bold red]error[/] ({error.reason}): {error}", highlight=False)
+        sys.exit(1)

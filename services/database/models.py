@@ -1,0 +1,275 @@
+"""The tables. Comments here become the tables' comments in Postgres."""
+
+from datetime import date, datetime
+from typing import Any
+
+from sqlalchemy import (
+    ARRAY,
+    REAL,
+    CheckConstraint,
+    Date,
+    DateTime,
+    ForeignKey,
+    Identity,
+    Index,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    UniqueConstraint,
+    func,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+from services.database.states import BatchState, SlideState
+
+
+class Base(DeclarativeBase):
+    """Maps `datetime` to timestamptz and `dict` to jsonb; names every constraint, so that migrations can."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012 - read by SQLAlchemy on the class
+        datetime: DateTime(timezone=True),
+        dict[str, Any]: JSONB,
+        list[dict[str, Any]]: JSONB,
+    }
+
+
+def _one_of(column: str, states: type[BatchState] | type[SlideState]) -> CheckConstraint:
+    return CheckConstraint(f"{column} in ({', '.join(repr(s.value) for s in states)})", name=f"{column}_known")
+
+
+class Lab(Base):
+    """A clinic's laboratory: the first folder under incoming/."""
+
+    __tablename__ = "lab"
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    code: Mapped[str] = mapped_column(unique=True)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Batch(Base):
+    """A night's upload of one lab, as its manifest says."""
+
+    __tablename__ = "batch"
+    __table_args__ = (
+        UniqueConstraint("lab_id", "batch_code"),
+        _one_of("state", BatchState),
+        Index("ix_batch_open", "id", postgresql_where="state in ('received', 'analysing')"),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    lab_id: Mapped[int] = mapped_column(ForeignKey("lab.id"))
+    batch_code: Mapped[str] = mapped_column(comment="batch_id of the manifest")
+    state: Mapped[str] = mapped_column(server_default=BatchState.RECEIVED)
+    manifest_sha256: Mapped[str]
+    manifest_etag: Mapped[str] = mapped_column(comment="ETag of the manifest object; the sweep skips what it has seen")
+    problems: Mapped[list[dict[str, Any]]] = mapped_column(
+        server_default="[]", comment="Why it was rejected: [{path, reason, message}]"
+    )
+    received_on: Mapped[date] = mapped_column(Date, comment="Day of receipt, UTC; its month is the cells' partition")
+    received_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    closed_at: Mapped[datetime | None]
+
+    lab: Mapped[Lab] = relationship()
+    slides: Mapped[list["Slide"]] = relationship(back_populates="batch", order_by="Slide.position")
+
+
+class Slide(Base):
+    """One stained smear of a specimen."""
+
+    __tablename__ = "slide"
+    __table_args__ = (
+        UniqueConstraint("batch_id", "slide_code"),
+        CheckConstraint("replicate in (1, 2)", name="replicate_1_or_2"),
+        CheckConstraint("um_per_px > 0", name="um_per_px_positive"),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    batch_id: Mapped[int] = mapped_column(ForeignKey("batch.id"))
+    position: Mapped[int] = mapped_column(comment="Order in the manifest, from 0")
+    slide_code: Mapped[str] = mapped_column(comment="slide_id of the manifest")
+    specimen: Mapped[str] = mapped_column(index=True, comment="Pseudonym of the specimen; never a person's data")
+    replicate: Mapped[int] = mapped_column(SmallInteger)
+    stain: Mapped[str]
+    um_per_px: Mapped[float] = mapped_column(comment="Micrometres per pixel of its fields")
+
+    batch: Mapped[Batch] = relationship(back_populates="slides")
+    fields: Mapped[list["FieldRow"]] = relationship(back_populates="slide", order_by="FieldRow.position")
+
+
+class FieldRow(Base):
+    """One image of a slide: a microscope field, or a crop of one cell."""
+
+    __tablename__ = "field"
+    __table_args__ = (
+        UniqueConstraint("slide_id", "position"),
+        CheckConstraint("kind in ('field', 'crop')", name="kind_known"),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    slide_id: Mapped[int] = mapped_column(ForeignKey("slide.id"))
+    position: Mapped[int] = mapped_column(comment="Order in the manifest, from 0")
+    key: Mapped[str] = mapped_column(comment="Object key, relative to the batch's prefix")
+    sha256: Mapped[str]
+    kind: Mapped[str] = mapped_column(server_default="field")
+    given_cells: Mapped[list[dict[str, Any]] | None] = mapped_column(
+        JSONB, comment="Cells the manifest gave, used as given: [{box: [x0, y0, x1, y1]}]"
+    )
+
+    slide: Mapped[Slide] = relationship(back_populates="fields")
+
+
+class ModelRelease(Base):
+    """An immutable release of the networks and their fusion."""
+
+    __tablename__ = "model_release"
+    __table_args__ = (
+        CheckConstraint("kind in ('untrained', 'demonstration', 'trained')", name="kind_known"),
+        Index("uq_model_release_active", "active", unique=True, postgresql_where="active"),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    kind: Mapped[str]
+    active: Mapped[bool] = mapped_column(server_default="false", comment="New slides are analysed under the active one")
+    document: Mapped[dict[str, Any]] = mapped_column(comment="release.json")
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class Analysis(Base):
+    """A slide under a release: its state, attempts, lease, timings and counts."""
+
+    __tablename__ = "analysis"
+    __table_args__ = (
+        UniqueConstraint("slide_id", "release_id"),
+        _one_of("state", SlideState),
+        Index("ix_analysis_open", "state", "lease_until", postgresql_where="state in ('queued', 'running')"),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    slide_id: Mapped[int] = mapped_column(ForeignKey("slide.id"))
+    release_id: Mapped[str] = mapped_column(ForeignKey("model_release.id"))
+    state: Mapped[str] = mapped_column(server_default=SlideState.QUEUED)
+    attempts: Mapped[int] = mapped_column(server_default="0")
+    lease_token: Mapped[str | None] = mapped_column(comment="The attempt that holds the slide; a lost lease writes nothing")
+    lease_until: Mapped[datetime | None]
+    retry_at: Mapped[datetime | None] = mapped_column(comment="Not before; the sweep publishes it again after this")
+    queued_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    reason: Mapped[str | None] = mapped_column(comment="Code of why it is quarantined or was last retried")
+    detail: Mapped[str | None] = mapped_column(comment="The same for people")
+    cells_classified: Mapped[int] = mapped_column(server_default="0")
+    cells_on_border: Mapped[int] = mapped_column(server_default="0", comment="Heads cut by the border: not classified")
+    objects_rejected: Mapped[int] = mapped_column(server_default="0", comment="Debris and other objects left out")
+    timings: Mapped[dict[str, Any]] = mapped_column(server_default="{}", comment="Seconds by stage")
+
+    slide: Mapped[Slide] = relationship()
+    release: Mapped[ModelRelease] = relationship()
+    field_results: Mapped[list["FieldResult"]] = relationship(order_by="FieldResult.field_id")
+
+
+class FieldResult(Base):
+    """What an analysis found of one field: its quality, its counts, why it was set aside."""
+
+    __tablename__ = "field_result"
+
+    analysis_id: Mapped[int] = mapped_column(ForeignKey("analysis.id", ondelete="CASCADE"), primary_key=True)
+    field_id: Mapped[int] = mapped_column(ForeignKey("field.id"), primary_key=True)
+    width_px: Mapped[int | None]
+    height_px: Mapped[int | None]
+    cells: Mapped[int] = mapped_column(server_default="0")
+    on_border: Mapped[int] = mapped_column(server_default="0")
+    reason: Mapped[str | None] = mapped_column(comment="Code of why the field could not be used; null: it was used")
+    detail: Mapped[str | None]
+    quality: Mapped[dict[str, Any]] = mapped_column(server_default="{}", comment="Measures with units, flags and notes")
+    rejected: Mapped[list[dict[str, Any]]] = mapped_column(
+        server_default="[]", comment="Objects that are no whole head: [{box, reason}]"
+    )
+
+
+class Cell(Base):
+    """One classified sperm cell. Partitioned by month of receipt; arrays follow the class index order."""
+
+    __tablename__ = "cell"
+    __table_args__ = (
+        CheckConstraint("array_length(probabilities, 1) = 18", name="probabilities_18"),
+        {"postgresql_partition_by": "RANGE (received_on)"},
+    )
+
+    received_on: Mapped[date] = mapped_column(Date, primary_key=True, comment="The batch's; so a redelivery lands here again")
+    analysis_id: Mapped[int] = mapped_column(ForeignKey("analysis.id"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True, comment="From 1, in order of field, then y, then x")
+    field_id: Mapped[int] = mapped_column(ForeignKey("field.id"))
+    x0: Mapped[int] = mapped_column(comment="Head box, pixels of the field, left; x1 and y1 are exclusive")
+    y0: Mapped[int]
+    x1: Mapped[int]
+    y1: Mapped[int]
+    class_index: Mapped[int] = mapped_column(SmallInteger, comment="Class of the largest fused probability")
+    confidence: Mapped[float] = mapped_column(REAL, comment="Largest fused probability")
+    probabilities: Mapped[list[float]] = mapped_column(ARRAY(REAL))
+    efficientnetv2_s_logits: Mapped[list[float]] = mapped_column(ARRAY(REAL))
+    resnetv2_50_logits: Mapped[list[float]] = mapped_column(ARRAY(REAL))
+    head_outline: Mapped[bytes | None] = mapped_column(
+        LargeBinary, comment="Outline polygon: little-endian uint16 x, y pairs, pixels of the field"
+    )
+    head_length_um: Mapped[float | None] = mapped_column(REAL, comment="Long side of the minimum-area rectangle, µm")
+    head_width_um: Mapped[float | None] = mapped_column(REAL, comment="Short side of the minimum-area rectangle, µm")
+    head_area_um2: Mapped[float | None] = mapped_column(REAL, comment="Area of the head, µm²")
+    head_perimeter_um: Mapped[float | None] = mapped_column(REAL, comment="Perimeter of the head, µm")
+    ellipticity: Mapped[float | None] = mapped_column(REAL, comment="Length ÷ width")
+    elongation: Mapped[float | None] = mapped_column(REAL, comment="(length - width) ÷ (length + width)")
+    roughness: Mapped[float | None] = mapped_column(REAL, comment="4π·area ÷ perimeter²")
+    regularity: Mapped[float | None] = mapped_column(REAL, comment="π·length·width ÷ (4·area)")
+    acrosome_share: Mapped[float | None] = mapped_column(REAL, comment="Acrosome area ÷ head area, 0 to 1")
+    vacuole_share: Mapped[float | None] = mapped_column(REAL, comment="Vacuole area ÷ head area, 0 to 1")
+    midpiece_width_um: Mapped[float | None] = mapped_column(REAL, comment="Width of the midpiece at its insertion, µm")
+    midpiece_angle_deg: Mapped[float | None] = mapped_column(
+        REAL, comment="Angle between midpiece and long axis of the head, degrees, 0 to 90"
+    )
+
+
+class SlideClassCount(Base):
+    """Roll-up: cells of a class in an analysis. Written with the cells, in one transaction."""
+
+    __tablename__ = "slide_class_count"
+
+    analysis_id: Mapped[int] = mapped_column(ForeignKey("analysis.id", ondelete="CASCADE"), primary_key=True)
+    class_index: Mapped[int] = mapped_column(SmallInteger, primary_key=True)
+    cells: Mapped[int]
+
+
+class Review(Base):
+    """A person's label of a cell, beside the machine's and never over it."""
+
+    __tablename__ = "review"
+    __table_args__ = (UniqueConstraint("analysis_id", "number", "reviewer"),)
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    analysis_id: Mapped[int] = mapped_column(ForeignKey("analysis.id"))
+    number: Mapped[int]
+    reviewer: Mapped[str]
+    class_index: Mapped[int] = mapped_column(SmallInteger)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+
+class AuditEvent(Base):
+    """What happened to a batch or slide, by whom. Only ever added to."""
+
+    __tablename__ = "audit_event"
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    at: Mapped[datetime] = mapped_column(server_default=func.now())
+    kind: Mapped[str]
+    batch_id: Mapped[int | None] = mapped_column(ForeignKey("batch.id"), index=True)
+    slide_id: Mapped[int | None] = mapped_column(ForeignKey("slide.id"))
+    detail: Mapped[dict[str, Any]] = mapped_column(server_default="{}")

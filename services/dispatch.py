@@ -1,0 +1,54 @@
+"""Publishes work to the broker. A message is a hint: the database decides, and the sweep repairs what was lost.
+
+Task names stand here, since both the publishers and the worker need them.
+"""
+
+from typing import Final
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+from services.errors import OutageError
+
+INTAKE_BATCH: Final = "morphbatch.intake_batch"
+ANALYSE_SLIDE: Final = "morphbatch.analyse_slide"
+CLOSE_BATCH: Final = "morphbatch.close_batch"
+SWEEP: Final = "morphbatch.sweep"
+
+
+class BrokerUnavailable(OutageError):
+    """Redis cannot be reached. Nothing is lost: the sweep publishes again from the database."""
+
+    reason = "broker_unavailable"
+
+
+class Publisher:
+    """Sends task messages by name; arguments are ids only."""
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+
+    def intake_batch(self, lab: str, batch_code: str) -> None:
+        """Announce that `incoming/<lab>/<batch_code>/manifest.json` is there."""
+        self._send(INTAKE_BATCH, lab, batch_code)
+
+    def analyse_slide(self, analysis_id: int) -> None:
+        """Announce a queued analysis."""
+        self._send(ANALYSE_SLIDE, analysis_id)
+
+    def close_batch(self, batch_id: int) -> None:
+        """Announce that the last slide of a batch ended."""
+        self._send(CLOSE_BATCH, batch_id)
+
+    def _send(self, name: str, *args: int | str) -> None:
+        try:
+            self._app.send_task(name, args=args, retry=False)
+        except OperationalError as error:
+            raise BrokerUnavailable(f"could not publish {name}{args}: {error}") from error
+
+
+def connect_publisher(broker_url: str) -> Publisher:
+    """A publisher for a process that is no worker (the HTTP service, the command line)."""
+    app = Celery("morphbatch", broker=broker_url, set_as_current=False)
+    app.conf.broker_transport_options = {"socket_connect_timeout": 3, "socket_timeout": 5}
+    return Publisher(app)

@@ -1,0 +1,1 @@
+"""Triton's client: crops in, logits and probabilities out."""

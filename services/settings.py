@@ -1,0 +1,104 @@
+"""Every setting of morphbatch, read in this one place from the environment.
+
+A value comes from the environment (`MORPHBATCH_DATABASE_URL`), else from the file `stack.env` that the embedded stack
+writes into its data folder, else from the default here.
+"""
+
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from services.errors import ConfigurationError
+
+_CHECKOUT = Path(__file__).resolve().parent.parent
+DEVELOPMENT_SECRET = "morphbatch-development"  # noqa: S105 - refused below outside development
+
+
+def home() -> Path:
+    """The data folder of the embedded stack: `MORPHBATCH_HOME`, else `.morphbatch` in the checkout, else XDG's."""
+    named = os.environ.get("MORPHBATCH_HOME")
+    if named:
+        return Path(named).expanduser().absolute()
+    if (_CHECKOUT / "pyproject.toml").exists():
+        return _CHECKOUT / ".morphbatch"
+    return Path(os.environ.get("XDG_DATA_HOME", Path.home() / ".local" / "share")) / "morphbatch"
+
+
+class Settings(BaseSettings):
+    """The service's settings; unknown `MORPHBATCH_*` keys in `stack.env` are an error."""
+
+    model_config = SettingsConfigDict(env_prefix="MORPHBATCH_", extra="forbid", frozen=True)
+
+    environment: Literal["development", "production"] = Field(
+        "development", description="In production the built-in secrets are refused."
+    )
+    home: Path = Field(default_factory=home, description="Data folder of the embedded stack.")
+
+    database_url: str = Field(
+        "postgresql+psycopg2://morphbatch@127.0.0.1:5432/morphbatch", description="SQLAlchemy URL of Postgres."
+    )
+    broker_url: str = Field("redis://127.0.0.1:6379/0", description="Redis, the Celery broker. It carries hints only.")
+
+    s3_endpoint: str = Field("http://127.0.0.1:9000", description="URL of the object store (MinIO or any S3).")
+    s3_region: str = Field("us-east-1", description="Region name used in signatures.")
+    s3_bucket: str = Field("morphbatch", description="The one bucket: incoming/, results/, releases/.")
+    s3_access_key: str = Field("morphbatch", description="Access key of the object store.")
+    s3_secret_key: SecretStr = Field(SecretStr(DEVELOPMENT_SECRET), description="Secret key of the object store.")
+
+    triton_endpoint: str = Field("127.0.0.1:8001", description="host:port of Triton's gRPC service.")
+    inference_batch: int = Field(16, ge=1, le=256, description="Most crops in one request to Triton.")
+    inference_in_flight: int = Field(4, ge=1, le=64, description="Most requests to Triton at once, per worker process.")
+    inference_timeout_s: float = Field(120.0, gt=0, description="Deadline of one request to Triton, seconds.")
+
+    api_host: str = Field("127.0.0.1", description="Address the HTTP service binds to.")
+    api_port: int = Field(8080, ge=1, le=65535, description="Port of the HTTP service (bucket events, health).")
+    webhook_token: SecretStr = Field(
+        SecretStr(DEVELOPMENT_SECRET), description="Bearer token that the object store sends with bucket events."
+    )
+
+    worker_concurrency: int = Field(1, ge=1, le=64, description="Slides analysed at once by one worker.")
+    sweep_seconds: int = Field(60, ge=1, description="How often the sweep looks for work that no hint announced.")
+    max_attempts: int = Field(4, ge=1, description="Attempts at a slide before it is quarantined.")
+    retry_base_seconds: float = Field(2.0, gt=0, description="First delay before a retry; it doubles, with jitter.")
+    retry_cap_seconds: float = Field(300.0, gt=0, description="Longest delay before a retry.")
+    lease_seconds: int = Field(60, ge=3, description="A running slide whose lease is older than this is taken over.")
+    task_time_limit_s: int = Field(1800, ge=10, description="A slide that runs longer is killed and tried again.")
+    visibility_timeout_s: int = Field(3600, ge=20, description="Redis redelivers an unacknowledged message after this.")
+
+    max_field_bytes: int = Field(64 * 2**20, ge=1, description="A larger field file is refused unread.")
+    max_field_pixels: int = Field(60_000_000, ge=1, description="A field with more pixels is refused undecoded.")
+    minimum_cells: int = Field(1, ge=1, description="A slide with fewer classified cells ends `insufficient`.")
+
+    @model_validator(mode="after")
+    def _refuse_what_cannot_work(self) -> Self:
+        if self.task_time_limit_s >= self.visibility_timeout_s:
+            raise ValueError(
+                "task_time_limit_s must be below visibility_timeout_s, or Redis hands out a slide that still runs"
+            )
+        if self.environment == "production":
+            left = [
+                name
+                for name in ("s3_secret_key", "webhook_token")
+                if getattr(self, name).get_secret_value() == DEVELOPMENT_SECRET
+            ]
+            if left:
+                raise ValueError(f"the development secret is still set in production: {', '.join(left)}")
+        return self
+
+
+@lru_cache(maxsize=1)
+def load_settings() -> Settings:
+    """The settings of this process.
+
+    Raises:
+        ConfigurationError: a value is missing, malformed or unsafe; the message names each.
+    """
+    try:
+        return Settings(_env_file=home() / "stack.env")
+    except ValidationError as error:
+        lines = [f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in error.errors()]
+        raise ConfigurationError("settings are wrong (MORPHBATCH_* or stack.env):\n  " + "\n  ".join(lines)) from error
