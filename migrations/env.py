@@ -1,0 +1,33 @@
+"""Alembic's environment: one migration at a time in the whole cluster, and none that waits for a busy table for long."""
+
+from alembic import context
+from sqlalchemy import create_engine, pool, text
+
+from services.database.models import Base
+
+# Any fixed number; every migrating process takes the same lock.
+ADVISORY_LOCK = 0x6D6F7270
+
+
+def run_migrations() -> None:
+    """Migrate the database named in the configuration, each revision in a transaction of its own."""
+    url = context.config.get_main_option("sqlalchemy.url")
+    if url is None:
+        raise RuntimeError("no sqlalchemy.url in Alembic's configuration; run migrations by `morphbatch migrate`")
+    engine = create_engine(url, poolclass=pool.NullPool)
+    with engine.connect() as connection:
+        connection.execute(text("set lock_timeout = '10s'"))
+        connection.execute(text("select pg_advisory_lock(:key)"), {"key": ADVISORY_LOCK})
+        connection.commit()  # the lock belongs to the connection, not to a transaction
+        context.configure(
+            connection=connection,
+            target_metadata=Base.metadata,
+            transaction_per_migration=True,
+            compare_server_default=True,
+        )
+        with context.begin_transaction():
+            context.run_migrations()
+    engine.dispose()
+
+
+run_migrations()

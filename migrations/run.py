@@ -1,0 +1,51 @@
+"""Runs the migrations and tells which revision a database should have."""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Engine
+
+from services.errors import ConfigurationError
+
+
+def _config(database_url: str = "") -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent))
+    config.set_main_option("sqlalchemy.url", database_url.replace("%", "%%"))
+    return config
+
+
+def upgrade(database_url: str, revision: str = "head") -> None:
+    """Bring the database up to `revision`; waits while another process migrates."""
+    command.upgrade(_config(database_url), revision)
+
+
+def downgrade(database_url: str, revision: str) -> None:
+    """Take the database back to `revision` (`base`: to nothing)."""
+    command.downgrade(_config(database_url), revision)
+
+
+def head_revision() -> str:
+    """The revision that this code needs."""
+    head = ScriptDirectory.from_config(_config()).get_current_head()
+    if head is None:
+        raise ConfigurationError("no migrations are installed beside the code")
+    return head
+
+
+def require_head(engine: Engine) -> None:
+    """Check that the database is at the revision that this code needs.
+
+    Raises:
+        ConfigurationError: it is not; the message says which it has and what to run.
+    """
+    with engine.connect() as connection:
+        found = MigrationContext.configure(connection).get_current_revision()
+    wanted = head_revision()
+    if found != wanted:
+        raise ConfigurationError(
+            f"the database is at revision {found or 'none'}, this code needs {wanted}: run `morphbatch migrate`"
+        )
