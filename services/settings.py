@@ -60,11 +60,16 @@ class Settings(BaseSettings):
         SecretStr(DEVELOPMENT_SECRET), description="Bearer token that the object store sends with bucket events."
     )
 
-    worker_concurrency: int = Field(1, ge=1, le=64, description="Slides analysed at once by one worker.")
+    worker_concurrency: int = Field(2, ge=1, le=64, description="Slides analysed at once by one worker.")
     sweep_seconds: int = Field(60, ge=1, description="How often the sweep looks for work that no hint announced.")
+    dispatch_seconds: int = Field(5, ge=1, description="How often queued slides that are due are published.")
+    republish_seconds: int = Field(
+        300, ge=1, description="A published slide nobody took is published again after this."
+    )
     max_attempts: int = Field(4, ge=1, description="Attempts at a slide before it is quarantined.")
     retry_base_seconds: float = Field(2.0, gt=0, description="First delay before a retry; it doubles, with jitter.")
     retry_cap_seconds: float = Field(300.0, gt=0, description="Longest delay before a retry.")
+    outage_delay_seconds: float = Field(10.0, gt=0, description="Delay before a slide is tried again after an outage.")
     lease_seconds: int = Field(60, ge=3, description="A running slide whose lease is older than this is taken over.")
     task_time_limit_s: int = Field(1800, ge=10, description="A slide that runs longer is killed and tried again.")
     visibility_timeout_s: int = Field(3600, ge=20, description="Redis redelivers an unacknowledged message after this.")

@@ -160,9 +160,13 @@ class Analysis(Base):
     release_id: Mapped[str] = mapped_column(ForeignKey("model_release.id"))
     state: Mapped[str] = mapped_column(server_default=SlideState.QUEUED)
     attempts: Mapped[int] = mapped_column(server_default="0")
-    lease_token: Mapped[str | None] = mapped_column(comment="The attempt that holds the slide; a lost lease writes nothing")
+    lease_token: Mapped[str | None] = mapped_column(
+        comment="The attempt that holds the slide; a lost lease writes nothing"
+    )
     lease_until: Mapped[datetime | None]
-    retry_at: Mapped[datetime | None] = mapped_column(comment="Not before; the sweep publishes it again after this")
+    publish_at: Mapped[datetime] = mapped_column(
+        server_default=func.now(), comment="While queued, the sweep publishes it (again) once this has passed"
+    )
     queued_at: Mapped[datetime] = mapped_column(server_default=func.now())
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
@@ -206,7 +210,9 @@ class Cell(Base):
         {"postgresql_partition_by": "RANGE (received_on)"},
     )
 
-    received_on: Mapped[date] = mapped_column(Date, primary_key=True, comment="The batch's; so a redelivery lands here again")
+    received_on: Mapped[date] = mapped_column(
+        Date, primary_key=True, comment="The batch's; so a redelivery lands here again"
+    )
     analysis_id: Mapped[int] = mapped_column(ForeignKey("analysis.id"), primary_key=True)
     number: Mapped[int] = mapped_column(primary_key=True, comment="From 1, in order of field, then y, then x")
     field_id: Mapped[int] = mapped_column(ForeignKey("field.id"))

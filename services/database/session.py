@@ -48,6 +48,8 @@ def transaction(engine: Engine) -> Iterator[Session]:
 def _is_connection_failure(error: DBAPIError) -> bool:
     state = getattr(error.orig, "pgcode", None)
     # psycopg2 sets no SQLSTATE when the server cannot be reached; 08 is connection, 57P is shutdown, 40 is deadlock.
-    return (state is None and type(error.orig).__name__ == "OperationalError") or (state or "")[:2] in {"08", "40"} or (
-        state or ""
-    ).startswith("57P")
+    return (
+        (state is None and type(error.orig).__name__ == "OperationalError")
+        or (state or "")[:2] in {"08", "40"}
+        or (state or "").startswith("57P")
+    )

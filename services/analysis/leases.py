@@ -1,0 +1,146 @@
+"""Who works on a slide. Every change of an analysis is a compare-and-set in Postgres.
+
+An attempt holds a lease: a random token with an expiry that a heartbeat moves forward. Whoever lost the lease (a paused
+machine, a partition) can still compute, but each of its writes is fenced by the token and changes nothing.
+"""
+
+import logging
+import random
+import threading
+import uuid
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
+
+from sqlalchemy import Engine, text
+from sqlalchemy.orm import Session
+
+from services.database.session import transaction
+from services.database.states import SLIDE_MOVES, SlideState
+from services.errors import OutageError, TransientError
+
+log = logging.getLogger(__name__)
+
+
+class LeaseLost(TransientError):
+    """Another worker took the slide over, because this one did not renew its lease in time. Nothing was written."""
+
+    reason = "lease_lost"
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """When a failed attempt is tried again. Seconds."""
+
+    max_attempts: int
+    base_s: float
+    cap_s: float
+    outage_s: float
+
+    def delay_s(self, attempt: int, error: Exception) -> float:
+        """Delay after `attempt` (from 1): exponential with full jitter; flat with jitter while a dependency is down."""
+        if isinstance(error, OutageError):
+            return self.outage_s * random.uniform(0.5, 1.5)  # noqa: S311 - jitter
+        return random.uniform(0.5, 1.0) * min(self.cap_s, self.base_s * 2.0 ** (attempt - 1))  # noqa: S311
+
+
+def move(session: Session, analysis_id: int, token: str, to: SlideState, **values: object) -> None:
+    """Take a running analysis to `to`, if `token` still holds it; `values` are columns set with it.
+
+    Raises:
+        LeaseLost: it does not; the transaction must not commit.
+    """
+    if to not in SLIDE_MOVES[SlideState.RUNNING]:
+        raise ValueError(f"a running slide cannot become {to}")
+    settings = "".join(f", {column} = :{column}" for column in values)
+    moved = session.execute(
+        text(
+            f"update analysis set state = :to, lease_token = null, lease_until = null{settings}"  # noqa: S608
+            " where id = :id and state = 'running' and lease_token = :token returning id"
+        ),
+        {"to": to, "id": analysis_id, "token": token, **values},
+    ).one_or_none()
+    if moved is None:
+        raise LeaseLost(f"analysis {analysis_id}: another worker holds it now; this attempt wrote nothing")
+
+
+class Lease:
+    """A claimed analysis; a context manager that keeps the lease alive from a thread."""
+
+    def __init__(self, engine: Engine, analysis_id: int, token: str, attempt: int, lease_s: int) -> None:
+        self.analysis_id = analysis_id
+        self.token = token
+        self.attempt = attempt
+        self._engine = engine
+        self._lease_s = lease_s
+        self._ended = threading.Event()
+        self._lost = threading.Event()
+        self._thread = threading.Thread(target=self._renew, name=f"lease-{analysis_id}", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def check(self) -> None:
+        """Raises `LeaseLost` as soon as it is known that someone else took the slide over."""
+        if self._lost.is_set():
+            raise LeaseLost(f"analysis {self.analysis_id}: the lease ran out; another worker takes the slide over")
+
+    def _renew(self) -> None:
+        while not self._ended.wait(self._lease_s / 3):
+            try:
+                with transaction(self._engine) as session:
+                    kept = session.execute(
+                        text(
+                            "update analysis set lease_until = now() + make_interval(secs => :lease)"
+                            " where id = :id and state = 'running' and lease_token = :token returning id"
+                        ),
+                        {"lease": self._lease_s, "id": self.analysis_id, "token": self.token},
+                    ).one_or_none()
+            except OutageError as error:
+                # The lease may outlive a short restart of Postgres; if not, the fenced write finds out.
+                log.warning("analysis %d: lease not renewed: %s", self.analysis_id, error)
+                continue
+            if kept is None:
+                self._lost.set()
+                return
+
+
+def claim(engine: Engine, analysis_id: int, lease_s: int) -> Lease | None:
+    """Take a queued analysis, or `None` if it is not queued: it is done, or somebody else works on it.
+
+    This is what makes a message delivered twice harmless.
+    """
+    token = uuid.uuid4().hex
+    with transaction(engine) as session:
+        attempt = session.execute(
+            text(
+                "update analysis set state = 'running', attempts = attempts + 1, lease_token = :token,"
+                " lease_until = now() + make_interval(secs => :lease), started_at = now(), finished_at = null"
+                " where id = :id and state = 'queued' returning attempts"
+            ),
+            {"token": token, "lease": lease_s, "id": analysis_id},
+        ).scalar_one_or_none()
+    return None if attempt is None else Lease(engine, analysis_id, token, attempt, lease_s)
+
+
+def give_back(session: Session, lease: Lease, error: Exception, reason: str, policy: RetryPolicy) -> None:
+    """Queue the slide again after a failure that may pass. An outage does not count as an attempt."""
+    move(session, lease.analysis_id, lease.token, SlideState.QUEUED, reason=reason, detail=str(error)[:2000])
+    session.execute(
+        text(
+            "update analysis set publish_at = now() + make_interval(secs => :delay), attempts = attempts - :uncounted"
+            " where id = :id"
+        ),
+        {
+            "delay": policy.delay_s(lease.attempt, error),
+            "uncounted": int(isinstance(error, OutageError)),
+            "id": lease.analysis_id,
+        },
+    )

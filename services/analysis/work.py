@@ -1,0 +1,80 @@
+"""What is to be done for one slide, read from the database in one go."""
+
+from dataclasses import dataclass
+from datetime import date
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from services.database.models import Analysis, Batch, FieldRow, Lab, ModelRelease, Slide
+from services.imaging.types import Box
+
+
+@dataclass(frozen=True, slots=True)
+class FieldWork:
+    """One image to fetch. `given` are the cells that the manifest named, `None` where they are to be found."""
+
+    id: int
+    key: str
+    sha256: str
+    is_crop: bool
+    given: tuple[Box, ...] | None
+
+
+@dataclass(frozen=True, slots=True)
+class SlideWork:
+    """One slide to analyse, with everything that its errors must name."""
+
+    analysis_id: int
+    batch_id: int
+    lab: str
+    batch_code: str
+    slide_code: str
+    um_per_px: float
+    received_on: date
+    release_id: str
+    crop_px: int
+    crop_um: float
+    fields: tuple[FieldWork, ...]
+
+    def __str__(self) -> str:
+        return f"lab {self.lab}, batch {self.batch_code}, slide {self.slide_code}"
+
+    def object_key(self, field: FieldWork) -> str:
+        """Where the field lies in the object store."""
+        return f"incoming/{self.lab}/{self.batch_code}/{field.key}"
+
+
+def load_work(session: Session, analysis_id: int) -> SlideWork:
+    """Read the work of an analysis."""
+    analysis, slide, batch, lab, release = session.execute(
+        select(Analysis, Slide, Batch, Lab, ModelRelease)
+        .join(Slide, Analysis.slide_id == Slide.id)
+        .join(Batch, Slide.batch_id == Batch.id)
+        .join(Lab, Batch.lab_id == Lab.id)
+        .join(ModelRelease, Analysis.release_id == ModelRelease.id)
+        .where(Analysis.id == analysis_id)
+    ).one()
+    rows = session.scalars(select(FieldRow).where(FieldRow.slide_id == slide.id).order_by(FieldRow.position))
+    return SlideWork(
+        analysis_id=analysis.id,
+        batch_id=batch.id,
+        lab=lab.code,
+        batch_code=batch.batch_code,
+        slide_code=slide.slide_code,
+        um_per_px=slide.um_per_px,
+        received_on=batch.received_on,
+        release_id=release.id,
+        crop_px=release.document["crop_px"],
+        crop_um=release.document["crop_um"],
+        fields=tuple(
+            FieldWork(
+                id=row.id,
+                key=row.key,
+                sha256=row.sha256,
+                is_crop=row.kind == "crop",
+                given=None if row.given_cells is None else tuple(Box(*cell["box"]) for cell in row.given_cells),
+            )
+            for row in rows
+        ),
+    )
