@@ -84,6 +84,12 @@ def upgrade() -> None:
             "received_on", sa.Date(), nullable=False, comment="Day of receipt, UTC; its month is the cells' partition"
         ),
         sa.Column("received_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column(
+            "close_at",
+            sa.DateTime(timezone=True),
+            nullable=True,
+            comment="When no slide is open, the sweep publishes its closing (again) once this has passed",
+        ),
         sa.Column("closed_at", sa.DateTime(timezone=True), nullable=True),
         sa.CheckConstraint(
             "state in ('received', 'analysing', 'complete', 'complete_with_errors', 'rejected')",

@@ -17,9 +17,12 @@ from sqlalchemy.orm import Session
 
 from services.database.session import transaction
 from services.database.states import SLIDE_MOVES, SlideState
-from services.errors import OutageError, TransientError
+from services.errors import ConfigurationError, OutageError, TransientError
 
 log = logging.getLogger(__name__)
+
+NOT_THE_SLIDES_FAULT = (OutageError, ConfigurationError)
+"""A dependency is down or refuses us: the slide waits, and no attempt is counted."""
 
 
 class LeaseLost(TransientError):
@@ -39,7 +42,7 @@ class RetryPolicy:
 
     def delay_s(self, attempt: int, error: Exception) -> float:
         """Delay after `attempt` (from 1): exponential with full jitter; flat with jitter while a dependency is down."""
-        if isinstance(error, OutageError):
+        if isinstance(error, NOT_THE_SLIDES_FAULT):
             return self.outage_s * random.uniform(0.5, 1.5)  # noqa: S311 - jitter
         return random.uniform(0.5, 1.0) * min(self.cap_s, self.base_s * 2.0 ** (attempt - 1))  # noqa: S311
 
@@ -131,7 +134,7 @@ def claim(engine: Engine, analysis_id: int, lease_s: int) -> Lease | None:
 
 
 def give_back(session: Session, lease: Lease, error: Exception, reason: str, policy: RetryPolicy) -> None:
-    """Queue the slide again after a failure that may pass. An outage does not count as an attempt."""
+    """Queue the slide again after a failure that may pass. An outage is no attempt."""
     move(session, lease.analysis_id, lease.token, SlideState.QUEUED, reason=reason, detail=str(error)[:2000])
     session.execute(
         text(
@@ -140,7 +143,7 @@ def give_back(session: Session, lease: Lease, error: Exception, reason: str, pol
         ),
         {
             "delay": policy.delay_s(lease.attempt, error),
-            "uncounted": int(isinstance(error, OutageError)),
+            "uncounted": int(isinstance(error, NOT_THE_SLIDES_FAULT)),
             "id": lease.analysis_id,
         },
     )

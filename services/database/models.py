@@ -78,6 +78,9 @@ class Batch(Base):
     )
     received_on: Mapped[date] = mapped_column(Date, comment="Day of receipt, UTC; its month is the cells' partition")
     received_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    close_at: Mapped[datetime | None] = mapped_column(
+        comment="When no slide is open, the sweep publishes its closing (again) once this has passed"
+    )
     closed_at: Mapped[datetime | None]
 
     lab: Mapped[Lab] = relationship()

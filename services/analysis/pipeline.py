@@ -1,0 +1,176 @@
+"""The stages of a slide, overlapping: while crops of one field are at the networks, the next fields are being read.
+
+    reader thread ──▶ this thread: decode, detect, crop ──▶ networks (async) ──▶ rows
+         ≤ 2 fields waiting        ≤ one request of crops gathering   ≤ in_flight requests
+
+Each arrow is bounded, so memory does not depend on how many fields a slide has.
+"""
+
+import queue
+import threading
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.analysis.fields import PreparedField, StageClock, fetch, prepare
+from services.analysis.work import FieldWork, SlideWork
+from services.errors import PermanentError
+from services.imaging.types import Head
+from services.inference.networks import Predictions
+from services.storage import ObjectStore
+
+READ_AHEAD = 2
+
+
+class Classifier(Protocol):
+    """What the pipeline needs of the networks; `services.inference.Networks` is the real one."""
+
+    @property
+    def batch(self) -> int:
+        """Most crops in one request."""
+
+    def submit(self, crops: NDArray[np.uint8]) -> Future[Predictions]:
+        """Send crops `[N, S, S, 3]`; blocks while too many requests are outstanding."""
+
+
+class Sink(Protocol):
+    """Where results go, in the order of the fields."""
+
+    def add_field(self, prepared: PreparedField) -> None:
+        """A field, used or not."""
+
+    def add_cell(self, field_id: int, head: Head, predictions: Predictions, row: int) -> None:
+        """A classified cell: row `row` of `predictions`."""
+
+    def check(self) -> None:
+        """Raise to stop the work between two fields (the lease was lost)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Refuse fields beyond these."""
+
+    max_bytes: int
+    max_pixels: int
+
+
+@dataclass(slots=True)
+class _Gathering:
+    """Crops of one or more fields that wait to fill a request."""
+
+    crops: list[NDArray[np.uint8]] = field(default_factory=list)
+    cells: list[tuple[int, Head]] = field(default_factory=list)
+
+
+def run_slide(
+    slide: SlideWork, store: ObjectStore, networks: Classifier, sink: Sink, limits: Limits, clock: StageClock
+) -> list[PermanentError]:
+    """Run every field of a slide; returns the faults of its delivery, all of them, empty for a good slide.
+
+    After a first fault nothing more is sent to the networks, since the slide cannot end well; the remaining fields are
+    still fetched and decoded, so that one report names everything that must be uploaded again.
+
+    Raises:
+        TransientError: the store or the networks failed.
+    """
+    faults: list[PermanentError] = []
+    outstanding: deque[tuple[list[tuple[int, Head]], Future[Predictions]]] = deque()
+    gathering = _Gathering()
+
+    def send() -> None:
+        nonlocal gathering
+        crops = np.concatenate(gathering.crops)
+        for start in range(0, len(crops), networks.batch):
+            part = slice(start, start + networks.batch)
+            future = clock.timed("wait_for_networks", lambda part=part: networks.submit(crops[part]))
+            outstanding.append((gathering.cells[part], future))
+        gathering = _Gathering()
+
+    def collect(*, wait: bool) -> None:
+        while outstanding and (wait or outstanding[0][1].done()):
+            cells, future = outstanding.popleft()
+            predictions = clock.timed("wait_for_networks", future.result)
+            for row, (field_id, head) in enumerate(cells):
+                sink.add_cell(field_id, head, predictions, row)
+
+    with _reading(slide, store, limits.max_bytes, clock) as arrivals:
+        for work, data in arrivals:
+            sink.check()
+            prepared = _prepared(data, slide, work, limits, clock)
+            sink.add_field(prepared)
+            if prepared.fault is not None:
+                faults.append(prepared.fault)
+            elif prepared.crops is not None and len(prepared.crops) and not faults:
+                gathering.crops.append(prepared.crops)
+                gathering.cells.extend((work.id, head) for head in prepared.found.heads)
+                if len(gathering.cells) >= networks.batch:
+                    send()
+            collect(wait=False)
+    if gathering.cells and not faults:
+        send()
+    collect(wait=True)
+    return faults
+
+
+def _prepared(
+    data: bytes | PermanentError, slide: SlideWork, work: FieldWork, limits: Limits, clock: StageClock
+) -> PreparedField:
+    if isinstance(data, PermanentError):
+        return PreparedField(work, fault=data)
+    try:
+        return prepare(data, slide, work, clock, max_bytes=limits.max_bytes, max_pixels=limits.max_pixels)
+    except PermanentError as error:
+        return PreparedField(work, fault=error)
+
+
+@contextmanager
+def _reading(
+    slide: SlideWork, store: ObjectStore, max_bytes: int, clock: StageClock
+) -> Iterator[Iterator[tuple[FieldWork, bytes | PermanentError]]]:
+    """Fetch the fields in a thread, at most `READ_AHEAD` ahead of who consumes them."""
+    ready: queue.Queue[tuple[FieldWork, bytes | PermanentError] | BaseException | None] = queue.Queue(READ_AHEAD)
+    stop = threading.Event()
+
+    def offer(item: tuple[FieldWork, bytes | PermanentError] | BaseException | None) -> bool:
+        while not stop.is_set():
+            try:
+                ready.put(item, timeout=0.2)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def read() -> None:
+        try:
+            for work in slide.fields:
+                try:
+                    data: bytes | PermanentError = clock.timed(
+                        "fetch", lambda w=work: fetch(store, slide, w, max_bytes)
+                    )
+                except PermanentError as error:
+                    data = error
+                if not offer((work, data)):
+                    return
+            offer(None)
+        except BaseException as error:  # noqa: BLE001 - handed to the consuming thread, which raises it
+            offer(error)
+
+    def arrivals() -> Iterator[tuple[FieldWork, bytes | PermanentError]]:
+        while (item := ready.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+
+    thread = threading.Thread(target=read, name=f"reader-{slide.analysis_id}", daemon=True)
+    thread.start()
+    try:
+        yield arrivals()
+    finally:
+        stop.set()
+        thread.join()

@@ -1,0 +1,51 @@
+"""Sends slides of a closed or running batch round again, after a person has mended what was wrong."""
+
+from collections.abc import Sequence
+
+from sqlalchemy import Engine, text
+
+from services.database.models import AuditEvent
+from services.database.session import transaction
+from services.errors import PermanentError
+
+
+class NothingToRequeue(PermanentError):
+    """No slide of the batch is in a state that can be requeued."""
+
+    reason = "nothing_to_requeue"
+
+
+def requeue(engine: Engine, batch_id: int, slide_codes: Sequence[str] = (), *, by: str) -> list[str]:
+    """Queue quarantined slides of a batch again, or the named ones in any ended state; returns their codes.
+
+    Raises:
+        NothingToRequeue: no slide fits; the message says why.
+    """
+    states = ("done", "insufficient", "quarantined") if slide_codes else ("quarantined",)
+    with transaction(engine) as session:
+        session.execute(text("select id from batch where id = :id for update"), {"id": batch_id})
+        queued = session.execute(
+            text(
+                "update analysis set state = 'queued', attempts = 0, reason = null, detail = null, publish_at = now()"
+                " from slide where slide.id = analysis.slide_id and slide.batch_id = :batch"
+                " and analysis.state = any(:states) and (:every or slide.slide_code = any(:codes))"
+                " and analysis.id = (select max(a.id) from analysis a where a.slide_id = slide.id)"
+                " returning slide.slide_code"
+            ),
+            {"batch": batch_id, "states": list(states), "every": not slide_codes, "codes": list(slide_codes)},
+        )
+        codes = sorted(queued.scalars())
+        unknown = sorted(set(slide_codes) - set(codes))
+        if unknown:
+            raise NothingToRequeue(f"no ended slide called {', '.join(unknown)} in this batch; nothing was requeued")
+        if not codes:
+            raise NothingToRequeue("no slide of this batch is quarantined; name slides to run them again anyway")
+        session.execute(
+            text(
+                "update batch set state = 'analysing', closed_at = null, close_at = null"
+                " where id = :id and state in ('complete', 'complete_with_errors')"
+            ),
+            {"id": batch_id},
+        )
+        session.add(AuditEvent(kind="slides_requeued", batch_id=batch_id, detail={"slides": codes, "by": by}))
+    return codes

@@ -1,0 +1,267 @@
+"""One slide from claim to commit: what the worker's task calls."""
+
+import json
+import logging
+import time
+from collections import Counter
+
+import numpy as np
+from sqlalchemy import Engine, text
+from sqlalchemy.orm import Session
+
+from services.analysis.closing import OPEN_SLIDES
+from services.analysis.fields import PreparedField, StageClock
+from services.analysis.leases import NOT_THE_SLIDES_FAULT, Lease, LeaseLost, RetryPolicy, claim, give_back, move
+from services.analysis.pipeline import Classifier, Limits, run_slide
+from services.analysis.rows import CopySpool
+from services.analysis.work import SlideWork, load_work
+from services.database.models import AuditEvent
+from services.database.session import transaction
+from services.database.states import SlideState
+from services.errors import MorphbatchError, OutageError, PermanentError, TransientError
+from services.imaging.types import Head, Morphometry
+from services.inference.networks import Predictions
+from services.settings import Settings
+from services.storage import ObjectStore
+
+log = logging.getLogger(__name__)
+
+_MEASURES = tuple(Morphometry.__dataclass_fields__)
+_OF_THE_HEAD = {"length_um", "width_um", "area_um2", "perimeter_um"}
+_MEASURE_COLUMNS = tuple(f"head_{name}" if name in _OF_THE_HEAD else name for name in _MEASURES)
+_CELL_COLUMNS = (
+    *("received_on", "analysis_id", "number", "field_id", "x0", "y0", "x1", "y1", "class_index", "confidence"),
+    *("probabilities", "efficientnetv2_s_logits", "resnetv2_50_logits", "head_outline"),
+    *_MEASURE_COLUMNS,
+)
+_FIELD_COLUMNS = (
+    *("analysis_id", "field_id", "width_px", "height_px", "cells", "on_border"),
+    *("reason", "detail", "quality", "rejected"),
+)
+
+
+class ReleaseNotServed(OutageError):
+    """Triton serves another release than the slide was queued for; it waits until its own is served again."""
+
+    reason = "release_not_served"
+
+
+class SlideResult:
+    """Gathers the rows of a slide; the pipeline's sink."""
+
+    def __init__(self, slide: SlideWork, lease: Lease) -> None:
+        self._slide = slide
+        self._lease = lease
+        self._cells = CopySpool("cell", _CELL_COLUMNS)
+        self._fields = CopySpool("field_result", _FIELD_COLUMNS)
+        self.counts: Counter[int] = Counter()
+        self.on_border = 0
+        self.rejected = 0
+
+    @property
+    def classified(self) -> int:
+        """Cells with a class so far."""
+        return self._cells.rows
+
+    def check(self) -> None:
+        """Stop the pipeline once the lease is lost."""
+        self._lease.check()
+
+    def add_field(self, prepared: PreparedField) -> None:
+        """Note what was found of a field."""
+        found, fault = prepared.found, prepared.fault
+        self.on_border += found.on_border
+        self.rejected += len(found.rejected) - found.on_border
+        self._fields.add(
+            (
+                *(self._slide.analysis_id, prepared.work.id, prepared.width, prepared.height),
+                *(len(found.heads), found.on_border),
+                fault.reason if fault else prepared.set_aside,
+                str(fault) if fault else None,
+                prepared.quality,
+                [{"box": list(r.box), "reason": r.reason} for r in found.rejected],
+            )
+        )
+
+    def add_cell(self, field_id: int, head: Head, predictions: Predictions, row: int) -> None:
+        """Note a classified cell."""
+        probabilities = predictions.probabilities[row]
+        index = int(np.argmax(probabilities))
+        self.counts[index] += 1
+        outline = None if head.outline is None else head.outline.astype("<u2").tobytes()
+        self._cells.add(
+            (
+                *(self._slide.received_on, self._slide.analysis_id, self._cells.rows + 1, field_id),
+                *head.box,
+                *(index, float(probabilities[index]), probabilities),
+                *(predictions.efficientnetv2_s_logits[row], predictions.resnetv2_50_logits[row], outline),
+                *(getattr(head.measures, name) for name in _MEASURES),
+            )
+        )
+
+    def write(self, session: Session, *, with_cells: bool) -> None:
+        """Replace whatever an earlier run of this analysis left by these rows."""
+        key = {"id": self._slide.analysis_id, "day": self._slide.received_on}
+        session.execute(text("delete from cell where received_on = :day and analysis_id = :id"), key)
+        session.execute(text("delete from field_result where analysis_id = :id"), key)
+        session.execute(text("delete from slide_class_count where analysis_id = :id"), key)
+        self._fields.write(session)
+        if with_cells and self.counts:
+            self._cells.write(session)
+            session.execute(
+                text("insert into slide_class_count (analysis_id, class_index, cells) values (:id, :index, :cells)"),
+                [{"id": key["id"], "index": index, "cells": cells} for index, cells in sorted(self.counts.items())],
+            )
+
+    def close(self) -> None:
+        """Drop the spooled rows."""
+        self._cells.close()
+        self._fields.close()
+
+
+def analyse_slide(
+    engine: Engine, store: ObjectStore, networks: Classifier, served_release: str, analysis_id: int, settings: Settings
+) -> int | None:
+    """Analyse one slide, if it is queued; returns the id of its batch when this was the batch's last open slide.
+
+    Every outcome is in the database when this returns. It raises only when the outcome could not be recorded
+    (`OutageError` of Postgres): then the lease runs out and the sweep queues the slide again.
+    """
+    policy = RetryPolicy(
+        settings.max_attempts, settings.retry_base_seconds, settings.retry_cap_seconds, settings.outage_delay_seconds
+    )
+    lease = claim(engine, analysis_id, settings.lease_seconds)
+    if lease is None:
+        log.info("analysis %d is not queued (done, or another worker has it): nothing to do", analysis_id)
+        return None
+    with lease:
+        try:
+            return _attempt(engine, store, networks, served_release, lease, settings)
+        except LeaseLost as error:
+            log.warning("%s", error)
+            return None
+        except PermanentError as error:
+            return _quarantine(engine, lease, error.reason, str(error), settings)
+        except Exception as error:
+            # Anything unforeseen, MemoryError among it, counts as an attempt: a slide that breaks its worker each time
+            # ends in quarantine with the reason, not in a loop.
+            reason = error.reason if isinstance(error, MorphbatchError) else f"unexpected_{type(error).__name__}"
+            if not isinstance(error, TransientError):
+                log.exception("analysis %d: attempt %d failed", analysis_id, lease.attempt)
+            exhausted = f"gave up after {lease.attempt} attempts; the last: {error}"
+            if lease.attempt >= policy.max_attempts and not isinstance(error, NOT_THE_SLIDES_FAULT):
+                return _quarantine(engine, lease, reason, exhausted, settings)
+            log.warning(
+                "analysis %d: attempt %d: %s: %s; will be tried again", analysis_id, lease.attempt, reason, error
+            )
+            with transaction(engine) as session:
+                give_back(session, lease, error, reason, policy)
+            return None
+
+
+def _attempt(
+    engine: Engine,
+    store: ObjectStore,
+    networks: Classifier,
+    served_release: str,
+    lease: Lease,
+    settings: Settings,
+) -> int | None:
+    clock = StageClock()
+    started = time.perf_counter()
+    with transaction(engine) as session:
+        slide = load_work(session, lease.analysis_id)
+    if lease.attempt > settings.max_attempts:
+        raise _Exhausted(
+            f"{slide}: its worker died {settings.max_attempts} times while analysing it; look at its fields before"
+            " requeueing it"
+        )
+    if slide.release_id != served_release:
+        raise ReleaseNotServed(f"{slide}: queued for release {slide.release_id}, Triton serves {served_release}")
+    result = SlideResult(slide, lease)
+    try:
+        limits = Limits(settings.max_field_bytes, settings.max_field_pixels)
+        faults = run_slide(slide, store, networks, result, limits, clock)
+        seconds = {stage: round(s, 3) for stage, s in clock.seconds.items()}
+        seconds["total"] = round(time.perf_counter() - started, 3)
+        state, reason, detail = _verdict(slide, result, faults, settings.minimum_cells)
+        good = state is not SlideState.QUARANTINED
+        with transaction(engine) as session:
+            move(
+                session,
+                lease.analysis_id,
+                lease.token,
+                state,
+                reason=reason,
+                detail=detail,
+                finished_at=_now(session),
+                cells_classified=result.classified if good else 0,
+                cells_on_border=result.on_border,
+                objects_rejected=result.rejected,
+                timings=json.dumps(seconds),
+            )
+            result.write(session, with_cells=good)
+            if not good:
+                _audit_quarantine(session, slide, reason, detail)
+            return _batch_if_last(session, slide.batch_id, settings.republish_seconds)
+    finally:
+        result.close()
+
+
+class _Exhausted(PermanentError):
+    reason = "too_many_attempts"
+
+
+def _verdict(
+    slide: SlideWork, result: SlideResult, faults: list[PermanentError], minimum_cells: int
+) -> tuple[SlideState, str | None, str | None]:
+    if faults:
+        return SlideState.QUARANTINED, faults[0].reason, "\n".join(map(str, faults[:50]))
+    if result.classified < minimum_cells:
+        detail = f"{slide}: {result.classified} cells in {len(slide.fields)} fields, {minimum_cells} asked"
+        return SlideState.INSUFFICIENT, "too_few_cells", detail
+    return SlideState.DONE, None, None
+
+
+def _quarantine(engine: Engine, lease: Lease, reason: str, detail: str, settings: Settings) -> int | None:
+    with transaction(engine) as session:
+        slide = load_work(session, lease.analysis_id)
+        move(
+            session,
+            lease.analysis_id,
+            lease.token,
+            SlideState.QUARANTINED,
+            reason=reason,
+            detail=detail[:4000],
+            finished_at=_now(session),
+        )
+        _audit_quarantine(session, slide, reason, detail)
+        return _batch_if_last(session, slide.batch_id, settings.republish_seconds)
+
+
+def _audit_quarantine(session: Session, slide: SlideWork, reason: str | None, detail: str | None) -> None:
+    session.add(
+        AuditEvent(
+            kind="slide_quarantined",
+            batch_id=slide.batch_id,
+            detail={"slide": slide.slide_code, "reason": reason, "detail": (detail or "")[:2000]},
+        )
+    )
+
+
+def _batch_if_last(session: Session, batch_id: int, republish_s: int) -> int | None:
+    """The batch's id if no slide of it is open any more; the row lock makes two that end at once take turns."""
+    session.flush()
+    session.execute(text("select id from batch where id = :id for update"), {"id": batch_id})
+    closing = session.execute(
+        text(
+            "update batch set close_at = now() + make_interval(secs => :later) where id = :id"
+            f" and state = 'analysing' and not {OPEN_SLIDES} returning id"  # noqa: S608
+        ),
+        {"id": batch_id, "later": republish_s},
+    )
+    return closing.scalar_one_or_none()
+
+
+def _now(session: Session) -> object:
+    return session.execute(text("select now()")).scalar_one()
