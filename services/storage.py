@@ -1,0 +1,279 @@
+"""The object store: one bucket behind a small interface, spoken to in plain S3.
+
+Every error of the SDK, of HTTP and of the network becomes one of four, told apart by what a caller does next: the
+object is not there, it is larger than asked for, the store is down (wait), or it refuses (an operator must mend it).
+"""
+
+import io
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Final
+from urllib.parse import urlsplit
+
+import urllib3
+from minio import Minio
+from minio.error import InvalidResponseError, MinioException, S3Error, ServerError
+from minio.notificationconfig import NotificationConfig, PrefixFilterRule, QueueConfig, SuffixFilterRule
+from urllib3.exceptions import HTTPError
+from urllib3.util import Retry, Timeout
+
+from services.errors import ConfigurationError, OutageError, PermanentError
+from services.settings import Settings
+
+INCOMING: Final = "incoming/"
+RESULTS: Final = "results/"
+RELEASES: Final = "releases/"
+MANIFEST_NAME: Final = "manifest.json"
+
+_SUBSCRIPTION_ID: Final = "morphbatch-manifests"
+_BODY_ATTEMPTS: Final = 3
+_PART_BYTES: Final = 64 * 2**20  # below this an object is one PUT, and its ETag the MD5 of its content
+_MISSING_CODES: Final = frozenset({"NoSuchKey", "NoSuchObject", "NoSuchVersion", "ResourceNotFound"})
+_ASK_AGAIN_CODES: Final = frozenset({"SlowDown", "RequestTimeout", "ServiceUnavailable", "InternalError"})
+
+
+class ObjectMissing(PermanentError):
+    """No object of that key in the bucket."""
+
+    reason = "object_missing"
+
+
+class ObjectTooLarge(PermanentError):
+    """The object has more bytes than the caller is willing to read; nothing of it was kept."""
+
+    reason = "object_too_large"
+
+
+class StoreUnavailable(OutageError):
+    """The object store cannot be reached, answers 5xx or asks to slow down."""
+
+    reason = "store_unavailable"
+
+
+class StoreRefused(ConfigurationError):
+    """The object store answers, and says no: keys, rights, clock or bucket are wrong."""
+
+    reason = "store_refused"
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectInfo:
+    """An object's key, size in bytes and ETag (without quotes; the MD5 of the content after a plain PUT)."""
+
+    key: str
+    size: int
+    etag: str
+
+
+class ObjectStore:
+    """One bucket. May be shared by threads, never across a fork.
+
+    Every method raises `StoreUnavailable` when the store is down and `StoreRefused` when it says no.
+    """
+
+    def __init__(self, client: Minio, bucket: str) -> None:
+        self._client = client
+        self.bucket = bucket
+
+    def get(self, key: str, *, max_bytes: int) -> bytes:
+        """The whole object.
+
+        Raises:
+            ObjectMissing: there is none.
+            ObjectTooLarge: it has more than `max_bytes`; it is not read.
+        """
+        for attempt in range(1, _BODY_ATTEMPTS + 1):
+            try:
+                return self._read(key, max_bytes)
+            except StoreUnavailable as error:
+                # urllib3 retries a request, but not a body that breaks off while it is read.
+                if attempt == _BODY_ATTEMPTS or not isinstance(error, _BodyBroken):
+                    raise
+        raise AssertionError("unreachable")
+
+    def _read(self, key: str, max_bytes: int) -> bytes:
+        with self._errors(key):
+            response = self._client.get_object(self.bucket, key)
+        try:
+            size = int(response.headers.get("content-length", -1))
+            if size > max_bytes:
+                response.close()  # or the rest of the body would be read to reuse the connection
+                raise ObjectTooLarge(f"{key}: {size} bytes are more than the {max_bytes} allowed")
+            data = response.read(max_bytes + 1, decode_content=False)
+        except (HTTPError, OSError) as error:
+            raise _BodyBroken(f"{key}: the object store broke off while sending it: {error}") from error
+        finally:
+            response.release_conn()
+        if len(data) > max_bytes:
+            response.close()
+            raise ObjectTooLarge(f"{key}: more than the {max_bytes} bytes allowed")
+        if size >= 0 and len(data) != size:
+            raise _BodyBroken(f"{key}: the object store sent {len(data)} of {size} bytes")
+        return data
+
+    def put(self, key: str, data: bytes, content_type: str = "application/octet-stream") -> ObjectInfo:
+        """Write the object; readers see the old one or the new one, never a part."""
+        return self._put(key, io.BytesIO(data), len(data), content_type)
+
+    def put_file(self, key: str, path: Path, content_type: str = "application/octet-stream") -> ObjectInfo:
+        """Write the object from a file, in parts of 64 MiB when it is larger than that.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        with path.open("rb") as file:
+            return self._put(key, file, path.stat().st_size, content_type)
+
+    def _put(self, key: str, stream: BinaryIO, size: int, content_type: str) -> ObjectInfo:
+        with self._errors(key):
+            done = self._client.put_object(
+                self.bucket,
+                key,
+                stream,
+                size,
+                content_type=content_type,
+                part_size=_PART_BYTES,
+                num_parallel_uploads=1,  # one part in memory, and an error that is not lost in a thread
+            )
+        return ObjectInfo(key, size, (done.etag or "").strip('"'))
+
+    def stat(self, key: str) -> ObjectInfo | None:
+        """Size and ETag of the object, or `None` when there is none."""
+        try:
+            with self._errors(key):
+                found = self._client.stat_object(self.bucket, key)
+        except ObjectMissing:
+            return None
+        return ObjectInfo(key, found.size or 0, (found.etag or "").strip('"'))
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """Every object whose key begins with `prefix`, however deep, in key order."""
+        with self._errors(prefix):
+            for found in self._client.list_objects(self.bucket, prefix=prefix, recursive=True):
+                if not found.is_dir:
+                    yield ObjectInfo(found.object_name or "", found.size or 0, (found.etag or "").strip('"'))
+
+    def list_folders(self, prefix: str) -> Iterator[str]:
+        """The names directly under `prefix` that have objects below them: `incoming/` gives the labs."""
+        with self._errors(prefix):
+            for found in self._client.list_objects(self.bucket, prefix=prefix, recursive=False):
+                if found.is_dir:
+                    yield (found.object_name or "")[len(prefix) :].rstrip("/")
+
+    def delete(self, key: str) -> None:
+        """Remove the object; that it is not there is no error."""
+        with self._errors(key):
+            self._client.remove_object(self.bucket, key)
+
+    def ensure_bucket(self) -> None:
+        """Make the bucket unless it is there."""
+        with self._errors(self.bucket):
+            if self._client.bucket_exists(self.bucket):
+                return
+            try:
+                self._client.make_bucket(self.bucket)
+            except S3Error as error:
+                if error.code != "BucketAlreadyOwnedByYou":  # another process was quicker
+                    raise
+
+    def check(self) -> None:
+        """Write, read and delete a probe object: proves the bucket and all three rights.
+
+        Raises:
+            StoreRefused: a right is missing, or what came back is not what was written.
+        """
+        key = f"{RESULTS}.probe-{uuid.uuid4().hex}"
+        content = uuid.uuid4().bytes
+        self.put(key, content)
+        try:
+            if self.get(key, max_bytes=1024) != content:
+                raise StoreRefused(f"bucket {self.bucket}: a probe object came back changed")
+        finally:
+            self.delete(key)
+
+    def subscribe_to_manifests(self, arn: str) -> None:
+        """Have the store announce every new `incoming/…/manifest.json` to the queue or webhook named by `arn`.
+
+        Other subscriptions of the bucket are kept.
+        """
+        ours = QueueConfig(
+            queue=arn,
+            events=["s3:ObjectCreated:*"],
+            config_id=_SUBSCRIPTION_ID,
+            prefix_filter_rule=PrefixFilterRule(INCOMING),
+            suffix_filter_rule=SuffixFilterRule(f"/{MANIFEST_NAME}"),
+        )
+        with self._errors(self.bucket):
+            there = self._client.get_bucket_notification(self.bucket)
+            others = [config for config in there.queue_config_list if config.config_id != _SUBSCRIPTION_ID]
+            self._client.set_bucket_notification(
+                self.bucket,
+                NotificationConfig(
+                    cloud_func_config_list=there.cloud_func_config_list,
+                    queue_config_list=[*others, ours],
+                    topic_config_list=there.topic_config_list,
+                ),
+            )
+
+    @contextmanager
+    def _errors(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except S3Error as error:
+            status = error.response.status
+            if error.code in _MISSING_CODES:
+                raise ObjectMissing(f"{what}: no such object in bucket {self.bucket}") from error
+            if status >= 500 or status == 429 or error.code in _ASK_AGAIN_CODES:
+                raise StoreUnavailable(f"{what}: the object store answers {status} {error.code}") from error
+            raise StoreRefused(
+                f"{what}: the object store refuses with {status} {error.code} ({error.message}); "
+                f"check MORPHBATCH_S3_* and the rights on bucket {self.bucket}"
+            ) from error
+        except (ServerError, InvalidResponseError) as error:
+            raise StoreUnavailable(f"{what}: the object store gives no S3 answer: {error}") from error
+        except HTTPError as error:
+            raise StoreUnavailable(f"{what}: the object store cannot be reached: {error}") from error
+        except MinioException as error:
+            raise StoreRefused(f"{what}: {error}") from error
+
+
+class _BodyBroken(StoreUnavailable):
+    """The connection was lost inside an object's body: worth asking for the object once more."""
+
+
+def connect_store(settings: Settings) -> ObjectStore:
+    """The store that the settings name. Nothing is sent yet; make it after a fork, never before.
+
+    Raises:
+        StoreRefused: the endpoint is no http(s) URL of a host.
+    """
+    url = urlsplit(settings.s3_endpoint)
+    if url.scheme not in ("http", "https") or not url.netloc or url.path.strip("/"):
+        raise StoreRefused(f"MORPHBATCH_S3_ENDPOINT {settings.s3_endpoint!r} is not like http://host:port")
+    http = urllib3.PoolManager(
+        maxsize=16,
+        timeout=Timeout(connect=3, read=20),
+        retries=Retry(
+            total=3,
+            read=1,
+            backoff_factor=0.2,
+            status_forcelist=(500, 502, 503, 504),
+            raise_on_status=False,  # the last answer itself says more than "too many 503"
+            respect_retry_after_header=False,  # MinIO may ask for two minutes; the task waits, not the connection
+        ),
+    )
+    try:
+        client = Minio(
+            url.netloc,
+            access_key=settings.s3_access_key,
+            secret_key=settings.s3_secret_key.get_secret_value(),
+            secure=url.scheme == "https",
+            region=settings.s3_region,
+            http_client=http,
+        )
+    except ValueError as error:
+        raise StoreRefused(f"MORPHBATCH_S3_ENDPOINT {settings.s3_endpoint!r}: {error}") from error
+    return ObjectStore(client, settings.s3_bucket)
