@@ -1,6 +1,7 @@
 """Publishes work to the broker. A message is a hint: the database decides, and the sweep repairs what was lost.
 
-Task names stand here, since both the publishers and the worker need them.
+Task and queue names stand here, since both the publishers and the worker need them. Slides wait in a queue of their own,
+so that a long night's backlog never delays the sweeps.
 """
 
 from typing import Final
@@ -13,7 +14,12 @@ from services.errors import OutageError
 INTAKE_BATCH: Final = "morphbatch.intake_batch"
 ANALYSE_SLIDE: Final = "morphbatch.analyse_slide"
 CLOSE_BATCH: Final = "morphbatch.close_batch"
-SWEEP: Final = "morphbatch.sweep"
+SWEEP_INCOMING: Final = "morphbatch.sweep_incoming"
+SWEEP_DATABASE: Final = "morphbatch.sweep_database"
+MAKE_PARTITIONS: Final = "morphbatch.make_partitions"
+
+SLIDES: Final = "slides"
+CONTROL: Final = "control"
 
 
 class BrokerUnavailable(OutageError):
@@ -30,19 +36,19 @@ class Publisher:
 
     def intake_batch(self, lab: str, batch_code: str) -> None:
         """Announce that `incoming/<lab>/<batch_code>/manifest.json` is there."""
-        self._send(INTAKE_BATCH, lab, batch_code)
+        self._send(CONTROL, INTAKE_BATCH, lab, batch_code)
 
     def analyse_slide(self, analysis_id: int) -> None:
         """Announce a queued analysis."""
-        self._send(ANALYSE_SLIDE, analysis_id)
+        self._send(SLIDES, ANALYSE_SLIDE, analysis_id)
 
     def close_batch(self, batch_id: int) -> None:
         """Announce that the last slide of a batch ended."""
-        self._send(CLOSE_BATCH, batch_id)
+        self._send(CONTROL, CLOSE_BATCH, batch_id)
 
-    def _send(self, name: str, *args: int | str) -> None:
+    def _send(self, queue: str, name: str, *args: int | str) -> None:
         try:
-            self._app.send_task(name, args=args, retry=False)
+            self._app.send_task(name, args=args, queue=queue, retry=False)
         except OperationalError as error:
             raise BrokerUnavailable(f"could not publish {name}{args}: {error}") from error
 

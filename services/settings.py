@@ -72,6 +72,7 @@ class Settings(BaseSettings):
     outage_delay_seconds: float = Field(10.0, gt=0, description="Delay before a slide is tried again after an outage.")
     lease_seconds: int = Field(60, ge=3, description="A running slide whose lease is older than this is taken over.")
     task_time_limit_s: int = Field(1800, ge=10, description="A slide that runs longer is killed and tried again.")
+    soft_shutdown_seconds: int = Field(30, ge=0, description="A stopping worker gives its slides this long to end.")
     visibility_timeout_s: int = Field(3600, ge=20, description="Redis redelivers an unacknowledged message after this.")
 
     max_field_bytes: int = Field(64 * 2**20, ge=1, description="A larger field file is refused unread.")

@@ -29,7 +29,7 @@ _OUTCOME: Final = text(
     ) latest on latest.batch_id = batch.id
     where batch.id = :id and batch.state = 'analysing' and not {OPEN_SLIDES}
     group by batch.id
-    """  # noqa: S608
+    """
 )
 
 
@@ -63,7 +63,7 @@ def _close(engine: Engine, store: ObjectStore, batch_id: int) -> BatchState | No
         closed = session.execute(
             text(
                 "update batch set state = :state, closed_at = now(), close_at = null"
-                f" where id = :id and state = 'analysing' and not {OPEN_SLIDES} returning id"  # noqa: S608
+                f" where id = :id and state = 'analysing' and not {OPEN_SLIDES} returning id"
             ),
             {"state": state, "id": batch_id},
         ).one_or_none()

@@ -58,7 +58,8 @@ def move(session: Session, analysis_id: int, token: str, to: SlideState, **value
     settings = "".join(f", {column} = :{column}" for column in values)
     moved = session.execute(
         text(
-            f"update analysis set state = :to, lease_token = null, lease_until = null{settings}"  # noqa: S608
+            f"update analysis set state = :to, lease_token = null, lease_until = null,"
+            f" finished_at = case when :to = 'queued' then null else now() end{settings}"
             " where id = :id and state = 'running' and lease_token = :token returning id"
         ),
         {"to": to, "id": analysis_id, "token": token, **values},

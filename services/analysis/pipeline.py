@@ -22,7 +22,7 @@ from services.analysis.fields import PreparedField, StageClock, fetch, prepare
 from services.analysis.work import FieldWork, SlideWork
 from services.errors import PermanentError
 from services.imaging.types import Head
-from services.inference.networks import Predictions
+from services.inference.networks import Predictions, ServedRelease
 from services.storage import ObjectStore
 
 READ_AHEAD = 2
@@ -34,6 +34,9 @@ class Classifier(Protocol):
     @property
     def batch(self) -> int:
         """Most crops in one request."""
+
+    def served_release(self) -> ServedRelease:
+        """The release that is served now."""
 
     def submit(self, crops: NDArray[np.uint8]) -> Future[Predictions]:
         """Send crops `[N, S, S, 3]`; blocks while too many requests are outstanding."""

@@ -120,7 +120,7 @@ class SlideResult:
 
 
 def analyse_slide(
-    engine: Engine, store: ObjectStore, networks: Classifier, served_release: str, analysis_id: int, settings: Settings
+    engine: Engine, store: ObjectStore, networks: Classifier, analysis_id: int, settings: Settings
 ) -> int | None:
     """Analyse one slide, if it is queued; returns the id of its batch when this was the batch's last open slide.
 
@@ -136,7 +136,7 @@ def analyse_slide(
         return None
     with lease:
         try:
-            return _attempt(engine, store, networks, served_release, lease, settings)
+            return _attempt(engine, store, networks, lease, settings)
         except LeaseLost as error:
             log.warning("%s", error)
             return None
@@ -163,7 +163,6 @@ def _attempt(
     engine: Engine,
     store: ObjectStore,
     networks: Classifier,
-    served_release: str,
     lease: Lease,
     settings: Settings,
 ) -> int | None:
@@ -176,6 +175,7 @@ def _attempt(
             f"{slide}: its worker died {settings.max_attempts} times while analysing it; look at its fields before"
             " requeueing it"
         )
+    served_release = networks.served_release().release_id
     if slide.release_id != served_release:
         raise ReleaseNotServed(f"{slide}: queued for release {slide.release_id}, Triton serves {served_release}")
     result = SlideResult(slide, lease)
@@ -194,7 +194,6 @@ def _attempt(
                 state,
                 reason=reason,
                 detail=detail,
-                finished_at=_now(session),
                 cells_classified=result.classified if good else 0,
                 cells_on_border=result.on_border,
                 objects_rejected=result.rejected,
@@ -233,7 +232,6 @@ def _quarantine(engine: Engine, lease: Lease, reason: str, detail: str, settings
             SlideState.QUARANTINED,
             reason=reason,
             detail=detail[:4000],
-            finished_at=_now(session),
         )
         _audit_quarantine(session, slide, reason, detail)
         return _batch_if_last(session, slide.batch_id, settings.republish_seconds)
@@ -256,12 +254,8 @@ def _batch_if_last(session: Session, batch_id: int, republish_s: int) -> int | N
     closing = session.execute(
         text(
             "update batch set close_at = now() + make_interval(secs => :later) where id = :id"
-            f" and state = 'analysing' and not {OPEN_SLIDES} returning id"  # noqa: S608
+            f" and state = 'analysing' and not {OPEN_SLIDES} returning id"
         ),
         {"id": batch_id, "later": republish_s},
     )
     return closing.scalar_one_or_none()
-
-
-def _now(session: Session) -> object:
-    return session.execute(text("select now()")).scalar_one()

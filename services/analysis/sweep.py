@@ -68,7 +68,7 @@ def _publish_closings(engine: Engine, publisher: Publisher, republish_s: int) ->
         due = session.scalars(
             text(
                 "update batch set close_at = now() + make_interval(secs => :later)"
-                f" where state = 'analysing' and coalesce(close_at, now()) <= now() and not {OPEN_SLIDES}"  # noqa: S608
+                f" where state = 'analysing' and coalesce(close_at, now()) <= now() and not {OPEN_SLIDES}"
                 " returning id"
             ),
             {"later": republish_s},

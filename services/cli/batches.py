@@ -1,0 +1,135 @@
+"""`morphbatch watch` and `requeue`: follow a batch, and send its mended slides round again."""
+
+import getpass
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from services.cli.console import err, out, print_json
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from sqlalchemy import Engine
+
+    from services.analysis.progress import BatchProgress
+
+commands = typer.Typer()
+
+Batch = Annotated[str, typer.Argument(metavar="BATCH", help="batch_id of the manifest.")]
+LabOption = Annotated[str | None, typer.Option("--lab", help="Needed only where two labs use the same batch id.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON to stdout and nothing else.")]
+
+POLL_S = 1.0
+
+
+@commands.command()
+def watch(batch: Batch, lab: LabOption = None, as_json: JsonOption = False) -> None:
+    """Follow a batch to its end: slides by state, cells, speed, time left, and what is in trouble and why.
+
+    Exits 0 only if the batch is complete. With --json prints its state now, once.
+    """
+    from services.analysis.progress import batch_progress, find_batch
+    from services.database.session import make_engine
+    from services.database.states import BatchState
+    from services.settings import load_settings
+
+    engine = make_engine(load_settings().database_url)
+    batch_id = find_batch(engine, batch, lab)
+    if as_json:
+        print_json(as_document(batch_progress(engine, batch_id)))
+        return
+    if follow(engine, batch_id).state is not BatchState.COMPLETE:
+        raise typer.Exit(1)
+
+
+@commands.command()
+def requeue(
+    batch: Batch,
+    slide: Annotated[list[str] | None, typer.Option("--slide", help="A slide_id, in whatever state it ended.")] = None,
+    lab: LabOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run the quarantined slides of a batch again, or those named, after the cause was mended."""
+    from services.analysis.progress import find_batch
+    from services.analysis.requeue import requeue as requeue_slides
+    from services.analysis.sweep import publish_due
+    from services.database.session import make_engine
+    from services.dispatch import BrokerUnavailable, connect_publisher
+    from services.settings import load_settings
+
+    settings = load_settings()
+    engine = make_engine(settings.database_url)
+    codes = requeue_slides(engine, find_batch(engine, batch, lab), slide or (), by=getpass.getuser())
+    try:
+        publish_due(engine, connect_publisher(settings.broker_url), settings.republish_seconds)
+    except BrokerUnavailable as error:
+        err.print(f"[yellow]note[/]: {error}; the sweep publishes them when the broker is back")
+    if as_json:
+        print_json({"batch": batch, "requeued": codes})
+    else:
+        out.print(f"requeued {len(codes)} slides of {batch}: {', '.join(codes)}")
+
+
+def follow(engine: "Engine", batch_id: int) -> "BatchProgress":
+    """Show a live table of a batch until it is closed; returns how it ended."""
+    from rich.live import Live
+
+    from services.analysis.progress import batch_progress
+    from services.errors import OutageError
+
+    progress = batch_progress(engine, batch_id)
+    with Live(table_of(progress), console=err, refresh_per_second=4) as live:
+        while not progress.is_closed:
+            time.sleep(POLL_S)
+            try:
+                progress = batch_progress(engine, batch_id)
+            except OutageError as error:
+                live.update(f"[yellow]{error}; still trying[/]")
+                continue
+            live.update(table_of(progress))
+    return progress
+
+
+def table_of(progress: "BatchProgress") -> "RenderableType":
+    """The batch as `watch` shows it."""
+    from rich.console import Group
+    from rich.progress_bar import ProgressBar
+    from rich.table import Table
+
+    states = "  ".join(f"{state} {n}" for state, n in progress.slides.items() if n)
+    speed = progress.cells_per_second
+    left = progress.seconds_left
+    facts = Table.grid(padding=(0, 2))
+    facts.add_row("batch", f"[bold]{progress.lab}/{progress.batch}[/]", f"[bold]{progress.state}[/]")
+    facts.add_row("slides", ProgressBar(progress.total or 1, progress.ended, width=30), states)
+    facts.add_row(
+        "cells",
+        f"{progress.cells}" + (f", {speed:.1f} a second" if speed else ""),
+        "" if progress.is_closed or left is None else f"about {left / 60:.0f} min {left % 60:.0f} s left",
+    )
+    if not progress.troubled and not progress.problems:
+        return facts
+    trouble = Table("slide", "state", "attempts", "reason", "what and what to do", box=None, header_style="bold")
+    for slide in progress.troubled[:20]:
+        trouble.add_row(slide.slide, slide.state, str(slide.attempts), f"[red]{slide.reason}[/]", slide.detail)
+    return Group(facts, trouble, *(f"[red]rejected[/] {problem}" for problem in progress.problems[:20]))
+
+
+def as_document(progress: "BatchProgress") -> dict[str, Any]:
+    """The batch as `watch --json` prints it."""
+    return {
+        "lab": progress.lab,
+        "batch": progress.batch,
+        "state": progress.state,
+        "slides": progress.slides,
+        "cells": progress.cells,
+        "cells_per_second": progress.cells_per_second,
+        "seconds": progress.seconds,
+        "seconds_left": None if progress.is_closed else progress.seconds_left,
+        "troubled": [
+            {"slide": s.slide, "state": s.state, "attempts": s.attempts, "reason": s.reason, "detail": s.detail}
+            for s in progress.troubled
+        ],
+        "problems": progress.problems,
+    }

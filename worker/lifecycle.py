@@ -1,0 +1,122 @@
+"""The life of a worker: a preflight before it takes work, and lines to its dependencies for each child process.
+
+gRPC channels, pooled sockets and engines do not survive a fork. So each child opens its own on first use, and the
+preflight is a process of its own.
+"""
+
+import logging
+import subprocess
+import sys
+import time
+from functools import cached_property, lru_cache
+
+import cv2
+from celery.apps.worker import Worker
+from celery.signals import worker_init, worker_process_init, worker_process_shutdown
+from sqlalchemy import Engine
+
+from migrations.run import require_head
+from services.database.session import make_engine
+from services.dispatch import SLIDES
+from services.errors import ConfigurationError, OutageError
+from services.inference.networks import Networks
+from services.inference.release import require_known_release
+from services.settings import load_settings
+from services.storage import ObjectStore, connect_store
+
+log = logging.getLogger(__name__)
+
+PREFLIGHT_PATIENCE_S = 120
+
+
+class Lines:
+    """One process's lines to Postgres, the object store and Triton."""
+
+    def __init__(self) -> None:
+        self._settings = load_settings()
+
+    @cached_property
+    def engine(self) -> Engine:
+        """Postgres."""
+        return make_engine(self._settings.database_url)
+
+    @cached_property
+    def store(self) -> ObjectStore:
+        """The object store."""
+        return connect_store(self._settings)
+
+    @cached_property
+    def networks(self) -> Networks:
+        """Triton."""
+        s = self._settings
+        return Networks(
+            s.triton_endpoint, batch=s.inference_batch, in_flight=s.inference_in_flight, timeout_s=s.inference_timeout_s
+        )
+
+    def close(self) -> None:
+        """Hang up whatever was opened."""
+        if "networks" in self.__dict__:
+            self.networks.close()
+        if "engine" in self.__dict__:
+            self.engine.dispose()
+
+
+@lru_cache(maxsize=1)
+def connections() -> Lines:
+    """The lines of this process."""
+    return Lines()
+
+
+@worker_process_init.connect
+def _prepare_child(**_: object) -> None:
+    # Slides run side by side, one a process; threads within OpenCV would only fight over the same cores.
+    cv2.setNumThreads(1)
+
+
+@worker_process_shutdown.connect
+def _close_child(**_: object) -> None:
+    connections().close()
+
+
+@worker_init.connect
+def _preflight(sender: Worker, **_: object) -> None:
+    takes_slides = SLIDES in sender.app.amqp.queues.consume_from
+    done = subprocess.run([sys.executable, "-m", "worker.lifecycle", *([SLIDES] if takes_slides else [])], check=False)
+    if done.returncode:
+        raise SystemExit(done.returncode)
+
+
+def preflight(*, takes_slides: bool) -> None:
+    """Refuse to start beside a database of another revision, or networks of an unknown release or class order.
+
+    Waits up to two minutes for what is merely down.
+
+    Raises:
+        ConfigurationError: something does not fit; the message says what to do.
+        OutageError: it is still down.
+    """
+    deadline = time.monotonic() + PREFLIGHT_PATIENCE_S
+    while True:
+        lines = Lines()
+        try:
+            require_head(lines.engine)
+            lines.store.stat("releases/")
+            if takes_slides:
+                require_known_release(lines.engine, lines.networks.served_release())
+            return
+        except OutageError as error:
+            if time.monotonic() > deadline:
+                raise
+            log.warning("waiting: %s", error)
+            time.sleep(2)
+        finally:
+            lines.close()
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s preflight: %(message)s")
+    try:
+        preflight(takes_slides=SLIDES in sys.argv)
+    except (ConfigurationError, OutageError) as refusal:
+        log.critical("the worker does not start: %s", refusal)
+        sys.exit(1)

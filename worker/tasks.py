@@ -1,0 +1,68 @@
+"""The tasks: each knows Celery and calls one function of `services`, which does not."""
+
+import logging
+
+from services.analysis.closing import close_batch
+from services.analysis.slide import analyse_slide
+from services.analysis.sweep import make_partitions, publish_due, sweep_database
+from services.dispatch import (
+    ANALYSE_SLIDE,
+    CLOSE_BATCH,
+    INTAKE_BATCH,
+    MAKE_PARTITIONS,
+    SWEEP_DATABASE,
+    SWEEP_INCOMING,
+    Publisher,
+)
+from services.errors import OutageError
+from services.intake.registration import register_batch
+from services.intake.sweep import sweep_incoming
+from worker.app import app, settings
+from worker.lifecycle import connections
+
+log = logging.getLogger(__name__)
+publisher = Publisher(app)
+
+# A hint whose task fails is not retried by Celery: the sweeps find the same work again in the database or the store.
+hint = {"throws": (OutageError,), "ignore_result": True}
+
+
+@app.task(name=ANALYSE_SLIDE, **hint)
+def analyse(analysis_id: int) -> None:
+    """Analyse one slide; the one that ends last has its batch closed."""
+    line = connections()
+    batch_id = analyse_slide(line.engine, line.store, line.networks, analysis_id, settings)
+    if batch_id is not None:
+        publisher.close_batch(batch_id)
+
+
+@app.task(name=CLOSE_BATCH, **hint)
+def close(batch_id: int) -> None:
+    """Write the reports of a finished batch and close it."""
+    close_batch(connections().engine, connections().store, batch_id)
+
+
+@app.task(name=INTAKE_BATCH, **hint)
+def intake(lab: str, batch_code: str) -> None:
+    """Register one uploaded batch and publish its slides."""
+    register_batch(connections().engine, connections().store, lab, batch_code)
+    publish_due(connections().engine, publisher, settings.republish_seconds)
+
+
+@app.task(name=SWEEP_INCOMING, **hint)
+def list_uploads() -> None:
+    """Register every batch whose upload no event announced."""
+    sweep_incoming(connections().engine, connections().store)
+    publish_due(connections().engine, publisher, settings.republish_seconds)
+
+
+@app.task(name=SWEEP_DATABASE, **hint)
+def publish_what_is_due() -> None:
+    """Publish slides and closings that are due."""
+    sweep_database(connections().engine, publisher, settings.republish_seconds)
+
+
+@app.task(name=MAKE_PARTITIONS, **hint)
+def partitions() -> None:
+    """Make the cells' partitions ahead of the months."""
+    make_partitions(connections().engine)
