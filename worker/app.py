@@ -1,7 +1,8 @@
 """The Celery application and its delivery contract.
 
-A message carries ids and is only a hint; Postgres decides what is done (`services.analysis.leases`). So a message may be
-lost (the sweep publishes it again) or come twice (the second finds the slide taken), and no result backend is needed.
+A message carries ids and is only a hint; Postgres decides what is done (`services.analysis.leases`). So a message
+may be lost (the sweep publishes it again) or come twice (the second finds the slide taken), and no result backend is
+needed.
 """
 
 from celery import Celery

@@ -36,8 +36,8 @@ _OUTCOME: Final = text(
 def close_batch(engine: Engine, store: ObjectStore, batch_id: int) -> BatchState | None:
     """Write the reports of a batch whose slides have all ended, then close it; `None` if there is nothing to close.
 
-    The state changes last, so that whoever sees a closed batch finds its reports. A second delivery finds it closed; two
-    at once are kept apart by an advisory lock.
+    The state changes last, so that whoever sees a closed batch finds its reports. A second delivery finds it closed;
+    two at once are kept apart by an advisory lock.
 
     Raises:
         OutageError: Postgres or the object store failed; the sweep publishes the closing again.

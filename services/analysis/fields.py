@@ -4,7 +4,7 @@ import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,8 +18,8 @@ from services.imaging.quality import measure_quality
 from services.imaging.types import RGB, Box, FieldQuality, FoundHeads, Head
 from services.storage import ObjectMissing, ObjectStore
 
-
 T = TypeVar("T")
+NOTHING_FOUND: Final = FoundHeads((), ())
 
 
 class FieldMissing(PermanentError):
@@ -67,7 +67,7 @@ class PreparedField:
     width: int | None = None
     height: int | None = None
     quality: dict[str, Any] = field(default_factory=dict)
-    found: FoundHeads = FoundHeads((), ())
+    found: FoundHeads = NOTHING_FOUND
     crops: NDArray[np.uint8] | None = None
     fault: PermanentError | None = None
     set_aside: str | None = None
