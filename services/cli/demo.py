@@ -1,0 +1,128 @@
+"""`morphbatch demo`: a whole night on this machine, from drawn smears to the morning's summary."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from services.cli.console import err, out
+
+if TYPE_CHECKING:
+    from services.settings import Settings
+
+commands = typer.Typer()
+
+LABS = ("north-clinic", "south-clinic")
+BATCHES_A_LAB = 2
+
+
+@commands.command()
+def demo(
+    stop: Annotated[bool, typer.Option("--stop/--keep", help="Stop the stack at the end, or leave it up.")] = True,
+    slides: Annotated[int, typer.Option(help="Slides a batch.", min=1)] = 4,
+    fields: Annotated[int, typer.Option(help="Fields a slide.", min=1)] = 4,
+    seed: Annotated[int, typer.Option(help="Seed of the drawn smears.")] = 1,
+) -> None:
+    """Run a night: start the stack, draw 2 labs × 2 batches of smears, submit them as a LIMS does, show the results."""
+    from services.settings import home, load_settings
+
+    started = time.monotonic()
+    _step("starting the stack")
+    _morphbatch("up")
+    load_settings.cache_clear()  # `up` wrote where its services listen
+    night = home() / "demo" / time.strftime("%Y%m%d-%H%M%S")
+    batches: list[tuple[str, str]] = []
+    for lab in LABS:
+        for number in range(1, BATCHES_A_LAB + 1):
+            batch = f"night-{night.name}-{number}"
+            folder = night / lab / str(number)
+            _step(f"{lab}: drawing and uploading {batch}")
+            _morphbatch(
+                *("smears", str(folder), "--slides", str(slides), "--fields", str(fields)),
+                *("--seed", str(seed * 100 + len(batches)), "--lab", lab, "--batch", batch),
+            )
+            _morphbatch("submit", str(folder), "--lab", lab, "--batch", batch)
+            batches.append((lab, batch))
+    _step("analysing")
+    settings = load_settings()
+    complete = _follow_all(settings, batches)
+    _summary(settings, batches, night, time.monotonic() - started)
+    if stop:
+        _step("stopping the stack (--keep leaves it up)")
+        _morphbatch("down")
+    if not complete:
+        raise typer.Exit(1)
+
+
+def _step(what: str) -> None:
+    err.rule(f"[bold]{what}", align="left")
+
+
+def _morphbatch(*arguments: str) -> None:
+    """Run a command just as a user types it; its failure ends the demo with its exit code."""
+    done = subprocess.run([sys.executable, "-m", "services.cli.main", *arguments], check=False)
+    if done.returncode:
+        err.print(f"[red]`morphbatch {' '.join(arguments)}` failed[/]")
+        raise typer.Exit(done.returncode)
+
+
+def _follow_all(settings: "Settings", batches: list[tuple[str, str]]) -> bool:
+    from services.analysis.progress import UnknownBatch, find_batch
+    from services.cli.batches import follow
+    from services.database.session import make_engine
+    from services.database.states import BatchState
+
+    engine = make_engine(settings.database_url)
+    deadline = time.monotonic() + settings.sweep_seconds + 60
+    complete = True
+    for lab, batch in batches:
+        while True:
+            try:
+                batch_id = find_batch(engine, batch, lab)
+                break
+            except UnknownBatch:  # neither the event nor the sweep has brought it in yet
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(1)
+        complete &= follow(engine, batch_id).state is BatchState.COMPLETE
+    engine.dispose()
+    return complete
+
+
+def _summary(settings: "Settings", batches: list[tuple[str, str]], night: Path, seconds: float) -> None:
+    from rich.table import Table
+    from sqlalchemy import text
+
+    from services.database.session import make_engine
+
+    _step("the morning's summary")
+    engine = make_engine(settings.database_url)
+    table = Table("lab", "batch", "state", "slides", "cells", "normal forms", box=None, header_style="bold")
+    with engine.connect() as connection:
+        for lab, batch in batches:
+            row = connection.execute(
+                text(
+                    "select batch.state, count(distinct slide.id), coalesce(sum(scc.cells), 0),"
+                    " coalesce(sum(scc.cells) filter (where mc.name = 'Normal'), 0)"
+                    " from batch join lab on lab.id = batch.lab_id join slide on slide.batch_id = batch.id"
+                    " left join analysis on analysis.slide_id = slide.id"
+                    " left join slide_class_count scc on scc.analysis_id = analysis.id"
+                    " left join reporting.morphology_class mc on mc.class_index = scc.class_index"
+                    " where lab.code = :lab and batch_code = :batch group by batch.id"
+                ),
+                {"lab": lab, "batch": batch},
+            ).one()
+            share = f"{row[3] / row[2]:.1%}" if row[2] else "–"
+            table.add_row(lab, batch, row[0], str(row[1]), str(row[2]), share)
+        kind = connection.execute(text("select kind from model_release where active")).scalar_one()
+    if kind == "untrained":
+        out.print("[bold yellow]UNTRAINED NETWORKS: the classes below are meaningless; everything else is real.[/]")
+    out.print(table)
+    lab, batch = batches[0]
+    out.print(f"took {seconds:.0f} s; the drawn smears and their truth: {night}")
+    out.print(f"report:  morphbatch report {batch} --lab {lab}")
+    out.print(f"files:   results/{lab}/{batch}/ in the object store; morphbatch report {batch} --lab {lab} --out DIR")
+    out.print(f"SQL:     psql '{settings.database_url.replace('+psycopg2', '')}'", soft_wrap=True)
