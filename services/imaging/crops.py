@@ -1,0 +1,101 @@
+"""Squares of a fixed size in µm around a cell, as the networks take them: UINT8 RGB, the head's box in the middle.
+
+A field is brought near the scale of the crops once; each crop is then one small resampling of its own window, so the
+cost of a cell does not grow with the field. What lies beyond the border is the field's background, never black: black
+is a colour that the networks would have to learn to ignore.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from services.imaging.types import RGB, Box
+
+_SAMPLE_STEP: Final = 8  # every 8th pixel each way: 20,000 of a usual field are plenty for a median
+
+
+def crop_cells(
+    pixels: RGB, boxes: Sequence[Box], *, um_per_px: float, crop_um: float, size_px: int
+) -> NDArray[np.uint8]:
+    """Crop a square of `crop_um` µm around the centre of each box: `[N, size_px, size_px, 3]`, in the order of `boxes`.
+
+    `pixels` is a field `[H, W, 3]` of `um_per_px` µm a pixel; its background fills what lies beyond the border.
+    """
+    return _crop(pixels, boxes, crop_um / um_per_px, size_px, _field_background(pixels))
+
+
+def crop_of_cell_image(pixels: RGB, *, um_per_px: float, crop_um: float, size_px: int) -> NDArray[np.uint8]:
+    """The crop of an image `[H, W, 3]` that is one cell (`kind: "crop"`): `[size_px, size_px, 3]`.
+
+    The middle of the image is the middle of the crop, at the same scale as the crops of a field.
+    """
+    height, width = pixels.shape[:2]
+    whole = Box(0, 0, width, height)
+    crop: NDArray[np.uint8] = _crop(pixels, [whole], crop_um / um_per_px, size_px, _rim_colour(pixels))[0]
+    return crop
+
+
+def _crop(
+    pixels: RGB, boxes: Sequence[Box], side: float, size_px: int, background: tuple[float, float, float]
+) -> NDArray[np.uint8]:
+    """Crops of `side` field pixels. Positions are continuous: pixel i covers i to i + 1, its centre is i + 0.5."""
+    crops = np.empty((len(boxes), size_px, size_px, 3), np.uint8)
+    if not len(boxes):
+        return crops
+    step = side / size_px  # field pixels a crop pixel
+    near, shrunk = _near_scale(pixels, step)
+    interpolation = cv2.INTER_CUBIC if step < 1 else cv2.INTER_LINEAR
+    for crop, box in zip(crops, boxes, strict=True):
+        left = (box.x0 + box.x1 - side + step) / (2 * shrunk) - 0.5
+        top = (box.y0 + box.y1 - side + step) / (2 * shrunk) - 0.5
+        cv2.warpAffine(
+            near,
+            np.array([[step / shrunk, 0.0, left], [0.0, step / shrunk, top]]),
+            (size_px, size_px),
+            dst=crop,
+            flags=interpolation | cv2.WARP_INVERSE_MAP,
+            borderMode=cv2.BORDER_CONSTANT,
+            borderValue=background,
+        )
+    return crops
+
+
+def _near_scale(pixels: RGB, step: float) -> tuple[RGB, int]:
+    """The field shrunk by the whole factor below `step` and smoothed for the rest, and that factor."""
+    shrunk = max(1, int(step))
+    if shrunk > 1:
+        height, width = pixels.shape[:2]
+        # Whole blocks only, or resize would stretch the field by a fraction of a pixel.
+        pixels = cv2.copyMakeBorder(pixels, 0, -height % shrunk, 0, -width % shrunk, cv2.BORDER_REPLICATE).astype(
+            np.uint8, copy=False
+        )
+        size = pixels.shape[1] // shrunk, pixels.shape[0] // shrunk
+        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+    rest = step / shrunk
+    if (
+        rest > 1
+    ):  # a box of `rest` pixels has the variance (rest² - 1) / 12 over that of one pixel; half more for aliasing
+        sigma = 0.5 * (rest**2 - 1) ** 0.5
+        pixels = cv2.GaussianBlur(pixels, (0, 0), sigma).astype(np.uint8, copy=False)
+    return pixels, shrunk
+
+
+def _field_background(pixels: RGB) -> tuple[float, float, float]:
+    """Median colour of the brighter half: right as long as stain and vignette cover less than half of the field."""
+    sample = pixels[::_SAMPLE_STEP, ::_SAMPLE_STEP].reshape(-1, 3)
+    bright = sample[sample[:, 1] >= np.median(sample[:, 1])]
+    return _median_colour(bright)
+
+
+def _rim_colour(pixels: RGB) -> tuple[float, float, float]:
+    """Median colour of the outermost pixels: the cell stands in the middle, its tail crosses the rim once."""
+    rim = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    return _median_colour(rim)
+
+
+def _median_colour(colours: NDArray[np.uint8]) -> tuple[float, float, float]:
+    red, green, blue = np.median(colours, axis=0)
+    return float(red), float(green), float(blue)
