@@ -126,7 +126,8 @@ class FieldRow(Base):
     sha256: Mapped[str]
     kind: Mapped[str] = mapped_column(server_default="field")
     given_cells: Mapped[list[dict[str, Any]] | None] = mapped_column(
-        JSONB, comment="Cells the manifest gave, used as given: [{box: [x0, y0, x1, y1]}]"
+        JSONB(none_as_null=True),
+        comment="Cells the manifest gave, used as given: [{box: [x0, y0, x1, y1]}]",
     )
 
     slide: Mapped[Slide] = relationship(back_populates="fields")

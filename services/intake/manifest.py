@@ -1,0 +1,157 @@
+"""The manifest of a batch, `morphbatch.manifest/1`, as pydantic models. `docs/manifest.md` explains it to a LIMS.
+
+The models describe one manifest; `parse_manifest` in `validation.py` reads one and reports everything wrong with it.
+"""
+
+import hashlib
+import json
+import re
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from services.intake.privacy import personal_data_in
+from services.storage import INCOMING, MANIFEST_NAME, RELEASES, RESULTS
+
+SCHEMA: Final = "morphbatch.manifest/1"
+MAX_FIELDS: Final = 10_000
+MAX_CELLS_PER_FIELD: Final = 5_000
+MIN_UM_PER_PX: Final = 0.01
+MAX_UM_PER_PX: Final = 2.0
+ID_PATTERN: Final = r"^[a-z0-9][a-z0-9._-]{0,62}$"
+_NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
+_STAIN_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9 ._+&-]{0,62}$"
+_MAX_KEY_BYTES: Final = 512
+_OTHER_PREFIXES: Final = tuple(p.rstrip("/") for p in (INCOMING, RESULTS, RELEASES))
+_WINDOWS_DRIVE: Final = re.compile(r"^[A-Za-z]:")
+
+
+def _without_personal_data(text: str) -> str:
+    kind = personal_data_in(text)
+    if kind is not None:
+        raise PydanticCustomError("personal_data", "looks like {kind}; use a pseudonym", {"kind": kind})
+    return text
+
+
+def _inside_the_batch(key: str) -> str:
+    segments = key.split("/")
+    if (
+        key.startswith("/")
+        or "\\" in key
+        or "://" in key
+        or ".." in segments
+        or _WINDOWS_DRIVE.match(key)
+        or segments[0] in _OTHER_PREFIXES
+    ):
+        raise PydanticCustomError(
+            "field_outside_batch",
+            "leaves the batch's prefix; give a key relative to it, such as slide-01/field-001.jpg",
+        )
+    # str.isprintable() also refuses NUL and lone surrogates, which Postgres cannot store.
+    if not key.isprintable() or any(s in ("", ".") for s in segments) or len(key.encode()) > _MAX_KEY_BYTES:
+        raise PydanticCustomError(
+            "manifest_bad_value",
+            "is no usable object key: empty folder names, control characters and more than {most} bytes are refused",
+            {"most": _MAX_KEY_BYTES},
+        )
+    if key == MANIFEST_NAME:
+        raise PydanticCustomError("manifest_bad_value", "is the manifest itself")
+    return key
+
+
+def _plausible_scale(um_per_px: float) -> float:
+    if not MIN_UM_PER_PX <= um_per_px <= MAX_UM_PER_PX:  # also false for NaN
+        raise PydanticCustomError(
+            "um_per_px_absurd",
+            "must be micrometres per pixel between {least} and {most}",
+            {"least": MIN_UM_PER_PX, "most": MAX_UM_PER_PX},
+        )
+    return um_per_px
+
+
+Id = Annotated[str, Field(pattern=ID_PATTERN), AfterValidator(_without_personal_data)]
+Pseudonym = Annotated[str, Field(pattern=_NAME_PATTERN), AfterValidator(_without_personal_data)]
+Stain = Annotated[str, Field(pattern=_STAIN_PATTERN), AfterValidator(_without_personal_data)]
+FieldKey = Annotated[str, AfterValidator(_inside_the_batch), AfterValidator(_without_personal_data)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9A-Fa-f]{64}$"), AfterValidator(str.lower)]
+Pixel = Annotated[int, Field(ge=0, le=100_000)]
+MicronsPerPixel = Annotated[
+    float,
+    AfterValidator(_plausible_scale),
+    Field(json_schema_extra={"minimum": MIN_UM_PER_PX, "maximum": MAX_UM_PER_PX}),
+]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class GivenCell(_Strict):
+    """A sperm head that the LIMS found already."""
+
+    box: Annotated[tuple[Pixel, Pixel, Pixel, Pixel], Field(strict=False)] = Field(
+        description="x0, y0, x1, y1 in pixels of the image, origin top left; x1 and y1 are exclusive."
+    )
+
+    @model_validator(mode="after")
+    def _has_an_area(self) -> Self:
+        x0, y0, x1, y1 = self.box
+        if x0 >= x1 or y0 >= y1:
+            raise PydanticCustomError("manifest_bad_value", "the box is empty: x0 < x1 and y0 < y1 are needed")
+        return self
+
+
+class ManifestField(_Strict):
+    """One image."""
+
+    key: FieldKey = Field(description="Object key relative to incoming/<lab>/<batch_id>/.", max_length=_MAX_KEY_BYTES)
+    sha256: Sha256 = Field(description="SHA-256 of the object, hexadecimal.")
+    kind: Literal["field", "crop"] = Field(
+        "field", description="`field`: a whole microscope field. `crop`: the image is one cell; none is searched for."
+    )
+    cells: Annotated[list[GivenCell], Field(max_length=MAX_CELLS_PER_FIELD)] | None = Field(
+        None, description="Heads found already; used as given, and none is searched for. Not with `crop`."
+    )
+
+    @model_validator(mode="after")
+    def _crop_is_one_cell(self) -> Self:
+        if self.kind == "crop" and self.cells is not None:
+            raise PydanticCustomError("manifest_bad_value", "a crop is one cell: leave `cells` out")
+        return self
+
+
+class ManifestSlide(_Strict):
+    """One stained smear of a specimen."""
+
+    slide_id: Pseudonym = Field(description="Unique in the batch.")
+    specimen: Pseudonym = Field(description="Pseudonym of the specimen; two replicates share it.")
+    replicate: Literal[1, 2] = Field(description="Which of the specimen's two replicates this is.")
+    stain: Stain = Field(description="Name of the staining method, such as `diff-quik`; `unknown` is allowed.")
+    um_per_px: MicronsPerPixel = Field(description="Micrometres per pixel of its images.")
+    fields: Annotated[list[ManifestField], Field(min_length=1, max_length=MAX_FIELDS)] = Field(
+        description=f"Its images; at most {MAX_FIELDS} in the whole batch."
+    )
+
+
+class Manifest(_Strict):
+    """What a LIMS says of a night's batch. It is uploaded last, as incoming/<lab>/<batch_id>/manifest.json."""
+
+    schema_version: Literal["morphbatch.manifest/1"] = Field(alias="schema", description="Version of this form.")
+    lab: Id = Field(description="The lab's code, as in the manifest's own key.")
+    batch_id: Id = Field(description="The batch's id, unique in the lab, as in the manifest's own key.")
+    slides: Annotated[list[ManifestSlide], Field(min_length=1, max_length=MAX_FIELDS)]
+
+    @property
+    def field_count(self) -> int:
+        """Images in the whole batch."""
+        return sum(len(slide.fields) for slide in self.slides)
+
+    def as_json(self) -> dict[str, Any]:
+        """The manifest as plain JSON values, absent options left out."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+    def fingerprint(self) -> str:
+        """SHA-256 of the content: white space, key order and spelled-out defaults do not change it."""
+        canonical = json.dumps(self.as_json(), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        return hashlib.sha256(canonical.encode()).hexdigest()

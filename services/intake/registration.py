@@ -1,0 +1,265 @@
+"""Turns a manifest in the object store into a batch with its slides, fields and queued analyses: once, whoever asks.
+
+Everything of a batch is inserted in one transaction. The caller publishes the analyses after it; a message that is lost
+then is sent again by the sweep, which asks the database.
+"""
+
+import hashlib
+import json
+import logging
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Final
+
+from sqlalchemy import Engine, func, insert, select, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.orm import Session
+
+from services.database.models import Analysis, AuditEvent, Batch, FieldRow, Lab, ModelRelease, Slide
+from services.database.session import transaction
+from services.database.states import BATCH_MOVES, BatchState
+from services.errors import OutageError
+from services.intake.manifest import Manifest
+from services.intake.problems import ManifestRejected, Problem
+from services.intake.validation import MAX_MANIFEST_BYTES, check_names, parse_manifest
+from services.storage import INCOMING, MANIFEST_NAME, RESULTS, ObjectInfo, ObjectMissing, ObjectStore, ObjectTooLarge
+
+logger = logging.getLogger(__name__)
+
+REFUSED_EVENT: Final = "manifest_refused"
+
+
+class NoActiveRelease(OutageError):
+    """There is no release of the networks to analyse the batch under; it waits in the store until there is."""
+
+    reason = "no_active_release"
+
+
+class Outcome(StrEnum):
+    """`unchanged`: known with this content. `refused`: known with other content, which is left as it is."""
+
+    NEW = "new"
+    UNCHANGED = "unchanged"
+    REJECTED = "rejected"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """What became of one manifest. `analysis_ids` are to be published; only a new batch has any."""
+
+    lab: str
+    batch_code: str
+    outcome: Outcome
+    batch_id: int
+    analysis_ids: tuple[int, ...] = ()
+    problems: tuple[Problem, ...] = ()
+
+
+def manifest_key(lab: str, batch_code: str) -> str:
+    """Where the manifest of a batch lies."""
+    return f"{INCOMING}{lab}/{batch_code}/{MANIFEST_NAME}"
+
+
+def register_batch(engine: Engine, store: ObjectStore, lab: str, batch_code: str) -> Registered:
+    """Register `incoming/<lab>/<batch_code>/manifest.json`. Safe to call at any time, by any number of processes.
+
+    Raises:
+        BadBatchName: the lab or batch cannot be called so; nothing was stored.
+        ObjectMissing: there is no manifest (yet).
+        NoActiveRelease: the manifest is good, but there are no networks; nothing was stored.
+        OutageError: the object store or Postgres is down; nothing was stored.
+    """
+    check_names(lab, batch_code)
+    found = store.stat(manifest_key(lab, batch_code))
+    if found is None:
+        raise ObjectMissing(f"{manifest_key(lab, batch_code)}: there is no manifest; it is uploaded last")
+    manifest, sha256, problems = _read(store, found, lab, batch_code)
+    with transaction(engine) as session:
+        if manifest is None:
+            registered = _reject(session, lab, batch_code, found, sha256, problems)
+        else:
+            registered = _accept(session, manifest, found, sha256)
+        # Before the commit: whichever of the two fails, the next attempt does both again.
+        _tell_the_lab(store, registered)
+    logger.info("lab %s batch %s: manifest %s", lab, batch_code, registered.outcome)
+    return registered
+
+
+def _read(
+    store: ObjectStore, found: ObjectInfo, lab: str, batch_code: str
+) -> tuple[Manifest | None, str, tuple[Problem, ...]]:
+    """The manifest and its content's SHA-256, or `None`, the SHA-256 of its bytes and what is wrong."""
+    try:
+        data = store.get(found.key, max_bytes=MAX_MANIFEST_BYTES)
+    except ObjectTooLarge:
+        message = f"has {found.size} bytes; at most {MAX_MANIFEST_BYTES} are read: split the batch"
+        stand_in = hashlib.sha256(f"{found.size} {found.etag}".encode()).hexdigest()
+        return None, stand_in, (Problem("", "manifest_too_large", message),)
+    try:
+        manifest = parse_manifest(data, lab=lab, batch_code=batch_code)
+    except ManifestRejected as error:
+        return None, hashlib.sha256(data).hexdigest(), error.problems
+    return manifest, manifest.fingerprint(), ()
+
+
+def _accept(session: Session, manifest: Manifest, found: ObjectInfo, fingerprint: str) -> Registered:
+    lab, code = manifest.lab, manifest.batch_id
+    batch = _insert_batch(session, lab, code, fingerprint, found.etag, BatchState.RECEIVED, ())
+    if batch is None:
+        batch = _locked_batch(session, lab, code)
+        if batch.state == BatchState.REJECTED:
+            _move(session, batch, BatchState.RECEIVED)
+            batch.manifest_sha256, batch.manifest_etag, batch.problems = fingerprint, found.etag, []
+            batch.received_on, batch.closed_at = datetime.now(UTC).date(), None
+        elif batch.manifest_sha256 == fingerprint:
+            batch.manifest_etag = found.etag  # other bytes, same content: nothing new for the sweep
+            return Registered(lab, code, Outcome.UNCHANGED, batch.id)
+        else:
+            return _refuse(session, batch, lab, found, fingerprint, ())
+    analysis_ids = _insert_slides(session, batch, manifest)
+    _move(session, batch, BatchState.ANALYSING)
+    detail = {"slides": len(manifest.slides), "fields": manifest.field_count, "manifest_sha256": fingerprint}
+    session.add(AuditEvent(kind="batch_registered", batch_id=batch.id, detail=detail))
+    return Registered(lab, code, Outcome.NEW, batch.id, tuple(analysis_ids))
+
+
+def _reject(
+    session: Session, lab: str, code: str, found: ObjectInfo, sha256: str, problems: tuple[Problem, ...]
+) -> Registered:
+    batch = _insert_batch(session, lab, code, sha256, found.etag, BatchState.REJECTED, problems)
+    if batch is None:
+        batch = _locked_batch(session, lab, code)
+        if batch.state != BatchState.REJECTED:
+            return _refuse(session, batch, lab, found, sha256, problems)
+        batch.manifest_etag = found.etag
+        if batch.manifest_sha256 == sha256:
+            return Registered(lab, code, Outcome.REJECTED, batch.id, problems=problems)
+        batch.manifest_sha256, batch.closed_at = sha256, datetime.now(UTC)
+        batch.problems = [p.as_json() for p in problems]
+    detail = {"problems": len(problems), "reasons": sorted({p.reason for p in problems})}
+    session.add(AuditEvent(kind="manifest_rejected", batch_id=batch.id, detail=detail))
+    return Registered(lab, code, Outcome.REJECTED, batch.id, problems=problems)
+
+
+def _refuse(
+    session: Session, batch: Batch, lab: str, found: ObjectInfo, sha256: str, problems: tuple[Problem, ...]
+) -> Registered:
+    """Leave the batch as it is and note, once for each such manifest, that another one was given."""
+    seen = select(AuditEvent.id).where(
+        AuditEvent.batch_id == batch.id,
+        AuditEvent.kind == REFUSED_EVENT,
+        AuditEvent.detail["etag"].astext == found.etag,
+    )
+    if session.execute(seen.limit(1)).first() is None:
+        detail = {"etag": found.etag, "manifest_sha256": sha256, "registered_sha256": batch.manifest_sha256}
+        session.add(AuditEvent(kind=REFUSED_EVENT, batch_id=batch.id, detail=detail))
+    message = "this batch is registered with other content; send the new content under a new batch_id"
+    given = (Problem("batch_id", "manifest_other_content", message), *problems)
+    return Registered(lab, batch.batch_code, Outcome.REFUSED, batch.id, problems=given)
+
+
+def _insert_batch(
+    session: Session,
+    lab: str,
+    code: str,
+    sha256: str,
+    etag: str,
+    state: BatchState,
+    problems: tuple[Problem, ...],
+) -> Batch | None:
+    """The new row, or `None` when the batch is there: a second registration waits here for the first to commit."""
+    session.execute(upsert(Lab).values(code=lab).on_conflict_do_nothing(index_elements=[Lab.code]))
+    now = datetime.now(UTC)
+    row = upsert(Batch).values(
+        lab_id=select(Lab.id).where(Lab.code == lab).scalar_subquery(),
+        batch_code=code,
+        state=state,
+        manifest_sha256=sha256,
+        manifest_etag=etag,
+        problems=[p.as_json() for p in problems],
+        received_on=now.date(),
+        closed_at=now if state is BatchState.REJECTED else None,
+    )
+    new = row.on_conflict_do_nothing(index_elements=[Batch.lab_id, Batch.batch_code]).returning(Batch)
+    return session.scalars(new).one_or_none()
+
+
+def _locked_batch(session: Session, lab: str, code: str) -> Batch:
+    return session.scalars(
+        select(Batch).join(Lab).where(Lab.code == lab, Batch.batch_code == code).with_for_update(of=Batch)
+    ).one()
+
+
+def _move(session: Session, batch: Batch, to: BatchState) -> None:
+    come_from = [state for state, targets in BATCH_MOVES.items() if to in targets]
+    moved = session.scalar(
+        update(Batch)
+        .where(Batch.id == batch.id, Batch.state == batch.state, Batch.state.in_(come_from))
+        .values(state=to)
+        .returning(Batch.id)
+    )
+    if moved is None:
+        raise AssertionError(f"batch {batch.id}: {batch.state} does not lead to {to}")
+
+
+def _insert_slides(session: Session, batch: Batch, manifest: Manifest) -> list[int]:
+    release_id = session.scalar(select(ModelRelease.id).where(ModelRelease.active))
+    if release_id is None:
+        raise NoActiveRelease("no release of the networks is active; install one: morphbatch release install")
+    session.execute(select(func.make_cell_partitions(batch.received_on, 1)))
+    slide_rows: list[dict[str, Any]] = [
+        {
+            "batch_id": batch.id,
+            "position": position,
+            "slide_code": slide.slide_id,
+            "specimen": slide.specimen,
+            "replicate": slide.replicate,
+            "stain": slide.stain,
+            "um_per_px": slide.um_per_px,
+        }
+        for position, slide in enumerate(manifest.slides)
+    ]
+    slide_ids = session.scalars(insert(Slide).returning(Slide.id, sort_by_parameter_order=True), slide_rows).all()
+    field_rows: list[dict[str, Any]] = [
+        {
+            "slide_id": slide_id,
+            "position": position,
+            "key": field.key,
+            "sha256": field.sha256,
+            "kind": field.kind,
+            "given_cells": None if field.cells is None else [{"box": list(cell.box)} for cell in field.cells],
+        }
+        for slide_id, slide in zip(slide_ids, manifest.slides, strict=True)
+        for position, field in enumerate(slide.fields)
+    ]
+    session.execute(insert(FieldRow), field_rows)
+    analysis_rows = [{"slide_id": slide_id, "release_id": release_id} for slide_id in slide_ids]
+    ids = session.scalars(insert(Analysis).returning(Analysis.id, sort_by_parameter_order=True), analysis_rows)
+    return list(ids.all())
+
+
+def _tell_the_lab(store: ObjectStore, registered: Registered) -> None:
+    """Leave rejected.json or refused.json beside the results, and take away the one that no longer holds."""
+    folder = f"{RESULTS}{registered.lab}/{registered.batch_code}/"
+    for outcome in (Outcome.REJECTED, Outcome.REFUSED):
+        key = f"{folder}{outcome}.json"
+        if registered.outcome is outcome:
+            store.put(
+                key, notice(registered.lab, registered.batch_code, outcome, registered.problems), "application/json"
+            )
+        elif registered.outcome is not Outcome.REFUSED:
+            store.delete(key)
+
+
+def notice(lab: str, batch_code: str, outcome: Outcome, problems: tuple[Problem, ...]) -> bytes:
+    """The JSON file that tells a lab what is wrong with its manifest."""
+    content = {
+        "lab": lab,
+        "batch_id": batch_code,
+        "outcome": outcome,
+        "at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "problems": [p.as_json() for p in problems],
+    }
+    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()

@@ -1,0 +1,112 @@
+"""The promise behind the hints: lists `incoming/` and registers every manifest that no event announced."""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+from sqlalchemy import Engine, func, select
+
+from services.database.models import AuditEvent, Batch, Lab
+from services.database.session import transaction
+from services.database.states import BatchState
+from services.errors import MorphbatchError, PermanentError
+from services.intake.problems import Problem
+from services.intake.registration import REFUSED_EVENT, Outcome, Registered, manifest_key, notice, register_batch
+from services.intake.validation import BadBatchName, check_names
+from services.storage import INCOMING, RESULTS, ObjectStore
+
+logger = logging.getLogger(__name__)
+
+SETTLED_AFTER: Final = timedelta(days=7)
+"""A batch that was finished longer ago is not looked at again, or a year of nights would be asked for every minute."""
+
+_MESSAGE_CHARACTERS: Final = 500
+
+
+class SweepIncomplete(MorphbatchError):
+    """Some batches could not be registered. `registered` holds those that could: publish them all the same."""
+
+    reason = "sweep_incomplete"
+
+    def __init__(self, registered: list[Registered], errors: dict[str, Exception]) -> None:
+        self.registered = tuple(registered)
+        self.errors = errors
+        lines = "".join(f"\n  {key}: {str(error)[:_MESSAGE_CHARACTERS]}" for key, error in errors.items())
+        super().__init__(f"{len(errors)} batch(es) could not be registered:{lines}")
+
+
+def sweep_incoming(engine: Engine, store: ObjectStore) -> list[Registered]:
+    """Register every manifest in the store whose content is not known yet; one bad batch never stops the others.
+
+    Raises:
+        SweepIncomplete: some batches failed; the others are registered and stand in it.
+        StoreUnavailable: the listing itself failed.
+    """
+    known = _known_batches(engine)
+    registered: list[Registered] = []
+    errors: dict[str, Exception] = {}
+    for lab, batch_code in _batches(store):
+        key = manifest_key(lab, batch_code)
+        seen = known.get((lab, batch_code), _Known())
+        try:
+            check_names(lab, batch_code)
+            if seen.settled:
+                continue
+            found = store.stat(key)
+            if found is None or found.etag in seen.etags:
+                continue  # still uploading, or nothing new
+            registered.append(register_batch(engine, store, lab, batch_code))
+        except BadBatchName as error:
+            if _tell_once(store, lab, batch_code, error):
+                logger.warning("a batch under %s is refused: %s", INCOMING, error)
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with one batch, the others of the night go on
+            ours = isinstance(error, MorphbatchError)
+            logger.warning("lab %s batch %s is not registered: %s", lab, batch_code, error, exc_info=not ours)
+            errors[key] = error
+    if errors:
+        raise SweepIncomplete(registered, errors)
+    return registered
+
+
+def _batches(store: ObjectStore) -> Iterator[tuple[str, str]]:
+    for lab in store.list_folders(INCOMING):
+        for batch_code in store.list_folders(f"{INCOMING}{lab}/"):
+            yield lab, batch_code
+
+
+@dataclass(slots=True)
+class _Known:
+    etags: set[str] = field(default_factory=set)
+    settled: bool = False
+
+
+def _known_batches(engine: Engine) -> dict[tuple[str, str], _Known]:
+    finished = (BatchState.COMPLETE, BatchState.COMPLETE_WITH_ERRORS)
+    long_ago = datetime.now(UTC) - SETTLED_AFTER
+    settled = Batch.state.in_(finished) & (func.coalesce(Batch.closed_at, Batch.received_at) < long_ago)
+    with transaction(engine) as session:
+        rows = session.execute(select(Lab.code, Batch.batch_code, Batch.manifest_etag, settled).join(Batch.lab)).all()
+        refused = session.execute(
+            select(Lab.code, Batch.batch_code, AuditEvent.detail["etag"].astext, settled)
+            .join(Batch, Batch.id == AuditEvent.batch_id)
+            .join(Batch.lab)
+            .where(AuditEvent.kind == REFUSED_EVENT)
+        ).all()
+    known: dict[tuple[str, str], _Known] = {}
+    for lab, batch_code, etag, is_settled in (*rows, *refused):
+        seen = known.setdefault((lab, batch_code), _Known())
+        seen.etags.add(etag)
+        seen.settled = is_settled
+    return known
+
+
+def _tell_once(store: ObjectStore, lab: str, batch_code: str, error: PermanentError) -> bool:
+    """A batch that cannot be named has no row, so the notice itself says that the lab was told."""
+    key = f"{RESULTS}{lab}/{batch_code}/{Outcome.REJECTED}.json"
+    if store.stat(manifest_key(lab, batch_code)) is None or store.stat(key) is not None:
+        return False
+    problem = Problem("batch_id", error.reason, str(error))
+    store.put(key, notice(lab, batch_code, Outcome.REJECTED, (problem,)), "application/json")
+    return True
