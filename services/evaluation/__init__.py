@@ -1,0 +1,1 @@
+"""What the service finds against what people marked: figures that anyone can run again."""

@@ -1,0 +1,104 @@
+"""Annotated fields: an image folder with an `annotations.jsonl` that outlines the parts of every cell."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from services.errors import PermanentError
+
+HEAD_PARTS: Final = ("acrosome", "nucleus", "vacuole")
+_SUBPIXEL_BITS: Final = 4
+
+
+class AnnotationsUnreadable(PermanentError):
+    """The folder has no annotations, or they are not in the expected form."""
+
+    reason = "annotations_unreadable"
+
+
+class Part(StrEnum):
+    """Which fields are scored. Parameters are set on `TUNING`; `HOLDOUT` is what tuning never saw."""
+
+    ALL = "all"
+    TUNING = "tuning"
+    HOLDOUT = "holdout"
+
+
+@dataclass(frozen=True, slots=True)
+class TrueCell:
+    """One annotated cell: its head box in pixels, and the polygons `[n, 2]` of each part."""
+
+    id: int
+    head_box: tuple[float, float, float, float]
+    parts: Mapping[str, tuple[NDArray[np.float64], ...]]
+
+    def mask(self, shape: tuple[int, int], parts: tuple[str, ...] = HEAD_PARTS) -> NDArray[np.bool_]:
+        """The union of `parts` as a mask of a field of `shape` (height, width)."""
+        canvas = np.zeros(shape, np.uint8)
+        for polygon in (p for part in parts for p in self.parts.get(part, ())):
+            fixed_point = np.round(polygon * (1 << _SUBPIXEL_BITS)).astype(np.int32)
+            cv2.fillPoly(canvas, [fixed_point], 1, shift=_SUBPIXEL_BITS)
+        return canvas.astype(np.bool_)
+
+    def head_sides(self) -> tuple[float, float]:
+        """Length and width of the head in pixels: sides of the minimum-area rectangle of its outline points."""
+        points = np.concatenate([p for part in HEAD_PARTS for p in self.parts.get(part, ())])
+        sides = cv2.minAreaRect(points.astype(np.float32))[1]
+        return max(sides), min(sides)
+
+
+@dataclass(frozen=True, slots=True)
+class TrueField:
+    """An annotated field; `path` is its image."""
+
+    path: Path
+    cells: tuple[TrueCell, ...]
+
+
+def part_of(name: str) -> Part:
+    """The part that a field belongs to, from its name alone: three fifths are for tuning."""
+    return Part.TUNING if hashlib.sha256(name.encode()).digest()[0] % 5 < 3 else Part.HOLDOUT
+
+
+def read_annotations(folder: Path, part: Part = Part.ALL) -> list[TrueField]:
+    """The annotated fields of `folder` that belong to `part`, in the order of the file.
+
+    Raises:
+        AnnotationsUnreadable: there is no `annotations.jsonl`, or a line of it is not what it should be.
+    """
+    source = folder / "annotations.jsonl"
+    if not source.is_file():
+        raise AnnotationsUnreadable(f"{folder} has no annotations.jsonl; name the folder that holds it and its images")
+    fields = []
+    for number, line in enumerate(source.read_text().splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            entry = json.loads(line)
+            if part in (Part.ALL, part_of(entry["image"])):
+                fields.append(TrueField(folder / entry["image"], tuple(_cell(cell) for cell in entry["cells"])))
+        except (ValueError, KeyError, TypeError) as error:
+            raise AnnotationsUnreadable(f"{source}, line {number}: {error!r}") from error
+    if not fields:
+        raise AnnotationsUnreadable(f"{source} has no field of the part '{part}'")
+    return fields
+
+
+def _cell(entry: dict[str, object]) -> TrueCell:
+    box, parts = entry["head_box"], entry["parts"]
+    if not isinstance(box, list) or len(box) != 4 or not isinstance(parts, dict):
+        raise ValueError("a cell needs head_box [x0, y0, x1, y1] and parts")
+    polygons = {
+        name: tuple(np.asarray(p, np.float64).reshape(-1, 2) for p in outlines) for name, outlines in parts.items()
+    }
+    if not any(polygons.get(name) for name in HEAD_PARTS):
+        raise ValueError(f"a cell has none of the parts {', '.join(HEAD_PARTS)}")
+    return TrueCell(int(str(entry["id"])), (box[0], box[1], box[2], box[3]), polygons)

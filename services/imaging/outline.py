@@ -1,0 +1,93 @@
+"""The outline of one head, at the full resolution of its field."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from services.imaging.splitting import Polygon
+from services.imaging.types import RGB
+
+_FINE_UM: Final = 0.045  # a coarser field is enlarged, as an outline in whole pixels of it would be too rough
+_MARGIN_UM: Final = 1.0
+_SMOOTHING_UM: Final = 0.03
+_RIM_UM: Final = 0.25  # the blurred edge of a head: its darkness inside is measured further in
+_INSIDE_UM: Final = 1.4
+_EDGE: Final = 0.62  # of the way from the darkness inside to empty glass, where people draw the outline
+_BEYOND_UM: Final = 0.15
+_TAIL_UM: Final = 0.8  # whatever is thinner is tail
+
+
+@dataclass(frozen=True, slots=True)
+class Closeup:
+    """A head alone: `transmittance` `[h, w, 3]` and `mask` `[h, w]` at `um_per_px`, and the outline in field pixels."""
+
+    transmittance: RGB
+    mask: NDArray[np.uint8]
+    um_per_px: float
+    outline: NDArray[np.int32]
+
+
+def trace(
+    pixels: RGB, um_per_px: float, piece: Polygon, others: list[Polygon], background: NDArray[np.float64]
+) -> Closeup | None:
+    """Trace the head that `piece` marks roughly; `piece` and `others`, which it must not enter, in field pixels.
+
+    None where nothing as thick as a head is left.
+    """
+    zoom = max(1, round(um_per_px / _FINE_UM))
+    fine = um_per_px / zoom
+    margin = round(_MARGIN_UM / um_per_px)
+    height, width = pixels.shape[:2]
+    low, high = np.floor(piece.min(0)).astype(int), np.ceil(piece.max(0)).astype(int)
+    x0, y0 = max(0, low[0] - margin), max(0, low[1] - margin)
+    x1, y1 = min(width, high[0] + margin + 1), min(height, high[1] + margin + 1)
+    crop = np.asarray(pixels[y0:y1, x0:x1])
+    if zoom > 1:
+        crop = np.asarray(cv2.resize(crop, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_CUBIC), np.uint8)
+    lit = _lit(crop, background)
+
+    def drawn(polygon: Polygon) -> NDArray[np.uint8]:
+        canvas = np.zeros(lit.shape[:2], np.uint8)
+        corners = np.round((polygon + 0.5 - [x0, y0]) * zoom - 0.5).astype(np.int32)
+        cv2.fillPoly(canvas, [corners], 1)
+        return canvas
+
+    green = np.asarray(cv2.GaussianBlur(lit[:, :, 1], (0, 0), max(0.5, _SMOOTHING_UM / fine)), np.uint8)
+    rough = drawn(piece)
+    allowed = cv2.dilate(rough, _disc(_BEYOND_UM / fine))
+    for other in others:
+        allowed[drawn(other) > 0] = 0
+    dark = (green < _edge_level(green, rough, fine)) & (allowed > 0)
+    opened = cv2.morphologyEx(dark.astype(np.uint8), cv2.MORPH_OPEN, _disc(_TAIL_UM / 2 / fine))
+    contours, _ = cv2.findContours(opened, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    if not contours:
+        return None
+    contour = max(contours, key=cv2.contourArea)
+    mask = np.zeros(lit.shape[:2], np.uint8)
+    cv2.fillPoly(mask, [contour], 1)
+    outline = np.round((contour.reshape(-1, 2) + 0.5) / zoom - 0.5 + [x0, y0]).astype(np.int32)
+    return Closeup(lit, mask, fine, outline)
+
+
+def _lit(crop: RGB, background: NDArray[np.float64]) -> RGB:
+    levels = np.arange(256)[:, None, None] * 255 / np.maximum(background, 1)
+    return np.asarray(cv2.LUT(crop, np.minimum(levels, 255).astype(np.uint8)), np.uint8)
+
+
+def _edge_level(green: NDArray[np.uint8], rough: NDArray[np.uint8], fine: float) -> NDArray[np.float32]:
+    """Where the edge is, by how dark the head is nearby: a pale acrosome ends at a brighter level than the nucleus."""
+    inside = cv2.erode(rough, _disc(_RIM_UM / fine))
+    if not inside.any():
+        inside = rough
+    window = (round(_INSIDE_UM / fine) | 1,) * 2
+    weight = cv2.boxFilter(inside.astype(np.float32), -1, window)
+    darkness = cv2.boxFilter(inside * (255 - green.astype(np.float32)), -1, window) / np.maximum(weight, 1e-6)
+    return np.asarray(255 - (1 - _EDGE) * darkness, np.float32)
+
+
+def _disc(radius: float) -> NDArray[np.uint8]:
+    size = 2 * max(1, round(radius)) + 1
+    return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size)), np.uint8)

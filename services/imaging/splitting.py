@@ -1,0 +1,75 @@
+"""Cut touching objects apart where an outline has a waist."""
+
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Polygon = NDArray[np.float32]
+"""`[n, 2]` x, y."""
+
+_POINTS: Final = 72
+_SHORTEST_ARC: Final = 5  # points; nearer ones are neighbours on the outline, not the two sides of a waist
+
+
+def split_at_waists(outline: Polygon, notch: float, waist: float, smallest_area: float) -> list[Polygon]:
+    """Cut `outline` at its waists until none is left; the pieces, or the outline alone.
+
+    A cut starts at a notch at least `notch` deep below the convex hull, and is shorter than `waist` × the extent, along
+    the cut, of both pieces: a convex shape has none. No piece is smaller than `smallest_area` (px²).
+    """
+    pieces, whole = [outline], []
+    while pieces:
+        piece = pieces.pop()
+        cut = _best_cut(piece, notch, waist, smallest_area)
+        if cut is None:
+            whole.append(piece)
+        else:
+            pieces.extend(cut)
+    return whole
+
+
+def _best_cut(outline: Polygon, notch: float, waist: float, smallest_area: float) -> tuple[Polygon, Polygon] | None:
+    if cv2.contourArea(outline) < 2 * smallest_area:
+        return None
+    points = _evenly(outline)
+    best, chosen = waist, None
+    for start in _notches(points, notch):
+        turned = np.roll(points, -start, axis=0)
+        for end in range(_SHORTEST_ARC, _POINTS - _SHORTEST_ARC):
+            step = turned[end] - turned[0]
+            length = float(np.hypot(step[0], step[1]))
+            along = turned @ (step / max(length, 1e-6))
+            extent = min(np.ptp(along[: end + 1]), np.ptp(np.append(along[end:], along[0])))
+            if length >= best * extent:
+                continue
+            one, other = turned[: end + 1], np.concatenate([turned[end:], turned[:1]])
+            if min(cv2.contourArea(one), cv2.contourArea(other)) < smallest_area:
+                continue
+            middle = (turned[0] + turned[end]) / 2
+            if cv2.pointPolygonTest(points, (float(middle[0]), float(middle[1])), False) > 0:
+                best, chosen = length / extent, (one, other)
+    return chosen
+
+
+def _evenly(outline: Polygon) -> Polygon:
+    """The outline resampled to `_POINTS` points of equal distance."""
+    closed = np.concatenate([outline, outline[:1]]).astype(np.float32)
+    travelled = np.concatenate([[0], np.cumsum(np.hypot(*np.diff(closed, axis=0).T))])
+    at = np.linspace(0, travelled[-1], _POINTS, endpoint=False)
+    return np.stack([np.interp(at, travelled, closed[:, 0]), np.interp(at, travelled, closed[:, 1])], 1).astype(
+        np.float32
+    )
+
+
+def _notches(points: Polygon, depth: float) -> list[int]:
+    fine = np.round(points * 8).astype(np.int32)  # convexityDefects takes whole numbers only
+    hull = cv2.convexHull(fine, returnPoints=False)
+    if hull is None or hull.size < 4:
+        return []
+    defects = cv2.convexityDefects(fine, np.sort(hull.reshape(-1, 1), axis=0)[::-1].copy())
+    if defects is None:
+        return []
+    # Rows are start, end, farthest point and its depth in 256ths.
+    return [int(row[2]) for row in defects.reshape(-1, 4) if row[3] / 256 / 8 >= depth]

@@ -1,0 +1,56 @@
+"""How much light a field lets through, against its own background: 255 is empty glass, whatever lamp and vignette."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from services.imaging.types import RGB
+
+_GRID_UM: Final = 0.9  # the background is looked for among averages of this size: no single bright pixel decides
+_REACH: Final = 11  # the brightest in 11 × 11 of them, 10 µm: more than a head is wide
+
+
+@dataclass(frozen=True, slots=True)
+class FlatField:
+    """A field shrunk to the working scale.
+
+    `transmittance` is `[h, w, 3]` at `um_per_px`; `background` is the empty glass, `[~h/10, ~w/10, 3]`; `shrink` is
+    field pixels per working pixel, along x and y.
+    """
+
+    transmittance: RGB
+    background: RGB
+    um_per_px: float
+    shrink: tuple[float, float]
+
+    def background_at(self, x: float, y: float) -> NDArray[np.float64]:
+        """The colour `[3]` of empty glass around the working pixel x, y."""
+        rows, columns = self.background.shape[:2]
+        height, width = self.transmittance.shape[:2]
+        row = min(rows - 1, max(0, int(y * rows / height)))
+        column = min(columns - 1, max(0, int(x * columns / width)))
+        return np.asarray(self.background[row, column], np.float64)
+
+
+def flatten(pixels: RGB, um_per_px: float, working_um_per_px: float) -> FlatField:
+    """Shrink `pixels` `[H, W, 3]` to about `working_um_per_px` and divide by the background."""
+    height, width = pixels.shape[:2]
+    factor = um_per_px / working_um_per_px
+    size = max(1, round(width * factor)), max(1, round(height * factor))
+    small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)
+    coarse = (
+        max(1, round(size[0] * working_um_per_px / _GRID_UM)),
+        max(1, round(size[1] * working_um_per_px / _GRID_UM)),
+    )
+    grid = cv2.resize(small, coarse, interpolation=cv2.INTER_AREA)
+    background = cv2.GaussianBlur(cv2.dilate(grid, np.ones((_REACH, _REACH), np.uint8)), (0, 0), _REACH / 3)
+    lit = cv2.divide(small, cv2.resize(background, size), scale=255)
+    return FlatField(
+        np.asarray(lit, np.uint8),
+        np.asarray(background, np.uint8),
+        working_um_per_px,
+        (width / size[0], height / size[1]),
+    )
