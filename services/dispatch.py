@@ -46,6 +46,17 @@ class Publisher:
         """Announce that the last slide of a batch ended."""
         self._send(CONTROL, CLOSE_BATCH, batch_id)
 
+    def worker_answers(self, node: str) -> bool:
+        """Whether the worker called `node` answers a ping within a second.
+
+        Raises:
+            BrokerUnavailable: Redis cannot be reached.
+        """
+        try:
+            return bool(self._app.control.ping(destination=[node], timeout=1.0, limit=1))
+        except OperationalError as error:
+            raise BrokerUnavailable(f"could not ask worker {node}: {error}") from error
+
     def _send(self, queue: str, name: str, *args: int | str) -> None:
         try:
             self._app.send_task(name, args=args, queue=queue, retry=False)

@@ -60,6 +60,11 @@ class Settings(BaseSettings):
         SecretStr(DEVELOPMENT_SECRET), description="Bearer token that the object store sends with bucket events."
     )
 
+    minio: Path | None = Field(None, description="The MinIO binary of the embedded stack; default: found on PATH.")
+    triton_env: Path | None = Field(
+        None, description="Environment of the embedded Triton; default: .venv-triton in the checkout."
+    )
+
     worker_concurrency: int = Field(2, ge=1, le=64, description="Slides analysed at once by one worker.")
     sweep_seconds: int = Field(60, ge=1, description="How often the sweep looks for work that no hint announced.")
     dispatch_seconds: int = Field(5, ge=1, description="How often queued slides that are due are published.")

@@ -1,0 +1,206 @@
+"""What the command line and the tests do to a stack: start it, ask for its state, start or stop a service, end it."""
+
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Final
+
+from services.errors import ConfigurationError, OutageError
+from services.local.child import tail
+from services.local.guard import ALREADY_RUNS
+from services.local.installation import S3Flavour
+from services.local.plan import SERVICES
+from services.local.service import CHECKOUT
+from services.local.supervisor import StartFailed, read_wanted, write_wanted
+
+_PATIENCE_S: Final = 900.0  # the first start grows a release and compiles two networks
+_POLL_S: Final = 0.1
+_guards: Final[dict[Path, subprocess.Popen[bytes]]] = {}
+
+
+class StackDown(OutageError):
+    """The stack does not run."""
+
+    reason = "stack_down"
+
+
+def start_stack(
+    home: Path,
+    wanted: Iterable[str] = SERVICES,
+    s3_flavour: S3Flavour | None = None,
+    *,
+    attached: bool = False,
+    on_change: Callable[[dict[str, Any]], None] | None = None,
+) -> tuple[dict[str, Any], bool]:
+    """Start the stack of `home`, or what is missing of one that runs, and wait until all of it is ready.
+
+    `attached`: it stops with this process. `on_change` is called with each new state on the way.
+
+    Returns:
+        Its state, and whether it ran already.
+
+    Raises:
+        StartFailed: something did not come up; the message holds the end of its log.
+        ConfigurationError: an unknown service is asked for.
+    """
+    names = _known(wanted)
+    home.mkdir(parents=True, exist_ok=True)
+    if is_running(home):
+        write_wanted(home, names | read_wanted(home))
+        return _wait_until_ready(home, None, on_change), True
+    write_wanted(home, names)
+    guard = _start_guard(home, s3_flavour, attached=attached)
+    try:
+        return _wait_until_ready(home, guard, on_change), False
+    except BaseException:  # also Ctrl-C: half a stack is left to nobody
+        if guard.poll() is None:
+            guard.terminate()
+            guard.wait()
+        raise
+
+
+def change_services(home: Path, *, start: Iterable[str] = (), stop: Iterable[str] = ()) -> dict[str, Any]:
+    """Start and stop services of a running stack and wait until that is done; the state afterwards.
+
+    Raises:
+        StackDown: it does not run.
+        StartFailed: a service did not come up.
+    """
+    if not is_running(home):
+        raise StackDown(f"no stack runs in {home}: `morphbatch up` starts it")
+    write_wanted(home, (read_wanted(home) - _known(stop)) | _known(start))
+    return _wait_until_ready(home, None)
+
+
+def stop_stack(home: Path, patience_s: float = 180.0) -> bool:
+    """Stop the stack of `home` and wait until every process is gone; False: it did not run.
+
+    Raises:
+        OutageError: it still runs after `patience_s`.
+    """
+    if not is_running(home):
+        return False
+    asked, deadline = False, time.monotonic() + patience_s
+    while is_running(home):
+        guard = (home / "stack.lock").read_text()  # empty for a moment, when it has just been taken
+        if guard and not asked:
+            asked = True
+            with contextlib.suppress(ProcessLookupError):  # a killed guard: its supervisor is stopping already
+                os.kill(int(guard), signal.SIGTERM)
+        if time.monotonic() > deadline:
+            raise OutageError(f"the stack (pid {guard}) still runs; see {home / 'logs' / 'supervisor.log'}")
+        time.sleep(_POLL_S)
+    if started_here := _guards.pop(home, None):
+        started_here.wait()
+    return True
+
+
+def is_running(home: Path) -> bool:
+    """Whether a guard or supervisor holds the lock of `home`."""
+    try:
+        lock = os.open(home / "stack.lock", os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False
+
+
+def read_state(home: Path) -> dict[str, Any]:
+    """The state of the stack: `state` (down, starting, ready, stopping, failed), `error`, `services` by name.
+
+    Of a service: `state`, `pid`, `port`, `started_at`, `restarts`, `trouble`, `log`.
+    """
+    try:
+        state: dict[str, Any] = json.loads((home / "stack.json").read_text())
+    except FileNotFoundError:
+        return {"state": "down", "error": None, "services": {}}
+    if not is_running(home):
+        services = {
+            name: {**report, "state": "down", "pid": None, "started_at": None}
+            for name, report in state["services"].items()
+        }
+        return {**state, "state": "down", "services": services}
+    return state
+
+
+def _known(names: Iterable[str]) -> frozenset[str]:
+    wanted = frozenset(names)
+    if unknown := wanted - set(SERVICES):
+        raise ConfigurationError(f"no service is called {', '.join(sorted(unknown))}; there are {', '.join(SERVICES)}")
+    return wanted
+
+
+def _start_guard(home: Path, s3_flavour: S3Flavour | None, *, attached: bool) -> subprocess.Popen[bytes]:
+    (home / "logs").mkdir(exist_ok=True)
+    (home / "stack.json").unlink(missing_ok=True)
+    arguments = [str(home), s3_flavour or "own", str(os.getpid()) if attached else "detached"]
+    with (home / "logs" / "supervisor.log").open("ab") as log:
+        _guards[home] = subprocess.Popen(
+            [sys.executable, "-m", "services.local.guard", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "MORPHBATCH_HOME": str(home)},
+            cwd=CHECKOUT,
+            start_new_session=True,
+        )
+    return _guards[home]
+
+
+def _wait_until_ready(
+    home: Path, guard: subprocess.Popen[bytes] | None, on_change: Callable[[dict[str, Any]], None] | None = None
+) -> dict[str, Any]:
+    """Wait until the supervisor has done what `wanted.json` says."""
+    wanted, deadline = sorted(read_wanted(home)), time.monotonic() + _PATIENCE_S
+    before: dict[str, Any] = {}
+    while True:
+        ended = guard.poll() is not None if guard else not is_running(home)
+        if guard and guard.returncode == ALREADY_RUNS:  # another `up` was quicker
+            guard = None
+            continue
+        state = _written_state(home)
+        if on_change and state != before:
+            on_change(state)
+            before = state
+        if state.get("error") and (ended or state.get("wanted") == wanted):
+            raise StartFailed(state["error"])
+        if ended:
+            raise StartFailed(f"the stack ended\n{tail(home / 'logs' / 'supervisor.log', 15)}")
+        if state.get("wanted") == wanted and _is_settled(state, wanted):
+            return state
+        if time.monotonic() > deadline:
+            raise StartFailed(f"the stack is not ready after {_PATIENCE_S:.0f} s: {_troubles(state)}")
+        time.sleep(_POLL_S)
+
+
+def _written_state(home: Path) -> dict[str, Any]:
+    try:
+        state: dict[str, Any] = json.loads((home / "stack.json").read_text())
+    except FileNotFoundError:
+        return {"state": "starting", "services": {}}
+    return state
+
+
+def _is_settled(state: dict[str, Any], wanted: list[str]) -> bool:
+    services = state["services"]
+    return state["state"] == "ready" and all(
+        services.get(name, {}).get("state") == "ready" if name in wanted else services[name]["state"] == "down"
+        for name in {*wanted, *services}
+    )
+
+
+def _troubles(state: dict[str, Any]) -> str:
+    waiting = [f"{name} {s['state']} ({s['trouble']})" for name, s in state["services"].items() if s["trouble"]]
+    return "; ".join(waiting) or "no service reports trouble"

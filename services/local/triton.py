@@ -1,0 +1,140 @@
+"""Triton from the wheel `nvidia-pytriton`, in an environment of its own: its binary, its Python backend, no pytriton.
+
+The server's wheel wants NumPy 1, and the models want OpenVINO; neither belongs into the service's environment.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import urllib3
+
+from services.errors import ConfigurationError
+from services.local.installation import Installation
+from services.local.service import CHECKOUT, NotReady, Service
+
+# Ends the stubs of the Python backend with the server; Triton waits this long for requests in flight.
+_EXIT_TIMEOUT_S: Final = 10
+
+_ASK: Final = """
+import ctypes, json, os, sys, sysconfig
+version = "%d.%d" % sys.version_info[:2]
+library = sysconfig.get_config_var("LIBDIR")
+shared = f"libpython{version}.so.1.0"
+places = [library, f"{sys.base_prefix}/lib", f"{library}/{sysconfig.get_config_var('MULTIARCH')}"]
+library = next((place for place in places if os.path.exists(f"{place}/{shared}")), library)
+try:
+    ctypes.CDLL(f"{library}/{shared}" if os.path.exists(f"{library}/{shared}") else shared)
+except OSError as error:
+    sys.exit(f"its Python {sys.executable} has no {shared}, which Triton's Python backend needs: {error}")
+print(json.dumps(
+    {"version": version, "home": sys.base_prefix, "library": library, "site": sysconfig.get_path("purelib")}
+))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class TritonEnvironment:
+    """The Python environment that holds the server and what its models import."""
+
+    version: str
+    home: Path
+    library: Path
+    site: Path
+
+    @property
+    def server(self) -> Path:
+        """Folder of the server as the wheel lays it out."""
+        return self.site / "pytriton" / "tritonserver"
+
+
+def triton_service(installation: Installation, environment_folder: Path | None) -> Service:
+    """Triton on its three ports, serving `HOME/triton/repository`; ready when every model in it is.
+
+    Raises:
+        ConfigurationError: the environment is not there, or holds no server.
+    """
+    python = find_environment(environment_folder)
+    repository = installation.home / "triton" / "repository"
+    return triton_server(installation, python, repository)
+
+
+def triton_server(installation: Installation, python: TritonEnvironment, repository: Path) -> Service:
+    """Triton on its three ports, serving `repository`."""
+    ports = installation.ports
+    backends = installation.home / "triton" / "backends"
+    return Service(
+        name="triton",
+        command=(
+            str(python.server / "bin" / "tritonserver"),
+            f"--model-repository={repository}",
+            f"--backend-directory={backends}",
+            "--grpc-address=127.0.0.1", f"--grpc-port={ports['triton_grpc']}",
+            "--http-address=127.0.0.1", f"--http-port={ports['triton_http']}",
+            "--metrics-address=127.0.0.1", f"--metrics-port={ports['triton_metrics']}",
+            f"--exit-timeout-secs={_EXIT_TIMEOUT_S}",
+            "--strict-readiness=true", "--disable-auto-complete-config", "--log-verbose=0",
+        ),
+        port=ports["triton_grpc"],
+        environment={
+            "LD_LIBRARY_PATH": f"{python.site / 'nvidia_pytriton.libs'}:{python.library}",
+            "PYTHONPATH": str(python.site),
+            "PYTHONHOME": str(python.home),
+        },
+        grace_s=_EXIT_TIMEOUT_S + 5,
+        deadline_s=180.0,  # OpenVINO compiles both networks
+        prepare=lambda: _link_backend(python, backends),
+        ready=lambda: _ask_whether_ready(ports["triton_http"]),
+    )  # fmt: skip
+
+
+def find_environment(folder: Path | None) -> TritonEnvironment:
+    """The environment in `folder`, by default `.venv-triton` of the checkout, where `make setup` puts it.
+
+    Raises:
+        ConfigurationError: there is none, or the server is not installed in it.
+    """
+    folder = folder or CHECKOUT / ".venv-triton"
+    python = folder / "bin" / "python"
+    try:
+        asked = subprocess.run([str(python), "-I", "-c", _ASK], capture_output=True, text=True, timeout=30, check=True)
+        found = json.loads(asked.stdout)
+    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        why = error.stderr.strip() if isinstance(error, subprocess.CalledProcessError) else error
+        raise ConfigurationError(
+            f"no environment for Triton in {folder} ({why}): run `make setup`, or name one in MORPHBATCH_TRITON_ENV"
+        ) from error
+    environment = TritonEnvironment(found["version"], Path(found["home"]), Path(found["library"]), Path(found["site"]))
+    if not os.access(environment.server / "bin" / "tritonserver", os.X_OK):
+        raise ConfigurationError(f"{folder} holds no tritonserver: run `make setup`")
+    return environment
+
+
+def _link_backend(python: TritonEnvironment, backends: Path) -> None:
+    """The wheel keeps a stub a Python version apart from the backend; Triton wants the right one beside it."""
+    folder = backends / "python"
+    shutil.rmtree(backends, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for source in (
+        python.server / "backends" / "python" / "libtriton_python.so",
+        python.server / "backends" / "python" / "triton_python_backend_utils.py",
+        python.server / "python_backend_stubs" / python.version / "triton_python_backend_stub",
+    ):
+        if not source.exists():
+            raise ConfigurationError(f"{source} is missing: Triton has no Python backend for Python {python.version}")
+        (folder / source.name).symlink_to(source)
+
+
+def _ask_whether_ready(port: int) -> None:
+    try:
+        answer = urllib3.request(
+            "GET", f"http://127.0.0.1:{port}/v2/health/ready", timeout=1.0, retries=False, redirect=False
+        )
+    except urllib3.exceptions.HTTPError as error:
+        raise NotReady(f"{type(error).__name__}: {error}") from error
+    if answer.status != 200:
+        raise NotReady(f"Triton answers {answer.status}: a model is not ready")
