@@ -31,9 +31,7 @@ try:
     ctypes.CDLL(f"{library}/{shared}" if os.path.exists(f"{library}/{shared}") else shared)
 except OSError as error:
     sys.exit(f"its Python {sys.executable} has no {shared}, which Triton's Python backend needs: {error}")
-print(json.dumps(
-    {"version": version, "home": sys.base_prefix, "library": library, "site": sysconfig.get_path("purelib")}
-))
+print(json.dumps({"version": version, "library": library, "site": sysconfig.get_path("purelib")}))
 """
 
 
@@ -41,8 +39,8 @@ print(json.dumps(
 class TritonEnvironment:
     """The Python environment that holds the server and what its models import."""
 
+    folder: Path
     version: str
-    home: Path
     library: Path
     site: Path
 
@@ -82,8 +80,8 @@ def triton_server(installation: Installation, python: TritonEnvironment, reposit
         port=ports["triton_grpc"],
         environment={
             "LD_LIBRARY_PATH": f"{python.site / 'nvidia_pytriton.libs'}:{python.library}",
-            "PYTHONPATH": str(python.site),
-            "PYTHONHOME": str(python.home),
+            # The stub ignores PYTHONPATH: it finds its packages by the `python3` that PATH names first.
+            "PATH": f"{python.folder / 'bin'}:{os.environ.get('PATH', os.defpath)}",
         },
         grace_s=_EXIT_TIMEOUT_S + 5,
         deadline_s=180.0,  # OpenVINO compiles both networks
@@ -98,7 +96,7 @@ def find_environment(folder: Path | None) -> TritonEnvironment:
     Raises:
         ConfigurationError: there is none, or the server is not installed in it.
     """
-    folder = folder or CHECKOUT / ".venv-triton"
+    folder = (folder or CHECKOUT / ".venv-triton").absolute()
     python = folder / "bin" / "python"
     try:
         asked = subprocess.run([str(python), "-I", "-c", _ASK], capture_output=True, text=True, timeout=30, check=True)
@@ -108,7 +106,7 @@ def find_environment(folder: Path | None) -> TritonEnvironment:
         raise ConfigurationError(
             f"no environment for Triton in {folder} ({why}): run `make setup`, or name one in MORPHBATCH_TRITON_ENV"
         ) from error
-    environment = TritonEnvironment(found["version"], Path(found["home"]), Path(found["library"]), Path(found["site"]))
+    environment = TritonEnvironment(folder, found["version"], Path(found["library"]), Path(found["site"]))
     if not os.access(environment.server / "bin" / "tritonserver", os.X_OK):
         raise ConfigurationError(f"{folder} holds no tritonserver: run `make setup`")
     return environment
