@@ -5,6 +5,7 @@ object is not there, it is larger than asked for, the store is down (wait), or i
 """
 
 import io
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from minio.notificationconfig import NotificationConfig, PrefixFilterRule, Queue
 from urllib3.exceptions import HTTPError
 from urllib3.util import Retry, Timeout
 
-from services.errors import ConfigurationError, OutageError, PermanentError
+from services.errors import ConfigurationError, MorphbatchError, OutageError, PermanentError
 from services.settings import Settings
 
 INCOMING: Final = "incoming/"
@@ -222,22 +223,33 @@ class ObjectStore:
     def _errors(self, what: str) -> Iterator[None]:
         try:
             yield
-        except S3Error as error:
-            status = error.response.status
-            if error.code in _MISSING_CODES:
-                raise ObjectMissing(f"{what}: no such object in bucket {self.bucket}") from error
-            if status >= 500 or status == 429 or error.code in _ASK_AGAIN_CODES:
-                raise StoreUnavailable(f"{what}: the object store answers {status} {error.code}") from error
-            raise StoreRefused(
-                f"{what}: the object store refuses with {status} {error.code} ({error.message}); "
-                f"check MORPHBATCH_S3_* and the rights on bucket {self.bucket}"
-            ) from error
-        except (ServerError, InvalidResponseError) as error:
-            raise StoreUnavailable(f"{what}: the object store gives no S3 answer: {error}") from error
+        except (S3Error, ServerError, InvalidResponseError) as error:
+            raise self._translated(what, *_answer(error)) from error
         except HTTPError as error:
             raise StoreUnavailable(f"{what}: the object store cannot be reached: {error}") from error
         except MinioException as error:
             raise StoreRefused(f"{what}: {error}") from error
+
+    def _translated(self, what: str, status: int, code: str) -> MorphbatchError:
+        if code in _MISSING_CODES:
+            return ObjectMissing(f"{what}: no such object in bucket {self.bucket}")
+        if status >= 500 or status == 429 or code in _ASK_AGAIN_CODES:
+            return StoreUnavailable(f"{what}: the object store answers {status} {code}".rstrip())
+        return StoreRefused(
+            f"{what}: the object store refuses with {status} {code}; "
+            f"check MORPHBATCH_S3_* and the rights on bucket {self.bucket}"
+        )
+
+
+def _answer(error: S3Error | ServerError | InvalidResponseError) -> tuple[int, str]:
+    """HTTP status and S3 error code of an answer that is an error."""
+    if isinstance(error, S3Error):
+        return error.response.status, error.code or ""
+    if isinstance(error, ServerError):
+        return error.status_code, ""
+    # The SDK reads no error that is sent as text/xml, as rclone does, but it keeps the body.
+    found = re.search(r"<Code>(\w+)</Code>", error._body or "")
+    return error._code, found[1] if found else ""
 
 
 class _BodyBroken(StoreUnavailable):

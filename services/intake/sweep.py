@@ -61,7 +61,7 @@ def sweep_incoming(engine: Engine, store: ObjectStore) -> list[Registered]:
         except BadBatchName as error:
             if _tell_once(store, lab, batch_code, error):
                 logger.warning("a batch under %s is refused: %s", INCOMING, error)
-        except Exception as error:  # noqa: BLE001 - whatever is wrong with one batch, the others of the night go on
+        except Exception as error:  # whatever is wrong with one batch, the others of the night go on
             ours = isinstance(error, MorphbatchError)
             logger.warning("lab %s batch %s is not registered: %s", lab, batch_code, error, exc_info=not ours)
             errors[key] = error

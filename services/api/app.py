@@ -1,0 +1,103 @@
+"""The HTTP service: takes the object store's bucket events and answers health checks.
+
+An event is a hint. It is answered 2xx only once the hint is at the broker, so that the store sends it again otherwise;
+the sweep finds what is lost all the same.
+"""
+
+import hmac
+import json
+import logging
+import re
+from collections.abc import Iterator
+from typing import Annotated, Any, Final
+from urllib.parse import unquote_plus
+
+from fastapi import Depends, FastAPI, Header, HTTPException, Request
+from fastapi.concurrency import run_in_threadpool
+
+from services.dispatch import BrokerUnavailable, Publisher, connect_publisher
+from services.intake.validation import BadBatchName, check_names
+from services.settings import Settings, load_settings
+from services.storage import INCOMING, MANIFEST_NAME
+
+logger = logging.getLogger(__name__)
+
+_MAX_EVENT_BYTES: Final = 2**20
+_MANIFEST_KEY = re.compile(rf"{INCOMING}(?P<lab>[^/]+)/(?P<batch>[^/]+)/{re.escape(MANIFEST_NAME)}")
+
+
+class MalformedEvent(ValueError):
+    """The body is no S3 bucket event."""
+
+
+def create_app(settings: Settings | None = None, publisher: Publisher | None = None) -> FastAPI:
+    """The application; without arguments it reads the settings of the process and publishes to its broker."""
+    used = settings or load_settings()
+    hints = publisher or connect_publisher(used.broker_url)
+    expected = f"Bearer {used.webhook_token.get_secret_value()}".encode()
+
+    app = FastAPI(title="morphbatch", docs_url=None, redoc_url=None, openapi_url=None)
+
+    def require_token(authorization: Annotated[str, Header()] = "") -> None:
+        if not hmac.compare_digest(authorization.encode(), expected):
+            raise HTTPException(401, "wrong or missing bearer token", {"WWW-Authenticate": "Bearer"})
+
+    @app.get("/health/live")
+    async def live() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.post("/events/object-created", dependencies=[Depends(require_token)])
+    async def object_created(request: Request) -> dict[str, int]:
+        try:
+            batches = list(dict.fromkeys(announced_batches(await _limited_body(request))))
+        except MalformedEvent as error:
+            raise HTTPException(400, str(error)) from error
+        try:
+            for lab, batch_code in batches:
+                await run_in_threadpool(hints.intake_batch, lab, batch_code)
+        except BrokerUnavailable as error:
+            logger.warning("bucket event not passed on: %s", error)
+            raise HTTPException(503, "the broker is down; send the event again later", {"Retry-After": "5"}) from error
+        return {"batches": len(batches)}
+
+    return app
+
+
+def announced_batches(body: bytes) -> Iterator[tuple[str, str]]:
+    """Lab and batch of every manifest that a bucket event (S3 event JSON) announces; other objects are passed over.
+
+    Raises:
+        MalformedEvent: the body is not such an event.
+    """
+    try:
+        event: Any = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise MalformedEvent("the body is not JSON") from error
+    records = event.get("Records") if isinstance(event, dict) else None
+    if not isinstance(records, list):
+        raise MalformedEvent("not an S3 bucket event: `Records` must be a list")
+    for i, record in enumerate(records):
+        try:
+            key = record["s3"]["object"]["key"]
+        except (TypeError, KeyError, IndexError) as error:
+            raise MalformedEvent(f"not an S3 bucket event: Records[{i}].s3.object.key is missing") from error
+        if not isinstance(key, str):
+            raise MalformedEvent(f"not an S3 bucket event: Records[{i}].s3.object.key is no string")
+        found = _MANIFEST_KEY.fullmatch(unquote_plus(key))  # S3 encodes keys in events as a query string
+        if found is None:
+            continue
+        try:
+            check_names(found["lab"], found["batch"])
+        except BadBatchName:
+            logger.warning("Records[%d] announces a batch whose name cannot be used; the sweep tells the lab", i)
+        else:
+            yield found["lab"], found["batch"]
+
+
+async def _limited_body(request: Request) -> bytes:
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _MAX_EVENT_BYTES:
+            raise HTTPException(413, f"an event has at most {_MAX_EVENT_BYTES} bytes")
+    return bytes(body)
