@@ -81,7 +81,7 @@ def _holds_a_name(words: list[str]) -> bool:
             continue
         if GIVEN_NAMES.intersection(pair) and min(map(len, pair)) > 2:
             return True
-        if all(word[0].isupper() and word[1:].islower() and len(word) > 2 for word in (left, right)):
+        if all(word.istitle() and len(word) > 2 for word in (left, right)):
             return True
     return any(_is_camel_case_person(word) for word in words)
 
