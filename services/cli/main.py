@@ -25,3 +25,7 @@ def main() -> None:
     except MorphbatchError as error:
         err.print(f"[bold red]error[/] ({error.reason}): {error}", highlight=False)
         sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -81,7 +81,13 @@ def _ask_worker(settings: Settings, node: str) -> None:
 
 def _ask_api(port: int) -> None:
     try:
-        answer = urllib3.request("GET", f"http://127.0.0.1:{port}/health/live", timeout=1.0, retries=False)
+        answer = urllib3.request(
+            "GET",
+            f"http://127.0.0.1:{port}/health/live",
+            headers={"Connection": "close"},
+            timeout=1.0,
+            retries=False,
+        )
     except urllib3.exceptions.HTTPError as error:
         raise NotReady(f"{type(error).__name__}: {error}") from error
     if answer.status != 200:

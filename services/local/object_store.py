@@ -6,7 +6,7 @@ MinIO announces new manifests by a webhook; rclone has no events, so there the s
 import os
 import shutil
 import socket
-import sys
+import sysconfig
 from pathlib import Path
 from typing import Final
 
@@ -85,7 +85,7 @@ def _rclone(installation: Installation, settings: Settings) -> Service:
     return Service(
         name="s3",
         command=(
-            str(Path(sys.executable).with_name("rclone")), "serve", "s3", "--addr", f"127.0.0.1:{port}",
+            str(_rclone_binary()), "serve", "s3", "--addr", f"127.0.0.1:{port}",
             "--config", str(folder / "rclone.conf"), "--cache-dir", str(folder / "cache"), str(folder / "rclone"),
         ),
         port=port,
@@ -95,6 +95,13 @@ def _rclone(installation: Installation, settings: Settings) -> Service:
         ready=lambda: _listens(port),
         settle=lambda: connect_store(settings).ensure_bucket(),
     )  # fmt: skip
+
+
+def _rclone_binary() -> Path:
+    binary = Path(sysconfig.get_path("scripts")) / "rclone"
+    if not binary.exists():
+        raise ConfigurationError("no rclone: install the extra `local` (make setup)")
+    return binary
 
 
 def _make_folders(*folders: Path) -> None:

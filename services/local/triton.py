@@ -129,8 +129,13 @@ def _link_backend(python: TritonEnvironment, backends: Path) -> None:
 
 def _ask_whether_ready(port: int) -> None:
     try:
+        # A connection kept alive would hold up Triton's exit until its timeout.
         answer = urllib3.request(
-            "GET", f"http://127.0.0.1:{port}/v2/health/ready", timeout=1.0, retries=False, redirect=False
+            "GET",
+            f"http://127.0.0.1:{port}/v2/health/ready",
+            headers={"Connection": "close"},
+            timeout=1.0,
+            retries=False,
         )
     except urllib3.exceptions.HTTPError as error:
         raise NotReady(f"{type(error).__name__}: {error}") from error
