@@ -1,0 +1,60 @@
+"""What can go wrong at Triton. They are told apart because what to do next differs."""
+
+from typing import Final
+
+from tritonclient.utils import InferenceServerException
+
+from services.errors import MorphbatchError, OutageError, PermanentError, TransientError
+
+
+class InferenceUnavailable(OutageError):
+    """Triton cannot be reached, is stopping, or has not loaded the models: wait for it."""
+
+    reason = "inference_unavailable"
+
+
+class InferenceQueueFull(OutageError):
+    """Triton's queue is full of the work of others: wait. No slide is at fault, so no attempt is counted."""
+
+    reason = "inference_queue_full"
+
+
+class InferenceTimeout(TransientError):
+    """No answer within the deadline. Counted as an attempt, for it may be this slide that makes Triton hang."""
+
+    reason = "inference_timeout"
+
+
+class InferenceFailed(TransientError):
+    """Triton took the request and failed over it, or its answer cannot be right (wrong shape, values not finite)."""
+
+    reason = "inference_failed"
+
+
+class InferenceRejected(PermanentError):
+    """Triton says that the request is wrong: its shape or type is not what the release takes."""
+
+    reason = "inference_rejected"
+
+
+# Triton answers UNAVAILABLE for several things, and only its words tell them apart. All of them are tried again.
+_QUEUE_FULL: Final = "maximum queue size"
+_EXPIRED_IN_QUEUE: Final = "timeout expired"
+
+
+def as_ours(error: InferenceServerException, endpoint: str) -> MorphbatchError:
+    """The error of ours for a failed call to the Triton at `endpoint`, by its gRPC status."""
+    status, words = str(error.status()).removeprefix("StatusCode."), str(error.message())
+    match status:
+        case "DEADLINE_EXCEEDED":
+            return InferenceTimeout(f"Triton at {endpoint} did not answer in time: {words}")
+        case "UNAVAILABLE" if _QUEUE_FULL in words:
+            return InferenceQueueFull(f"the queue of Triton at {endpoint} is full: {words}")
+        case "UNAVAILABLE" if _EXPIRED_IN_QUEUE in words:
+            return InferenceTimeout(f"the request waited too long in the queue of Triton at {endpoint}: {words}")
+        case "UNAVAILABLE" | "CANCELLED" | "NOT_FOUND":
+            return InferenceUnavailable(f"Triton at {endpoint} is not available: {words}")
+        case "INVALID_ARGUMENT" | "OUT_OF_RANGE" | "UNIMPLEMENTED":
+            return InferenceRejected(f"Triton at {endpoint} refuses the request: {words}")
+        case _:
+            return InferenceFailed(f"Triton at {endpoint} failed with {status}: {words}")
