@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from services.imaging.morphometry import shape_measures
+from services.imaging.morphometry import measure
 from services.imaging.outline import trace
 from services.imaging.splitting import Polygon, split_at_waists
 from services.imaging.transmittance import FlatField, flatten
@@ -16,7 +16,8 @@ _WORKING_UM: Final = 0.09
 _STAINED: Final = 0.77 * 255  # green transmittance of anything stained; tails and empty glass are brighter
 _TAIL_UM: Final = 1.0
 _CORE: Final = 0.4 * 255
-_SMALLEST_UM2, _LARGEST_UM2 = 4.0, 24.0
+_SMALLEST_UM2, _LARGEST_UM2 = 4.2, 24.0
+_SMALLEST_PIECE_UM2: Final = 5.0  # what a cut leaves is more often cytoplasm or a thick neck
 _CLUMP_UM2: Final = 60.0
 _LEAST_CORE: Final = 0.3
 _NOTCH_UM: Final = 0.25
@@ -51,8 +52,12 @@ def find_heads(pixels: RGB, um_per_px: float) -> FoundHeads:
                 )
             if closeup is None:
                 rejected.append(RejectedObject(_box(in_field[k]), reason or "shape"))
+                continue
+            measures = measure(closeup)
+            if (measures.area_um2 or 0) < (_SMALLEST_UM2 if len(pieces) == 1 else _SMALLEST_PIECE_UM2):
+                rejected.append(RejectedObject(_box(closeup.outline), "size"))
             else:
-                heads.append(Head(_box(closeup.outline), closeup.outline, shape_measures(closeup.outline, um_per_px)))
+                heads.append(Head(_box(closeup.outline), closeup.outline, measures))
     heads.sort(key=lambda head: (head.box.y0, head.box.x0))
     return FoundHeads(tuple(heads), tuple(rejected))
 
@@ -88,7 +93,7 @@ def _why_no_head(piece: Polygon, flat: FlatField) -> str | None:
         return "fragment"
     if core < _LEAST_CORE:
         return "stain"
-    if not _SMALLEST_UM2 <= area <= _LARGEST_UM2:
+    if not 0.8 * _SMALLEST_UM2 <= area <= _LARGEST_UM2:
         return "size"
     return None
 

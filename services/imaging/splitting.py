@@ -37,20 +37,33 @@ def _best_cut(outline: Polygon, notch: float, waist: float, smallest_area: float
     best, chosen = waist, None
     for start in _notches(points, notch):
         turned = np.roll(points, -start, axis=0)
-        for end in range(_SHORTEST_ARC, _POINTS - _SHORTEST_ARC):
-            step = turned[end] - turned[0]
-            length = float(np.hypot(step[0], step[1]))
-            along = turned @ (step / max(length, 1e-6))
-            extent = min(np.ptp(along[: end + 1]), np.ptp(np.append(along[end:], along[0])))
-            if length >= best * extent:
-                continue
+        ratios = _waist_ratios(turned)
+        for end in np.argsort(ratios):
+            if ratios[end] >= best:
+                break
             one, other = turned[: end + 1], np.concatenate([turned[end:], turned[:1]])
-            if min(cv2.contourArea(one), cv2.contourArea(other)) < smallest_area:
-                continue
             middle = (turned[0] + turned[end]) / 2
-            if cv2.pointPolygonTest(points, (float(middle[0]), float(middle[1])), False) > 0:
-                best, chosen = length / extent, (one, other)
+            if (
+                min(cv2.contourArea(one), cv2.contourArea(other)) >= smallest_area
+                and cv2.pointPolygonTest(points, (float(middle[0]), float(middle[1])), False) > 0
+            ):
+                best, chosen = float(ratios[end]), (one, other)
+                break
     return chosen
+
+
+def _waist_ratios(points: Polygon) -> NDArray[np.float32]:
+    """Of the cut from point 0 to each point: its length ÷ the smaller extent, along the cut, of what it leaves."""
+    steps = points - points[0]
+    lengths = np.maximum(np.hypot(steps[:, 0], steps[:, 1]), 1e-6)
+    along = points @ (steps / lengths[:, None]).T  # [point, end of the cut]
+    one = np.maximum.accumulate(along) - np.minimum.accumulate(along)
+    back = along[::-1]
+    highest = np.maximum(np.maximum.accumulate(back)[::-1], along[0])
+    lowest = np.minimum(np.minimum.accumulate(back)[::-1], along[0])
+    ratios = lengths / np.maximum(np.minimum(np.diag(one), np.diag(highest - lowest)), 1e-6)
+    ratios[:_SHORTEST_ARC] = ratios[-_SHORTEST_ARC:] = np.inf
+    return np.asarray(ratios, np.float32)
 
 
 def _evenly(outline: Polygon) -> Polygon:
