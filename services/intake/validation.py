@@ -50,7 +50,7 @@ def parse_manifest(data: bytes, *, lab: str, batch_code: str) -> Manifest:
     Raises:
         ManifestRejected: with every problem found, in the manifest's order.
     """
-    document = _read_json(data)
+    document = read_json(data)
     if not isinstance(document, dict):
         raise ManifestRejected([Problem("", "manifest_not_json", "must be a JSON object")])
     problems: list[Problem] = []
@@ -68,7 +68,12 @@ def parse_manifest(data: bytes, *, lab: str, batch_code: str) -> Manifest:
     return manifest
 
 
-def _read_json(data: bytes) -> object:
+def read_json(data: bytes) -> object:
+    """The JSON document in `data`, with no key given twice and of bounded size and depth.
+
+    Raises:
+        ManifestRejected: it is none.
+    """
     if len(data) > MAX_MANIFEST_BYTES:
         message = f"has {len(data)} bytes; at most {MAX_MANIFEST_BYTES} are read: split the batch"
         raise ManifestRejected([Problem("", "manifest_too_large", message)])

@@ -1,0 +1,182 @@
+"""`morphbatch submit`: send a folder of images as a batch, the way a LIMS does."""
+
+import hashlib
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from services.cli.console import err, out, print_json
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from services.intake.folder import Delivery
+    from services.intake.problems import Problem
+    from services.settings import Settings
+
+commands = typer.Typer()
+
+POLL_S = 1.0
+SHOWN_LINES = 20
+
+
+@commands.command()
+def submit(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A sub-folder is a slide; may hold a manifest.json.")],
+    lab: Annotated[
+        str | None, typer.Option("--lab", help="The lab's code. Needed unless DIR/manifest.json says it.")
+    ] = None,
+    batch: Annotated[
+        str | None, typer.Option("--batch", help="Batch id; default: from DIR's name and content.")
+    ] = None,
+    um_per_px: Annotated[
+        float | None,
+        typer.Option("--um-per-px", help="Micrometres per pixel. Needed unless DIR/manifest.json says it."),
+    ] = None,
+    stain: Annotated[str | None, typer.Option("--stain", help="Name of the stain; default: `unknown`.")] = None,
+    wait: Annotated[bool, typer.Option("--wait", help="Follow it to the end; exit 0 only if it is complete.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON to stdout and nothing else.")] = False,
+) -> None:
+    """Upload DIR as a batch: checksums, fields, the manifest last. Broken off, the same command goes on from there."""
+    from services.database.states import BatchState
+    from services.intake.problems import ManifestRejected
+    from services.intake.upload import upload
+    from services.settings import load_settings
+    from services.storage import connect_store
+
+    settings = load_settings()
+    try:
+        delivery = _read(folder, lab, batch, um_per_px, stain)
+    except ManifestRejected as error:
+        _show_problems(folder, error.problems, as_json)
+        raise typer.Exit(1) from error
+    _show_skipped(folder, delivery)
+    with _progress() as progress:
+        bar = progress.add_task("uploading", total=delivery.size)
+        data = upload(connect_store(settings), delivery, lambda size: progress.advance(bar, size))
+    _announce(settings, delivery)
+    state = _wait_for_end(settings, delivery, data) if wait else "uploaded"
+    _show_result(delivery, state, as_json)
+    if wait and state != BatchState.COMPLETE:
+        raise typer.Exit(1)
+
+
+def _read(folder: Path, lab: str | None, batch: str | None, um_per_px: float | None, stain: str | None) -> "Delivery":
+    from services.intake.folder import read_folder
+
+    with _progress() as progress:
+        bar = progress.add_task("checksums", total=None)
+        return read_folder(
+            folder,
+            lab=lab,
+            batch_code=batch,
+            um_per_px=um_per_px,
+            stain=stain,
+            advance=lambda size: progress.advance(bar, size),
+        )
+
+
+def _progress() -> "Progress":
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    return Progress(
+        TextColumn("{task.description:>10}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=err,
+        disable=not err.is_terminal,
+    )
+
+
+def _announce(settings: "Settings", delivery: "Delivery") -> None:
+    from services.dispatch import BrokerUnavailable, connect_publisher
+
+    try:
+        connect_publisher(settings.broker_url).intake_batch(delivery.manifest.lab, delivery.manifest.batch_id)
+    except BrokerUnavailable:
+        err.print(
+            "[yellow]note[/]: the broker is down; "
+            f"the sweep finds the batch within {settings.sweep_seconds} s of its return"
+        )
+
+
+def _wait_for_end(settings: "Settings", delivery: "Delivery", data: bytes) -> str:
+    """The state in which the batch ends. It shows the slides meanwhile."""
+    from sqlalchemy import text
+
+    from services.cli.batches import follow
+    from services.database.session import make_engine, transaction
+    from services.errors import OutageError
+
+    # A manifest that the service rejects is known by its bytes; one that was rejected before has another checksum.
+    known = [delivery.manifest.fingerprint(), hashlib.sha256(data).hexdigest()]
+    query = text(
+        "select batch.id from batch join lab on lab.id = lab_id"
+        " where lab.code = :lab and batch_code = :batch and manifest_sha256 = any(:known)"
+    )
+    names = {"lab": delivery.manifest.lab, "batch": delivery.manifest.batch_id, "known": known}
+    engine = make_engine(settings.database_url)
+    started, told = time.monotonic(), False
+    with err.status("waiting for the service to take the batch in"):
+        while True:
+            try:
+                with transaction(engine) as session:
+                    batch_id = session.execute(query, names).scalar()
+            except OutageError as error:
+                err.print(f"[yellow]{error}; still trying[/]")
+                batch_id = None
+            if batch_id is not None:
+                break
+            if not told and time.monotonic() - started > settings.sweep_seconds + 30:
+                err.print(
+                    "[yellow]note[/]: the batch is not taken in yet; is a worker running? `morphbatch doctor` says"
+                )
+                told = True
+            time.sleep(POLL_S)
+    ended = follow(engine, batch_id)
+    engine.dispose()
+    return ended.state
+
+
+def _show_result(delivery: "Delivery", state: str, as_json: bool) -> None:
+    manifest = delivery.manifest
+    result = {
+        "lab": manifest.lab,
+        "batch": manifest.batch_id,
+        "slides": len(manifest.slides),
+        "fields": manifest.field_count,
+        "bytes": delivery.size,
+        "state": state,
+    }
+    if as_json:
+        print_json(result)
+        return
+    err.print(
+        f"{state}: {result['slides']} slides, {result['fields']} fields, {delivery.size / 1e6:.1f} MB, "
+        f"lab {manifest.lab}",
+        highlight=False,
+    )
+    out.print(manifest.batch_id, highlight=False, soft_wrap=True)
+
+
+def _show_problems(folder: Path, problems: "tuple[Problem, ...]", as_json: bool) -> None:
+    if as_json:
+        document: dict[str, Any] = {"state": "not_submitted", "problems": [p.as_json() for p in problems]}
+        print_json(document)
+        return
+    err.print(f"[bold red]{folder} is not submitted[/]: {len(problems)} problem(s)", highlight=False)
+    for problem in problems:
+        err.print(
+            f"  {problem.path or 'manifest'}: {problem.message} [{problem.reason}]", markup=False, highlight=False
+        )
+
+
+def _show_skipped(folder: Path, delivery: "Delivery") -> None:
+    for path in delivery.skipped[:SHOWN_LINES]:
+        err.print(f"skipped: {path.relative_to(folder)}", markup=False, highlight=False)
+    if len(delivery.skipped) > SHOWN_LINES:
+        err.print(f"skipped: {len(delivery.skipped) - SHOWN_LINES} more files", highlight=False)

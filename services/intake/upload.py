@@ -1,0 +1,98 @@
+"""Uploads a delivery as a LIMS does: every field, then the manifest. Broken off, it goes on where it was."""
+
+import json
+import mimetypes
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from typing import Final
+
+from services.errors import PermanentError, TransientError
+from services.intake.folder import Advance, Delivery, SourceFile
+from services.intake.manifest import Manifest
+from services.intake.problems import ManifestRejected
+from services.intake.registration import Outcome, manifest_key
+from services.intake.validation import MAX_MANIFEST_BYTES, parse_manifest
+from services.storage import INCOMING, MANIFEST_NAME, RESULTS, ObjectInfo, ObjectMissing, ObjectStore, StoreUnavailable
+
+_PARALLEL: Final = 4
+
+
+class BatchExists(PermanentError):
+    """Another batch of that id was uploaded before; it is left as it is."""
+
+    reason = "batch_exists"
+
+
+class ChangedWhileUploading(TransientError):
+    """A file is not what it was when its checksum was taken."""
+
+    reason = "changed_while_uploading"
+
+
+class UploadBroken(TransientError):
+    """The store went away in the middle; the same command goes on from there."""
+
+    reason = "upload_broken"
+
+
+def upload(store: ObjectStore, delivery: Delivery, advance: Advance = lambda _: None) -> bytes:
+    """Upload what is not there yet, the manifest last. Returns the manifest's bytes as uploaded.
+
+    `advance` is told the bytes of every field, also of those that were there.
+
+    Raises:
+        BatchExists: a batch of that lab and id with other content is there.
+        ChangedWhileUploading: a file changed since its checksum was taken.
+        UploadBroken: the store went away; no manifest was written.
+    """
+    manifest = delivery.manifest
+    prefix = f"{INCOMING}{manifest.lab}/{manifest.batch_id}/"
+    data = (json.dumps(manifest.as_json(), indent=1, ensure_ascii=False) + "\n").encode()
+    try:
+        _refuse_to_overwrite(store, manifest)
+        there = {found.key.removeprefix(prefix): found for found in store.list(prefix)}
+        _upload_fields(store, prefix, delivery.files, there, advance)
+        store.put(prefix + MANIFEST_NAME, data, "application/json")
+    except StoreUnavailable as error:
+        raise UploadBroken(f"{error}; run the same command again, it goes on from here") from error
+    return data
+
+
+def _refuse_to_overwrite(store: ObjectStore, manifest: Manifest) -> None:
+    """Fields of a batch that is being analysed must not change under it; a rejected batch may be corrected."""
+    key = manifest_key(manifest.lab, manifest.batch_id)
+    try:
+        before = store.get(key, max_bytes=MAX_MANIFEST_BYTES)
+        there = parse_manifest(before, lab=manifest.lab, batch_code=manifest.batch_id)
+    except (ObjectMissing, ManifestRejected):
+        return
+    rejected = f"{RESULTS}{manifest.lab}/{manifest.batch_id}/{Outcome.REJECTED}.json"
+    if there.fingerprint() != manifest.fingerprint() and store.stat(rejected) is None:
+        raise BatchExists(
+            f"lab {manifest.lab} has a batch {manifest.batch_id} with other content; choose another id with --batch"
+        )
+
+
+def _upload_fields(
+    store: ObjectStore,
+    prefix: str,
+    files: tuple[SourceFile, ...],
+    there: dict[str, ObjectInfo],
+    advance: Advance,
+) -> None:
+    def send(file: SourceFile) -> None:
+        found = there.get(file.key)
+        if found is None or (found.size, found.etag) != (file.size, file.md5):
+            kind = mimetypes.guess_type(file.key)[0] or "application/octet-stream"
+            put = store.put_file(prefix + file.key, file.path, kind)
+            # The ETag of an object that was sent in parts says nothing of its content; the worker checks the SHA-256.
+            if put.size != file.size or ("-" not in put.etag and put.etag != file.md5):
+                raise ChangedWhileUploading(f"{file.path} changed while it was uploaded; run the same command again")
+        advance(file.size)
+
+    pool = ThreadPoolExecutor(_PARALLEL)
+    try:
+        done, _ = wait([pool.submit(send, file) for file in files], return_when=FIRST_EXCEPTION)
+    finally:
+        pool.shutdown(cancel_futures=True)  # after an error or Ctrl-C only the files on their way are finished
+    for future in done:
+        future.result()
