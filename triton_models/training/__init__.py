@@ -1,0 +1,1 @@
+"""From labelled images to two trained, calibrated and fused networks. The service never imports this package."""

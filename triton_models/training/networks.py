@@ -1,0 +1,83 @@
+"""The members: timm networks, with drawn weights or those of a file or hub id."""
+
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.models import load_state_dict_from_hf
+from torch import Tensor, nn
+
+from services.errors import ConfigurationError
+from triton_models.release.schema import TIMM_NAMES
+from triton_models.training.config import Network
+
+
+class WeightsUnusable(ConfigurationError):
+    """The weights to start from are missing or of another network."""
+
+    reason = "weights_unusable"
+
+
+def normalised(crops: Tensor) -> Tensor:
+    """Float crops in 0…1 as both members take them: mean = std = 0.5. The released graph holds the same formula."""
+    return crops * 2.0 - 1.0
+
+
+def build_network(member: str, classes: int, config: Network) -> nn.Module:
+    """The network of `member` (or any timm name) with one output a class.
+
+    Raises:
+        WeightsUnusable: `config.weights` is not there, or fits another network.
+    """
+    network: nn.Module = timm.create_model(
+        TIMM_NAMES.get(member, member),
+        pretrained=False,
+        num_classes=classes,
+        drop_rate=config.dropout,
+        drop_path_rate=config.drop_path,
+    )
+    if config.weights is not None:
+        load_weights(network, config.weights)
+    return network
+
+
+def load_weights(network: nn.Module, source: str) -> None:
+    """Start `network` from the weights `source`; a classifier with other classes stays drawn.
+
+    Raises:
+        WeightsUnusable: the file is missing or holds another network's weights.
+    """
+    weights = _read_weights(source)
+    own = network.state_dict()
+    classifier: Any = network.get_classifier()
+    inside = {id(value) for value in classifier.parameters()}
+    head = [name for name, value in network.named_parameters() if id(value) in inside]
+    weights = {name: value for name, value in weights.items() if name not in head or value.shape == own[name].shape}
+    missing = [name for name in own if name not in weights and name not in head]
+    odd = [name for name, value in weights.items() if name not in own or own[name].shape != value.shape]
+    if missing or odd:
+        raise WeightsUnusable(f"{source} is of another network: {len(missing)} tensors missing, {len(odd)} do not fit")
+    network.load_state_dict(weights, strict=False)
+
+
+def _read_weights(source: str) -> dict[str, Tensor]:
+    if source.startswith("hub:"):
+        fetched: dict[str, Tensor] = load_state_dict_from_hf(source.removeprefix("hub:"))
+        return fetched
+    path = Path(source)
+    if not path.is_file():
+        raise WeightsUnusable(f"{path} is no file; weights are a file, or hub:<timm model id>")
+    if path.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        loaded: dict[str, Tensor] = load_file(path)
+        return loaded
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    for name in ("ema", "network", "state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(name), dict):
+            content = content[name]
+            break
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise WeightsUnusable(f"{path} holds no weights")
+    return content
