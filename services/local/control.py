@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -37,11 +37,13 @@ def start_stack(
     s3_flavour: S3Flavour | None = None,
     *,
     attached: bool = False,
+    environment: Mapping[str, str] | None = None,
     on_change: Callable[[dict[str, Any]], None] | None = None,
 ) -> tuple[dict[str, Any], bool]:
     """Start the stack of `home`, or what is missing of one that runs, and wait until all of it is ready.
 
-    `attached`: it stops with this process. `on_change` is called with each new state on the way.
+    `attached`: it stops with this process. `environment`: its processes get this one, not ours.
+    `on_change` is called with each new state on the way.
 
     Returns:
         Its state, and whether it ran already.
@@ -56,13 +58,13 @@ def start_stack(
         write_wanted(home, names | read_wanted(home))
         return _wait_until_ready(home, None, on_change), True
     write_wanted(home, names)
-    guard = _start_guard(home, s3_flavour, attached=attached)
+    guard = _start_guard(home, s3_flavour, environment or os.environ, attached=attached)
     try:
         return _wait_until_ready(home, guard, on_change), False
-    except BaseException:  # also Ctrl-C: half a stack is left to nobody
-        if guard.poll() is None:
+    except BaseException as error:  # also Ctrl-C: half a stack is left to nobody
+        if not isinstance(error, StartFailed):  # then it is stopping already
             guard.terminate()
-            guard.wait()
+        guard.wait()
         raise
 
 
@@ -97,8 +99,7 @@ def stop_stack(home: Path, patience_s: float = 180.0) -> bool:
         if time.monotonic() > deadline:
             raise OutageError(f"the stack (pid {guard}) still runs; see {home / 'logs' / 'supervisor.log'}")
         time.sleep(_POLL_S)
-    if started_here := _guards.pop(home, None):
-        started_here.wait()
+    _forget_guard(home)
     return True
 
 
@@ -142,9 +143,12 @@ def _known(names: Iterable[str]) -> frozenset[str]:
     return wanted
 
 
-def _start_guard(home: Path, s3_flavour: S3Flavour | None, *, attached: bool) -> subprocess.Popen[bytes]:
+def _start_guard(
+    home: Path, s3_flavour: S3Flavour | None, environment: Mapping[str, str], *, attached: bool
+) -> subprocess.Popen[bytes]:
     (home / "logs").mkdir(exist_ok=True)
     (home / "stack.json").unlink(missing_ok=True)
+    _forget_guard(home)
     arguments = [str(home), s3_flavour or "own", str(os.getpid()) if attached else "detached"]
     with (home / "logs" / "supervisor.log").open("ab") as log:
         _guards[home] = subprocess.Popen(
@@ -152,11 +156,17 @@ def _start_guard(home: Path, s3_flavour: S3Flavour | None, *, attached: bool) ->
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "MORPHBATCH_HOME": str(home)},
+            env={**environment, "MORPHBATCH_HOME": str(home)},
             cwd=CHECKOUT,
             start_new_session=True,
         )
     return _guards[home]
+
+
+def _forget_guard(home: Path) -> None:
+    """Take the exit code of a guard that this process started and that has ended, or is about to."""
+    if ended := _guards.pop(home, None):
+        ended.wait()
 
 
 def _wait_until_ready(

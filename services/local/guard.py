@@ -114,6 +114,8 @@ def _end_orphans() -> None:
 def _record_death(home: Path, number: int) -> None:
     path = home / "stack.json"
     state = json.loads(path.read_text()) if path.exists() else {"services": {}}
+    if state.get("state") in ("stopped", "failed"):
+        return  # it had done its work, and was on its way out
     for service in state["services"].values():
         service.update(state="down", pid=None, started_at=None)
     error = f"the supervisor was ended by {signal.Signals(number).name}"
