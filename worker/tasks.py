@@ -52,8 +52,10 @@ def intake(lab: str, batch_code: str) -> None:
 @app.task(name=SWEEP_INCOMING, **hint)
 def list_uploads() -> None:
     """Register every batch whose upload no event announced."""
-    sweep_incoming(connections().engine, connections().store)
-    publish_due(connections().engine, publisher, settings.republish_seconds)
+    try:
+        sweep_incoming(connections().engine, connections().store)
+    finally:  # one batch that could not be registered fails this task, once the others are on their way
+        publish_due(connections().engine, publisher, settings.republish_seconds)
 
 
 @app.task(name=SWEEP_DATABASE, **hint)
