@@ -1,23 +1,11 @@
 """Lay a release out as a Triton model repository.
 
 The embedded server is the `tritonserver` binary of the nvidia-pytriton wheel, in an environment of its own (Python
-3.11, `requirements/triton.txt`). With ENV that environment and SITE its site-packages, it starts as
-
-    SITE/pytriton/tritonserver/bin/tritonserver
-        --model-repository=REPOSITORY --backend-directory=BACKENDS
-        --grpc-address=127.0.0.1 --grpc-port=P --http-address=127.0.0.1 --http-port=Q --metrics-port=R
-
-where BACKENDS/python holds links to `libtriton_python.so` and `triton_python_backend_utils.py` of
-SITE/pytriton/tritonserver/backends/python and to `triton_python_backend_stub` of
-SITE/pytriton/tritonserver/python_backend_stubs/3.11, with
-
-    LD_LIBRARY_PATH=SITE/nvidia_pytriton.libs:LIBDIR    LIBDIR: sysconfig.get_config_var("LIBDIR") of its Python
-    PATH=ENV/bin:...
-
-The stub finds its packages as an activated environment does, by the `python3` that PATH names first; it ignores
-PYTHONPATH.
+3.11, `requirements/triton.txt`); `services/local/triton.py` starts it. The stub of its Python backend finds packages as
+an activated environment does, by the `python3` that PATH names first; it ignores PYTHONPATH.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -34,29 +22,45 @@ from triton_models.release.model_configs import (
 )
 from triton_models.release.schema import MEMBERS, Release, verify_release
 
+Backend = Literal["embedded"]
+
 SOURCES = Path(__file__).parent.parent / "repository"
+_MARK = ".laid-out"  # holds the fingerprint of all that is laid out
 
 
-def _link(source: Path, target: Path) -> None:
-    """Both are never written again, so they may share the bytes."""
+def render_repository(
+    release: Release, backend: Backend = "embedded", options: EmbeddedOptions | None = None
+) -> dict[str, str]:
+    """Every text file of the repository, by its path in it: configurations, Python models, the fusion."""
+    options = options or EmbeddedOptions()
+    network = (SOURCES / f"{backend}_network" / "model.py").read_text(encoding="utf-8")
+    files = {}
+    for member in MEMBERS:
+        files[f"{member}/config.pbtxt"] = member_config(release, member, options)
+        files[f"{member}/1/model.py"] = network
+    files[f"{FUSION}/config.pbtxt"] = fusion_config(release, options)
+    files[f"{FUSION}/1/model.py"] = (SOURCES / FUSION / "model.py").read_text(encoding="utf-8")
+    fusion = {**release.fusion.model_dump(), "classes": release.classes}
+    files[f"{FUSION}/1/fusion.json"] = json.dumps(fusion, indent=2) + "\n"
+    files[f"{ENSEMBLE}/config.pbtxt"] = ensemble_config(release)
+    # An object store keeps no empty folder, and Triton wants this one.
+    files[f"{ENSEMBLE}/1/placeholder"] = "an ensemble has no file of its own\n"
+    return files
+
+
+def is_laid_out(release: Release, repository_dir: Path, options: EmbeddedOptions | None = None) -> bool:
+    """Whether `repository_dir` is what `lay_out_repository` of this version makes of `release`."""
     try:
-        os.link(source, target)
-    except OSError:  # another file system, or one without hard links
-        shutil.copyfile(source, target)
-
-
-def laid_out_release(repository_dir: Path) -> str | None:
-    """The id of the release laid out in `repository_dir`; None: there is none."""
-    try:
-        return (repository_dir / ".release").read_text(encoding="utf-8").strip()
+        mark = (repository_dir / _MARK).read_text(encoding="utf-8")
     except FileNotFoundError:
-        return None
+        return False
+    return mark == _fingerprint(release, render_repository(release, options=options))
 
 
 def lay_out_repository(
     release_dir: Path,
     repository_dir: Path,
-    backend: Literal["embedded"] = "embedded",
+    backend: Backend = "embedded",
     options: EmbeddedOptions | None = None,
 ) -> Release:
     """Write the four models of the release in `release_dir` as the repository `repository_dir`, replacing it whole.
@@ -65,28 +69,15 @@ def lay_out_repository(
         ReleaseBroken: the release folder is not what its document says.
     """
     release = verify_release(release_dir)
-    options = options or EmbeddedOptions()
-    partial = repository_dir.with_name(repository_dir.name + ".partial")
+    rendered = render_repository(release, backend, options)
+    partial = repository_dir.with_name(repository_dir.name + ".new")
     shutil.rmtree(partial, ignore_errors=True)
+    for name, content in rendered.items():
+        (partial / name).parent.mkdir(parents=True, exist_ok=True)
+        (partial / name).write_text(content, encoding="utf-8")
     for member in MEMBERS:
-        version = partial / member / "1"
-        version.mkdir(parents=True)
-        _link(release_dir / release.members[member].onnx, version / "model.onnx")
-        shutil.copyfile(SOURCES / f"{backend}_network" / "model.py", version / "model.py")
-        (partial / member / "config.pbtxt").write_text(member_config(release, member, options), encoding="utf-8")
-
-    version = partial / FUSION / "1"
-    version.mkdir(parents=True)
-    shutil.copyfile(SOURCES / FUSION / "model.py", version / "model.py")
-    fusion = {**release.fusion.model_dump(), "classes": release.classes}
-    (version / "fusion.json").write_text(json.dumps(fusion, indent=2) + "\n", encoding="utf-8")
-    (partial / FUSION / "config.pbtxt").write_text(fusion_config(release, options), encoding="utf-8")
-
-    version = partial / ENSEMBLE / "1"
-    version.mkdir(parents=True)
-    (version / ".keep").write_text("An object store keeps no empty folder, and Triton wants this one.\n")
-    (partial / ENSEMBLE / "config.pbtxt").write_text(ensemble_config(release), encoding="utf-8")
-    (partial / ".release").write_text(release.id + "\n", encoding="utf-8")
+        _link(release_dir / release.members[member].onnx, partial / member / "1" / "model.onnx")
+    (partial / _MARK).write_text(_fingerprint(release, rendered), encoding="utf-8")
 
     old = repository_dir.with_name(repository_dir.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
@@ -95,3 +86,16 @@ def lay_out_repository(
     partial.rename(repository_dir)
     shutil.rmtree(old, ignore_errors=True)
     return release
+
+
+def _fingerprint(release: Release, rendered: dict[str, str]) -> str:
+    content = {**rendered, **{name: file.sha256 for name, file in release.files.items()}}
+    return f"{release.id} {hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()}\n"
+
+
+def _link(source: Path, target: Path) -> None:
+    """Neither is ever written again, so they may share their bytes."""
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without hard links
+        shutil.copyfile(source, target)
