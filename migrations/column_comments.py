@@ -78,6 +78,7 @@ COLUMN_COMMENTS: Final[dict[str, str]] = {
     "p05": "5th percentile over the cells measured",
     "p95": "95th percentile over the cells measured",
     "pct": "Share of cells_total, %",
+    "measure.position": "Order in reports",
     "position": "Order of the slide in the manifest, from 0",
     "probabilities": "Fused probabilities, in class index order",
     "queued_at": "When it was queued",

@@ -37,7 +37,8 @@ select b.id as batch_key, l.code as lab, b.batch_code as batch_id, b.received_on
     a.started_at, a.finished_at, coalesce(a.cells_classified, 0) as cells, coalesce(a.cells_on_border, 0) as on_border,
     coalesce(a.objects_rejected, 0) as objects_rejected,
     (select count(*) from field f where f.slide_id = s.id) as fields,
-    (select count(*) from field_result fr where fr.analysis_id = a.analysis_id and fr.reason is null) as fields_used,
+    (select count(*) from field_result fr where fr.analysis_id = a.analysis_id and fr.reason is null
+        and a.state in ('done', 'insufficient')) as fields_used,
     (select count(*) from field_result fr where fr.analysis_id = a.analysis_id and fr.reason is not null)
         as fields_set_aside,
     n.cells as normal_cells,
@@ -127,15 +128,18 @@ comment on view reporting.specimen_distribution is
 
 
 create view reporting.cell as
-select s.batch_key, s.lab, s.batch_id, s.received_on, s.slide_id, s.specimen, s.replicate, s.stain, s.um_per_px,
-    s.release_id, s.release_kind, s.analysis_id, c.number, c.field_id as field_key, f.position as field_position,
-    f.key as field, c.x0, c.y0, c.x1, c.y1, c.class_index, m.name as class_name, m.region, c.confidence,
-    c.probabilities, c.efficientnetv2_s_logits, c.resnetv2_50_logits, c.head_outline, c.head_length_um,
+select b.id as batch_key, l.code as lab, b.batch_code as batch_id, b.received_on, s.slide_code as slide_id, s.specimen,
+    s.replicate, s.stain, s.um_per_px, a.release_id, a.release_kind, a.analysis_id, c.number, c.field_id as field_key,
+    f.position as field_position, f.key as field, c.x0, c.y0, c.x1, c.y1, c.class_index, m.name as class_name, m.region,
+    c.confidence, c.probabilities, c.efficientnetv2_s_logits, c.resnetv2_50_logits, c.head_outline, c.head_length_um,
     c.head_width_um, c.head_area_um2, c.head_perimeter_um, c.ellipticity, c.elongation, c.roughness, c.regularity,
     c.acrosome_share, c.vacuole_share, c.midpiece_width_um, c.midpiece_angle_deg
-from reporting.slide_result s
+from cell c
+join reporting.current_analysis a on a.analysis_id = c.analysis_id
+join slide s on s.id = a.slide_key
 -- With the day, only that month's partition is read.
-join cell c on c.received_on = s.received_on and c.analysis_id = s.analysis_id
+join batch b on b.id = s.batch_id and b.received_on = c.received_on
+join lab l on l.id = b.lab_id
 join field f on f.id = c.field_id
 join reporting.morphology_class m on m.class_index = c.class_index;
 comment on view reporting.cell is
@@ -178,7 +182,8 @@ comment on view reporting.morphometry_by_slide is
 
 create view reporting.quality_by_field as
 select s.batch_key, s.lab, s.batch_id, s.received_on, s.slide_id, s.stain, s.um_per_px, f.position as field_position,
-    f.key as field, f.kind, r.width_px, r.height_px, r.reason is null as used, r.reason, r.detail, r.cells,
+    f.key as field, f.kind, r.width_px, r.height_px,
+    r.reason is null and s.state in ('done', 'insufficient') as used, r.reason, r.detail, r.cells,
     r.on_border, o.rejected as objects_rejected, o.by_reason as rejected_by_reason,
     (r.quality ->> 'focus_um')::float8 as focus_um, (r.quality ->> 'exposure_pct')::float8 as exposure_pct,
     (r.quality ->> 'clipped_pct')::float8 as clipped_pct, (r.quality ->> 'background_pct')::float8 as background_pct,

@@ -83,6 +83,7 @@ def _measure() -> None:
     table = op.create_table(
         "measure",
         sa.Column("measure", sa.String(), primary_key=True),
+        sa.Column("position", sa.SmallInteger(), nullable=False),
         sa.Column("unit", sa.String(), nullable=False),
         sa.Column("meaning", sa.String(), nullable=False),
         sa.Column("who_low", sa.Double()),
@@ -96,13 +97,14 @@ def _measure() -> None:
         [
             {
                 "measure": m.column,
+                "position": position,
                 "unit": m.unit,
                 "meaning": m.meaning,
                 "who_low": m.low,
                 "who_high": m.high,
                 "source": m.source,
             }
-            for m in MEASURES
+            for position, m in enumerate(MEASURES)
         ],
     )
 

@@ -1,0 +1,45 @@
+"""Colours of the regions and the lettering of the pictures."""
+
+from functools import lru_cache
+from typing import Final
+
+from PIL import ImageFont
+
+from services.taxonomy import Region
+
+Colour = tuple[int, int, int]
+
+# Told apart by people who confuse red and green, and away from the violets and blues of the stains.
+REGION_COLOURS: Final[dict[Region, Colour]] = {
+    Region.NONE: (0, 135, 90),
+    Region.HEAD: (214, 72, 0),
+    Region.NECK: (150, 30, 130),
+    Region.TAIL: (0, 98, 190),
+}
+REGION_LABELS: Final[dict[Region, str]] = {
+    Region.NONE: "normal form",
+    Region.HEAD: "head",
+    Region.NECK: "neck",
+    Region.TAIL: "tail",
+}
+INK: Final[Colour] = (28, 32, 38)
+PALE_INK: Final[Colour] = (104, 112, 122)
+PAPER: Final[Colour] = (255, 255, 255)
+PANEL: Final[Colour] = (241, 243, 245)
+LEFT_OUT: Final[Colour] = (120, 126, 134)
+ON_BORDER: Final[Colour] = (60, 64, 70)
+ALARM: Final[Colour] = (170, 20, 20)
+WARNING_GROUND: Final[Colour] = (255, 221, 120)
+
+
+@lru_cache(maxsize=8)
+def lettering(size: int) -> ImageFont.FreeTypeFont:
+    """Pillow's own font at `size` pixels: no font file to ship. It has ASCII only: write um, not µm.
+
+    Raises:
+        OSError: this Pillow was built without FreeType.
+    """
+    font = ImageFont.load_default(size=size)
+    if not isinstance(font, ImageFont.FreeTypeFont):
+        raise OSError("this Pillow was built without FreeType; install its wheel to have pictures")
+    return font
