@@ -36,20 +36,27 @@ class _Recorder(Publisher):
         self.hints.append((lab, batch_code))
 
 
-@pytest.fixture
-def recorder() -> _Recorder:
-    return _Recorder()
-
-
-@pytest.fixture
-def client(recorder: _Recorder) -> Iterator[httpx.Client]:
+@pytest.fixture(scope="module")
+def service() -> Iterator[tuple[httpx.Client, _Recorder]]:
+    """The served application, a client with its token, and where its hints go."""
     settings = Settings.model_validate({"webhook_token": "the-token", "api_port": _free_port()})
-    headers = {"Authorization": "Bearer the-token"}
+    headers, recorder = {"Authorization": "Bearer the-token"}, _Recorder()
     with (
         _served(settings, recorder),
         httpx.Client(base_url=f"http://127.0.0.1:{settings.api_port}", headers=headers) as client,
     ):
-        yield client
+        yield client, recorder
+
+
+@pytest.fixture
+def client(service: tuple[httpx.Client, _Recorder]) -> httpx.Client:
+    return service[0]
+
+
+@pytest.fixture
+def recorder(service: tuple[httpx.Client, _Recorder]) -> _Recorder:
+    service[1].hints.clear()
+    return service[1]
 
 
 @contextmanager
@@ -95,9 +102,7 @@ def test_a_manifest_is_passed_on_once(client: httpx.Client, recorder: _Recorder)
     assert recorder.hints == [("berlin", "night-1"), ("oslo", "n.2")]
 
 
-@pytest.mark.parametrize(
-    "header", ["", "Bearer wrong", "the-token", "Bearer", "bearer the-token", "Bearer the-tokenü"]
-)
+@pytest.mark.parametrize("header", ["", "Bearer wrong", "the-token", "Bearer", "bearer the-token", "Bearer the-tokenü"])
 def test_a_wrong_token_is_refused(client: httpx.Client, recorder: _Recorder, header: str) -> None:
     answer = client.post("/events/object-created", json=_event(), headers={"Authorization": header.encode("latin-1")})
     assert answer.status_code == 401

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -284,3 +285,15 @@ def test_names_that_cannot(lab: str, batch: str) -> None:
 def test_the_published_json_schema_is_current() -> None:
     stored = Path(__file__).parents[2] / SCHEMA_FILE
     assert stored.read_text() == manifest_schema_text(), "run: python -m services.intake.json_schema"
+
+
+def test_the_page_for_a_lims_says_what_the_service_does() -> None:
+    root = Path(__file__).parents[2]
+    page = (root / "docs" / "manifest.md").read_text()
+    example = page.split("```json\n")[1].split("```")[0]
+    _parse(example.encode(), lab="north-clinic")
+    sources = "".join(path.read_text() for path in (root / "services" / "intake").glob("*.py"))
+    reasons = set(re.findall(r'"(manifest_[a-z_]+|um_per_px_[a-z]+|field_outside_batch|too_many_fields)"', sources))
+    events = {"manifest_refused", "manifest_rejected"}  # of the audit, not of a problem
+    assert len(reasons) > 10
+    assert {reason for reason in reasons - events if f"`{reason}`" not in page} == set()
