@@ -2,100 +2,83 @@
 
 from typing import Final
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from services.imaging.candidates import Candidate, find_candidates
 from services.imaging.morphometry import measure
 from services.imaging.outline import trace
-from services.imaging.splitting import Polygon, split_at_waists
-from services.imaging.transmittance import FlatField, flatten
+from services.imaging.splitting import Polygon
+from services.imaging.transmittance import flatten
 from services.imaging.types import RGB, Box, FoundHeads, Head, RejectedObject
 
 _WORKING_UM: Final = 0.09
-_STAINED: Final = 0.77 * 255  # green transmittance of anything stained; tails and empty glass are brighter
-_TAIL_UM: Final = 1.0
-_CORE: Final = 0.4 * 255
-_SMALLEST_UM2, _LARGEST_UM2 = 4.2, 24.0
+_SMALLEST_UM2: Final = 4.0
 _SMALLEST_PIECE_UM2: Final = 5.0  # what a cut leaves is more often cytoplasm or a thick neck
-_CLUMP_UM2: Final = 60.0
-_LEAST_CORE: Final = 0.3
-_NOTCH_UM: Final = 0.25
-_WAIST: Final = 0.75
-_FRAGMENT_UM2: Final = 1.0
+_LARGEST_UM2: Final = 24.0
+_SPECK_UM2: Final = 2.0  # bacteria, grains of stain: not worth a line in the list of what was rejected
+_LEAST_DEEP: Final = 0.3
+_OTHER_HUE: Final = 1.8
+_ENOUGH_FOR_A_HUE: Final = 4
 
 
 def find_heads(pixels: RGB, um_per_px: float) -> FoundHeads:
-    """Find every whole sperm head in `pixels` `[H, W, 3]`; `um_per_px` must be that of `pixels`.
+    """Find, outline and measure every whole sperm head in `pixels` `[H, W, 3]`; `um_per_px` must be that of `pixels`.
 
-    Objects that are no whole head come back in `rejected`, each with its reason.
+    Objects that are no whole head come back in `rejected`, each with its reason: `border` (a head that the border of
+    the field cuts), `size`, `stain` (paler, or of another colour, than the heads of the field), `shape` (nothing as
+    thick as a head is left of it at full resolution). Specks below 2 µm² are not listed.
     """
     flat = flatten(pixels, um_per_px, _WORKING_UM)
+    candidates = [c for c in find_candidates(flat) if c.area_um2 >= _SPECK_UM2]
+    usual_hue = _usual_hue(candidates)
+    scale = np.array(flat.shrink, np.float32)
     heads: list[Head] = []
     rejected: list[RejectedObject] = []
-    scale = np.array(flat.shrink, np.float32)
-    for outline in _stained_objects(flat):
-        pieces = _pieces(outline)
-        in_field = [(p + 0.5) * scale - 0.5 for p in pieces]
-        for k, piece in enumerate(pieces):
-            reason = _why_no_head(piece, flat)
-            if reason == "fragment":
-                continue
-            closeup = None
-            if reason is None:
-                closeup = trace(
-                    pixels,
-                    um_per_px,
-                    in_field[k],
-                    in_field[:k] + in_field[k + 1 :],
-                    flat.background_at(*piece.mean(axis=0)),
-                )
-            if closeup is None:
-                rejected.append(RejectedObject(_box(in_field[k]), reason or "shape"))
-                continue
-            measures = measure(closeup)
-            if (measures.area_um2 or 0) < (_SMALLEST_UM2 if len(pieces) == 1 else _SMALLEST_PIECE_UM2):
-                rejected.append(RejectedObject(_box(closeup.outline), "size"))
-            else:
-                heads.append(Head(_box(closeup.outline), closeup.outline, measures))
+    for candidate in candidates:
+        rough = _in_field(candidate.outline, scale)
+        reason = _why_no_head(candidate, usual_hue)
+        if reason is not None:
+            rejected.append(RejectedObject(_box(rough), reason))
+            continue
+        others = [_in_field(sibling, scale) for sibling in candidate.siblings]
+        head = trace(pixels, um_per_px, rough, others, flat.background_at(*candidate.outline.mean(axis=0)))
+        if head is None:
+            rejected.append(RejectedObject(_box(rough), "shape"))
+            continue
+        measures = measure(head)
+        smallest = _SMALLEST_PIECE_UM2 if candidate.siblings else _SMALLEST_UM2
+        if measures.area_um2 is not None and measures.area_um2 < smallest:
+            rejected.append(RejectedObject(_box(head.outline), "size"))
+        else:
+            heads.append(Head(_box(head.outline), head.outline, measures))
     heads.sort(key=lambda head: (head.box.y0, head.box.x0))
     return FoundHeads(tuple(heads), tuple(rejected))
 
 
-def _stained_objects(flat: FlatField) -> list[Polygon]:
-    green = cv2.GaussianBlur(flat.transmittance[:, :, 1], (0, 0), 1)
-    _, mask = cv2.threshold(green, _STAINED, 1, cv2.THRESH_BINARY_INV)
-    size = round(_TAIL_UM / _WORKING_UM) | 1
-    mask = cv2.morphologyEx(mask, cv2.MORPH_OPEN, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size)))
-    contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    return [c.reshape(-1, 2).astype(np.float32) for c in contours]
-
-
-def _pieces(outline: Polygon) -> list[Polygon]:
-    if cv2.contourArea(outline) * _WORKING_UM**2 > _CLUMP_UM2:
-        return [outline]
-    return split_at_waists(outline, _NOTCH_UM / _WORKING_UM, _WAIST, _FRAGMENT_UM2 / _WORKING_UM**2)
-
-
-def _why_no_head(piece: Polygon, flat: FlatField) -> str | None:
-    area = cv2.contourArea(piece) * _WORKING_UM**2
-    height, width = flat.transmittance.shape[:2]
-    x0, y0 = piece.min(axis=0)
-    x1, y1 = piece.max(axis=0)
-    x, y, w, h = cv2.boundingRect(piece)
-    green = flat.transmittance[y : y + h, x : x + w, 1]
-    inside = np.zeros(green.shape, np.uint8)
-    cv2.fillPoly(inside, [np.round(piece - [x, y]).astype(np.int32)], 1)
-    core = float(np.mean(green[inside > 0] < _CORE)) if inside.any() else 0.0
-    if x0 < 1 or y0 < 1 or x1 >= width - 1 or y1 >= height - 1:
-        return "border" if core >= _LEAST_CORE else "stain"
-    if area < 2:
-        return "fragment"
-    if core < _LEAST_CORE:
-        return "stain"
-    if not 0.8 * _SMALLEST_UM2 <= area <= _LARGEST_UM2:
+def _why_no_head(candidate: Candidate, usual_hue: float | None) -> str | None:
+    if candidate.area_um2 > _LARGEST_UM2:
         return "size"
-    return None
+    if candidate.deep < _LEAST_DEEP or (usual_hue is not None and candidate.hue > _OTHER_HUE * usual_hue):
+        return "stain"
+    if candidate.on_border:
+        return "border"
+    # Blur takes some of a head at the working scale; the limit itself is kept at full resolution.
+    return "size" if candidate.area_um2 < 0.8 * _SMALLEST_UM2 else None
+
+
+def _usual_hue(candidates: list[Candidate]) -> float | None:
+    """The hue of the field's heads, where there are enough: stains differ, but the heads of a field do not."""
+    hues = [
+        c.hue
+        for c in candidates
+        if c.deep >= _LEAST_DEEP and not c.on_border and _SMALLEST_UM2 < c.area_um2 < _LARGEST_UM2
+    ]
+    return float(np.median(hues)) if len(hues) >= _ENOUGH_FOR_A_HUE else None
+
+
+def _in_field(outline: Polygon, scale: NDArray[np.float32]) -> Polygon:
+    return (outline + 0.5) * scale - 0.5
 
 
 def _box(outline: NDArray[np.int32] | Polygon) -> Box:

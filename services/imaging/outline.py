@@ -18,6 +18,7 @@ _RIM_UM: Final = 0.3  # the blurred edge of a head: its darkness inside is measu
 _INSIDE_UM: Final = 1.4
 _EDGE: Final = 0.61  # of the way from the darkness inside to empty glass, where people draw the outline
 _BEYOND_UM: Final = 0.25
+_COMPACT_PX: Final = 0.7  # the outline is kept as a polygon no further than this from the traced one
 _TAIL_UM: Final = 0.9  # whatever is thinner is tail
 
 
@@ -66,20 +67,26 @@ def trace(
         cv2.fillPoly(canvas, [corners], 1)
         return canvas
 
-    green = np.asarray(cv2.GaussianBlur(lit[:, :, 1], (0, 0), max(0.5, _SMOOTHING_UM / fine)), np.uint8)
     rough = drawn(piece)
     allowed = cv2.dilate(rough, disc(_BEYOND_UM / fine))
     for other in others:
         allowed[drawn(other) > 0] = 0
-    dark = (green < _edge_level(green, rough, fine)) & (allowed > 0)
-    opened = cv2.morphologyEx(dark.astype(np.uint8), cv2.MORPH_OPEN, disc(_TAIL_UM / 2 / fine))
-    contours, _ = cv2.findContours(opened, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    x, y, w, h = cv2.boundingRect(allowed)
+    here = slice(y, y + h), slice(x, x + w)
+    green = np.asarray(cv2.GaussianBlur(lit[*here, 1], (0, 0), max(0.5, _SMOOTHING_UM / fine)), np.uint8)
+    dark = ((green < _edge_level(green, rough[here], fine)) & (allowed[here] > 0)).astype(np.uint8)
+    # Nothing is allowed outside: without a margin, opening would take the border of the array for more head.
+    opened = cv2.morphologyEx(
+        dark, cv2.MORPH_OPEN, disc(_TAIL_UM / 2 / fine), borderType=cv2.BORDER_CONSTANT, borderValue=(0,)
+    )
+    contours, _ = cv2.findContours(opened, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE, offset=(x, y))
     if not contours:
         return None
     contour = max(contours, key=cv2.contourArea)
     mask = np.zeros(lit.shape[:2], np.uint8)
     cv2.fillPoly(mask, [contour], 1)
-    outline = np.round((contour.reshape(-1, 2) + 0.5) / zoom - 0.5 + [x0, y0]).astype(np.int32)
+    corners = cv2.approxPolyDP(contour, _COMPACT_PX * zoom, closed=True).reshape(-1, 2)
+    outline = np.round((corners + 0.5) / zoom - 0.5 + [x0, y0]).astype(np.int32)
     grey = np.asarray(cv2.transform(lit, _RED_AND_GREEN), np.uint8)
     return Closeup(grey, mask, fine, outline)
 

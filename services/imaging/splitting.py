@@ -1,5 +1,6 @@
 """Cut touching objects apart where an outline has a waist."""
 
+from collections.abc import Callable
 from typing import Final
 
 import cv2
@@ -10,19 +11,24 @@ Polygon = NDArray[np.float32]
 """`[n, 2]` x, y."""
 
 _POINTS: Final = 72
+_WAIST: Final = 0.75
 _SHORTEST_ARC: Final = 5  # points; nearer ones are neighbours on the outline, not the two sides of a waist
 
 
-def split_at_waists(outline: Polygon, notch: float, waist: float, smallest_area: float) -> list[Polygon]:
+Accept = Callable[[Polygon, float], bool]
+"""Whether to cut off this (smaller) piece at a waist of this ratio."""
+
+
+def split_at_waists(outline: Polygon, notch: float, smallest_area: float, accept: Accept) -> list[Polygon]:
     """Cut `outline` at its waists until none is left; the pieces, or the outline alone.
 
-    A cut starts at a notch at least `notch` deep below the convex hull, and is shorter than `waist` × the extent, along
+    A cut starts at a notch at least `notch` deep below the convex hull, and is shorter than 0.75 × the extent, along
     the cut, of both pieces: a convex shape has none. No piece is smaller than `smallest_area` (px²).
     """
     pieces, whole = [outline], []
     while pieces:
         piece = pieces.pop()
-        cut = _best_cut(piece, notch, waist, smallest_area)
+        cut = _best_cut(piece, notch, smallest_area, accept)
         if cut is None:
             whole.append(piece)
         else:
@@ -30,24 +36,27 @@ def split_at_waists(outline: Polygon, notch: float, waist: float, smallest_area:
     return whole
 
 
-def _best_cut(outline: Polygon, notch: float, waist: float, smallest_area: float) -> tuple[Polygon, Polygon] | None:
+def _best_cut(outline: Polygon, notch: float, smallest_area: float, accept: Accept) -> tuple[Polygon, Polygon] | None:
     if cv2.contourArea(outline) < 2 * smallest_area:
         return None
     points = _evenly(outline)
-    best, chosen = waist, None
+    best, chosen = _WAIST, None
     for start in _notches(points, notch):
         turned = np.roll(points, -start, axis=0)
         ratios = _waist_ratios(turned)
         for end in np.argsort(ratios):
             if ratios[end] >= best:
                 break
-            one, other = turned[: end + 1], np.concatenate([turned[end:], turned[:1]])
+            smaller, larger = sorted(
+                (turned[: end + 1], np.concatenate([turned[end:], turned[:1]])), key=cv2.contourArea
+            )
             middle = (turned[0] + turned[end]) / 2
             if (
-                min(cv2.contourArea(one), cv2.contourArea(other)) >= smallest_area
+                cv2.contourArea(smaller) >= smallest_area
                 and cv2.pointPolygonTest(points, (float(middle[0]), float(middle[1])), False) > 0
+                and accept(smaller, float(ratios[end]))
             ):
-                best, chosen = float(ratios[end]), (one, other)
+                best, chosen = float(ratios[end]), (smaller, larger)
                 break
     return chosen
 

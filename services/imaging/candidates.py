@@ -1,0 +1,82 @@
+"""Objects of a field that may be heads: everything stained and thicker than a tail, cut apart where it touches."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import cv2
+import numpy as np
+
+from services.imaging.outline import disc
+from services.imaging.splitting import Polygon, split_at_waists
+from services.imaging.transmittance import FlatField
+
+_STAINED: Final = 0.77 * 255  # green transmittance below which something is stained; tails and glass are brighter
+_DEEP: Final = 0.4 * 255  # … and below which it is stained as only chromatin is
+_TAIL_UM: Final = 0.95  # whatever is thinner is tail
+_NOTCH_UM: Final = 0.25
+_FRAGMENT_UM2: Final = 1.0
+_SMALL_UM2: Final = 5.0
+_CLEAR_WAIST: Final = 0.5
+_NUCLEAR: Final = 0.4
+_CLUMP_UM2: Final = 60.0  # more than a group of heads: no waist in it means anything
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A stained object, or a piece of one. `outline` and `siblings` (the other pieces) are in working pixels.
+
+    `deep` is the share of it that is stained deeply, `hue` its absorbance in red ÷ that in green.
+    """
+
+    outline: Polygon
+    siblings: tuple[Polygon, ...]
+    area_um2: float
+    deep: float
+    hue: float
+    on_border: bool
+
+
+def find_candidates(flat: FlatField) -> list[Candidate]:
+    """All stained objects of `flat` that are thicker than a tail."""
+    green = cv2.GaussianBlur(flat.transmittance[:, :, 1], (0, 0), 0.09 / flat.um_per_px)
+    _, mask = cv2.threshold(green, _STAINED, 1, cv2.THRESH_BINARY_INV)
+    mask = cv2.morphologyEx(mask, cv2.MORPH_OPEN, disc(_TAIL_UM / 2 / flat.um_per_px))
+    contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    candidates = []
+    for contour in contours:
+        pieces = _pieces(contour.reshape(-1, 2).astype(np.float32), flat)
+        for k, piece in enumerate(pieces):
+            candidates.append(_candidate(piece, (*pieces[:k], *pieces[k + 1 :]), flat))
+    return candidates
+
+
+def _pieces(outline: Polygon, flat: FlatField) -> list[Polygon]:
+    pixel = flat.um_per_px
+    if cv2.contourArea(outline) * pixel**2 > _CLUMP_UM2:
+        return [outline]
+
+    def accept(piece: Polygon, waist: float) -> bool:
+        """Cut off what is as large as a head, or pale; a small deep piece is rather the neck of a tapering head."""
+        if waist < _CLEAR_WAIST or cv2.contourArea(piece) * pixel**2 >= _SMALL_UM2:
+            return True
+        return _candidate(piece, (), flat).deep < _NUCLEAR
+
+    return split_at_waists(outline, _NOTCH_UM / pixel, _FRAGMENT_UM2 / pixel**2, accept)
+
+
+def _candidate(piece: Polygon, siblings: tuple[Polygon, ...], flat: FlatField) -> Candidate:
+    height, width = flat.transmittance.shape[:2]
+    x, y, w, h = cv2.boundingRect(piece)
+    inside = np.zeros((h, w), np.uint8)
+    cv2.fillPoly(inside, [np.round(piece - [x, y]).astype(np.int32)], 1)
+    crop = flat.transmittance[y : y + h, x : x + w]
+    red, green = np.clip(np.array(cv2.mean(crop, inside)[:2]) / 255, 0.004, 0.996)
+    deep = int(np.count_nonzero((crop[:, :, 1] < _DEEP) & (inside > 0)))
+    return Candidate(
+        piece,
+        siblings,
+        area_um2=cv2.contourArea(piece) * flat.um_per_px**2,
+        deep=deep / max(1, np.count_nonzero(inside)),
+        hue=float(np.log(red) / np.log(green)),
+        on_border=bool(x < 1 or y < 1 or x + w >= width or y + h >= height),
+    )
