@@ -1,0 +1,74 @@
+"""`morphbatch smears`: draw a batch of stained smears whose truth is known."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from services.cli.console import err, out
+
+commands = typer.Typer()
+
+
+@commands.command()
+def smears(
+    folder: Annotated[Path, typer.Argument(metavar="OUT", help="Where to write; made if it is not there.")],
+    slides: Annotated[int, typer.Option(help="Slides; two to a specimen.", min=1, max=999)] = 8,
+    fields: Annotated[int, typer.Option(help="Fields a slide.", min=1, max=999)] = 6,
+    cells: Annotated[int, typer.Option(help="Cells a field, about.", min=0, max=5000)] = 12,
+    seed: Annotated[int, typer.Option(help="The same seed draws the same bytes.", min=0)] = 1,
+    um_per_px: Annotated[float, typer.Option(help="Micrometres a pixel.", min=0.02, max=1.0)] = 0.09,
+    stain: Annotated[
+        list[str] | None, typer.Option(help="diff-quik, papanicolaou or shorr; may be given again. All by default.")
+    ] = None,
+    blur: Annotated[
+        float | None,
+        typer.Option(help="Sigma of the blur, µm (0.09 is well focused). Varies a little by default.", min=0),
+    ] = None,
+    balanced: Annotated[bool, typer.Option(help="All 18 classes equally often; else as in the published set.")] = False,
+    faults: Annotated[
+        float, typer.Option(help="Share of fields out of focus, ill lit or vignetted.", min=0, max=1)
+    ] = 0,
+    debris: Annotated[float, typer.Option(help="Debris; 1 is usual.", min=0, max=20)] = 1,
+    width: Annotated[int, typer.Option(help="Pixels across a field.", min=64, max=8192)] = 1280,
+    height: Annotated[int, typer.Option(help="Pixels down a field.", min=64, max=8192)] = 1024,
+    lab: Annotated[str, typer.Option(help="The lab in the manifest.")] = "demo-lab",
+    batch: Annotated[str | None, typer.Option(help="The batch id in the manifest; `smears-SEED` by default.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Draw anew over an earlier batch of drawn smears.")] = False,
+) -> None:
+    """Draw a batch of stained smears: images, manifest.json, and truth.jsonl with every cell's class and outline."""
+    from rich.progress import Progress
+
+    from services.smears.batch import BatchSpec, write_batch
+    from services.smears.field import FieldSpec
+    from services.smears.stains import Stain
+
+    try:
+        stains = tuple(Stain(name) for name in stain) if stain else tuple(Stain)
+    except ValueError as error:
+        raise typer.BadParameter(f"{error}; known: {', '.join(Stain)}", param_hint="--stain") from error
+    spec = BatchSpec(
+        lab=lab,
+        batch_id=batch or f"smears-{seed}",
+        stains=stains,
+        balanced=balanced,
+        faults=faults,
+        field=FieldSpec(width, height, um_per_px, cells=cells, blur_um=blur, debris=debris),
+    )
+    with Progress(console=err, transient=True) as progress:
+        bar = progress.add_task("drawing", total=slides * fields)
+        write_batch(
+            folder,
+            slides=slides,
+            fields_per_slide=fields,
+            seed=seed,
+            spec=spec,
+            force=force,
+            on_field=lambda done, _: progress.update(bar, completed=done),
+        )
+    out.print(
+        f"{folder}: {slides} slides × {fields} fields of {width}×{height} px at {um_per_px} µm/px, seed {seed}"
+        f" ({', '.join(stains)}); lab {lab}, batch {spec.batch_id}",
+        highlight=False,
+    )
+    out.print("manifest.json, truth.jsonl (class, boxes and outlines of every cell)", highlight=False)
