@@ -76,7 +76,7 @@ def _candidate(piece: Polygon, siblings: tuple[Polygon, ...], flat: FlatField) -
         piece,
         siblings,
         area_um2=cv2.contourArea(piece) * flat.um_per_px**2,
-        deep=deep / max(1, np.count_nonzero(inside)),
+        deep=deep / max(1, int(np.count_nonzero(inside))),
         hue=float(np.log(red) / np.log(green)),
         on_border=bool(x < 1 or y < 1 or x + w >= width or y + h >= height),
     )

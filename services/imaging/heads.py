@@ -14,7 +14,6 @@ from services.imaging.types import RGB, Box, FoundHeads, Head, RejectedObject
 
 _WORKING_UM: Final = 0.09
 _SMALLEST_UM2: Final = 4.0
-_SMALLEST_PIECE_UM2: Final = 5.0  # what a cut leaves is more often cytoplasm or a thick neck
 _LARGEST_UM2: Final = 24.0
 _SPECK_UM2: Final = 2.0  # bacteria, grains of stain: not worth a line in the list of what was rejected
 _LEAST_DEEP: Final = 0.3
@@ -47,8 +46,7 @@ def find_heads(pixels: RGB, um_per_px: float) -> FoundHeads:
             rejected.append(RejectedObject(_box(rough), "shape"))
             continue
         measures = measure(head)
-        smallest = _SMALLEST_PIECE_UM2 if candidate.siblings else _SMALLEST_UM2
-        if measures.area_um2 is not None and measures.area_um2 < smallest:
+        if measures.area_um2 is not None and measures.area_um2 < _SMALLEST_UM2:
             rejected.append(RejectedObject(_box(head.outline), "size"))
         else:
             heads.append(Head(_box(head.outline), head.outline, measures))
