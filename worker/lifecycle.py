@@ -12,7 +12,7 @@ from functools import cached_property, lru_cache
 
 import cv2
 from celery.apps.worker import Worker
-from celery.signals import worker_init, worker_process_init, worker_process_shutdown
+from celery.signals import after_setup_logger, worker_init, worker_process_init, worker_process_shutdown
 from sqlalchemy import Engine
 
 from migrations.run import require_head
@@ -65,6 +65,13 @@ class Lines:
 def connections() -> Lines:
     """The lines of this process."""
     return Lines()
+
+
+@after_setup_logger.connect
+def _quieten(**_: object) -> None:
+    # Two lines for each sweep, every few seconds, would bury what an operator looks for; our own lines tell of each slide.
+    for noisy in ("celery.worker.strategy", "celery.app.trace"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
 
 
 @worker_process_init.connect

@@ -202,7 +202,9 @@ def _attempt(
             result.write(session, with_cells=good)
             if not good:
                 _audit_quarantine(session, slide, reason, detail)
-            return _batch_if_last(session, slide.batch_id, settings.republish_seconds)
+            last_of = _batch_if_last(session, slide.batch_id, settings.republish_seconds)
+        log.info("%s: %s, %d cells in %.1f s", slide, state, result.classified, seconds["total"])
+        return last_of
     finally:
         result.close()
 
