@@ -69,7 +69,7 @@ def connections() -> Lines:
 
 @after_setup_logger.connect
 def _quieten(**_: object) -> None:
-    # Two lines for each sweep, every few seconds, would bury what an operator looks for; our own lines tell of each slide.
+    # Two lines for each sweep, every few seconds, would bury what an operator looks for.
     for noisy in ("celery.worker.strategy", "celery.app.trace"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
