@@ -1,0 +1,61 @@
+# `make` lists the targets.
+
+PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,$(if $(shell $(name) -c \
+	'import sys; print((3, 11) <= sys.version_info < (3, 14) or "")' 2>/dev/null | grep True),$(name))))
+CACHE = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/morphbatch
+MINIO = github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c
+LOCK = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+	--custom-compile-command "make lock"
+PIP = -m pip install --quiet --disable-pip-version-check --require-virtualenv
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint bench minio lock
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 8
+
+setup: .venv/ready .venv-triton/ready ## make .venv (the service) and .venv-triton (Triton's own environment)
+
+demo: setup ## a whole night on this machine: drawn smears, real services, the morning's summary
+	.venv/bin/morphbatch demo $(DEMO)
+
+test: setup ## every test; one that cannot run here is skipped and says why
+	.venv/bin/python -m pytest $(TESTS)
+
+lint: .venv/ready ## ruff, mypy --strict, and the arrows between the rooms
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+bench: setup ## measure what the service and its feed reach on this machine
+	.venv/bin/python -m pytest tests/benchmarks
+
+minio: $(CACHE)/bin/minio ## build MinIO from its Go module into the cache, for the S3 tests and the stack
+
+lock: .venv/ready ## pin every dependency anew, with hashes
+	.venv/bin/python $(PIP) uv
+	$(LOCK) pyproject.toml --extra local --extra dev --output-file requirements/dev.txt
+	$(LOCK) pyproject.toml --extra local --extra train --output-file requirements/train.txt
+	$(LOCK) requirements/triton.in --override requirements/triton-overrides.txt --output-file requirements/triton.txt
+	@! grep -n '://' requirements/*.txt
+
+.venv/ready: requirements/dev.txt pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed; name one: make PYTHON=…" >&2; exit 1; }
+	test -x .venv/bin/python || $(PYTHON) -m venv .venv
+	.venv/bin/python $(PIP) --no-deps --require-hashes -r requirements/dev.txt
+	.venv/bin/python $(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+.venv-triton/ready: requirements/triton.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed; name one: make PYTHON=…" >&2; exit 1; }
+	test -x .venv-triton/bin/python || $(PYTHON) -m venv .venv-triton
+	.venv-triton/bin/python $(PIP) --no-deps --require-hashes -r requirements/triton.txt
+	@touch $@
+
+# Built beside its place and moved there, so that a broken build leaves no binary.
+$(CACHE)/bin/minio:
+	@command -v go >/dev/null || { echo "Go is needed to build MinIO; without it the embedded S3 server is used" >&2; exit 1; }
+	mkdir -p $(CACHE)/bin
+	CGO_ENABLED=0 GOBIN=$(CACHE)/build go install -trimpath -ldflags '-s -w' $(MINIO)
+	mv $(CACHE)/build/minio $@
