@@ -1,0 +1,70 @@
+"""`morphbatch evaluate …`: what the service finds against what people marked."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from services.cli.console import out, print_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from services.evaluation.detector import ScoredField
+
+commands = typer.Typer()
+evaluate = typer.Typer(no_args_is_help=True)
+commands.add_typer(evaluate, name="evaluate", help="Measure the service against annotations.")
+
+
+@evaluate.callback()
+def group() -> None:
+    """A group of commands even while it has one."""
+
+
+@evaluate.command()
+def detector(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Fields with an annotations.jsonl.", exists=True, file_okay=False)
+    ],
+    um_per_px: Annotated[float, typer.Option(min=0.001, max=10, help="Micrometres per pixel of the fields.")] = 0.045,
+    part: Annotated[
+        str, typer.Option(help="all, tuning (parameters were set on these) or holdout (three fifths : two fifths).")
+    ] = "all",
+    pictures: Annotated[
+        Path | None, typer.Option(help="Draw hits, misses (M) and false finds (F) of every field into this folder.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON to stdout and nothing else.")] = False,
+) -> None:
+    """Score head detection, outlines and measures; the time is that of every imaging stage on one core."""
+    from dataclasses import asdict
+
+    import cv2
+    from rich.table import Table
+
+    from services.evaluation.detector import figures, score_field
+    from services.evaluation.pictures import write_picture
+    from services.evaluation.stages import imaging_stages
+    from services.evaluation.truth import Part, read_annotations
+
+    if part not in list(Part):
+        raise typer.BadParameter(f"'{part}' is none of {', '.join(Part)}", param_hint="--part")
+    cv2.setNumThreads(1)
+    fields = read_annotations(folder, Part(part))
+    imaging_stages(fields[0].path, um_per_px)  # the first field of a process pays for loading decoders
+
+    def scored() -> "Iterator[ScoredField]":
+        for field in fields:
+            result = score_field(field, lambda path: imaging_stages(path, um_per_px))
+            if pictures is not None:
+                write_picture(result, pictures)
+            yield result
+
+    result = figures(scored(), um_per_px)
+    if as_json:
+        print_json(asdict(result))
+        return
+    table = Table("figure", "value", title=f"{folder}, {part}, {um_per_px:g} µm a pixel")
+    for name, value in asdict(result).items():
+        table.add_row(name, "–" if value is None else f"{value:g}")
+    out.print(table)

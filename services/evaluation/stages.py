@@ -1,0 +1,30 @@
+"""A field through every imaging stage, as the service does it, for a score with the time that it takes."""
+
+from pathlib import Path
+from typing import Final
+
+from services.imaging.crops import crop_cells
+from services.imaging.decode import decode_field
+from services.imaging.heads import find_heads
+from services.imaging.quality import measure_quality
+from services.imaging.types import RGB, FoundHeads
+
+# A release says what it wants; these are the sizes of the one that ships.
+_CROP_UM: Final = 24.0
+_CROP_PX: Final = 192
+_MAX_BYTES: Final = 64 * 2**20
+_MAX_PIXELS: Final = 60_000_000
+
+
+def imaging_stages(path: Path, um_per_px: float) -> tuple[RGB, FoundHeads]:
+    """Read, decode, judge, search and crop the field in `path`; its pixels and what was found.
+
+    Raises:
+        FieldRefused: the file is no field.
+    """
+    pixels = decode_field(path.read_bytes(), path.name, max_bytes=_MAX_BYTES, max_pixels=_MAX_PIXELS).pixels
+    measure_quality(pixels, um_per_px)
+    found = find_heads(pixels, um_per_px)
+    boxes = [head.box for head in found.heads]
+    crop_cells(pixels, boxes, um_per_px=um_per_px, crop_um=_CROP_UM, size_px=_CROP_PX)
+    return pixels, found
