@@ -110,9 +110,9 @@ def draw_field(field: DrawnField, within: tuple[int, int]) -> Image.Image:
     scale = min(1.0, within[0] / width, within[1] / height)
     size = max(1, round(width * scale)), max(1, round(height * scale))
     tile = np.ascontiguousarray(cv2.resize(field.pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
-    for thing in field.rejected:
-        cut = thing["reason"] == "border"
-        _dashed(tile, Box(*thing["box"]), scale, ON_BORDER if cut else LEFT_OUT)
+    left_out = [(_grown(thing["box"], 3 / scale), str(thing["reason"])) for thing in field.rejected]
+    for box, reason in left_out:
+        _dashed(tile, box, scale, ON_BORDER if reason == "border" else LEFT_OUT)
     for cell in field.cells:
         colour = REGION_COLOURS[cell.region]
         if cell.outline is None or len(cell.outline) < 3:
@@ -122,8 +122,18 @@ def draw_field(field: DrawnField, within: tuple[int, int]) -> Image.Image:
             _polygon(tile, cell.outline + 0.5, scale, colour, 2)
             _polygon(tile, _corners(cell.box), scale, colour, 1)
     picture = Image.fromarray(tile)
-    _label(picture, field.cells, scale)
+    labels = [
+        _Label(cell.box, f"{cell.class_name} {cell.confidence:.2f}", REGION_COLOURS[cell.region])
+        for cell in field.cells
+    ]
+    labels += [_Label(box, reason, None) for box, reason in left_out if reason != "border"]
+    _write(picture, labels, scale)
     return picture
+
+
+def _grown(box: Sequence[float], by: float) -> Box:
+    x0, y0, x1, y1 = box
+    return Box(round(x0 - by), round(y0 - by), round(x1 + by), round(y1 + by))
 
 
 def _corners(box: Box) -> NDArray[np.float64]:
@@ -150,31 +160,31 @@ def _dashed(tile: NDArray[np.uint8], box: Box, scale: float, colour: Colour) -> 
             _polygon(tile, piece, scale, colour, 1, closed=False)
 
 
-def _label(picture: Image.Image, cells: Sequence[DrawnCell], scale: float) -> None:
-    """Write each cell's class where it hides no other cell and no other label; where there is no room, only its
-    colour speaks.
-    """
+@dataclass(frozen=True, slots=True)
+class _Label:
+    box: Box
+    words: str
+    ground: Colour | None
+
+
+def _write(picture: Image.Image, labels: list[_Label], scale: float) -> None:
+    """Write each label where it hides no object and no other label; where there is no room, only the colour speaks."""
     draw = ImageDraw.Draw(picture)
-    font = lettering(_LABEL_PX)
-    boxes = [tuple(v * scale for v in cell.box) for cell in cells]
-    taken: list[tuple[float, ...]] = []
-    for number, cell in enumerate(cells):
-        words = f"{cell.class_name} {cell.confidence:.2f}"
-        w, h = font.getlength(words) + 10, _LABEL_PX + 6
-        x0, y0, x1, y1 = boxes[number]
+    taken = np.array([label.box for label in labels], np.float64).reshape(-1, 4) * scale
+    for number, label in enumerate(labels):
+        font = lettering(_LABEL_PX if label.ground else _LABEL_PX - 2)
+        w, h = font.getlength(label.words) + 10, _LABEL_PX + 6
+        x0, y0, x1, y1 = taken[number]
         middle = (x0 + x1 - w) / 2
-        spots = [(x0, y0 - h - 2), (x0, y1 + 2), (middle, y0 - h - 2), (middle, y1 + 2), (x1 - w, y0 - h - 2)]
-        spots += [(x1 - w, y1 + 2), (x1 + 3, (y0 + y1 - h) / 2), (x0 - w - 3, (y0 + y1 - h) / 2)]
-        others = [box for i, box in enumerate(boxes) if i != number] + taken
+        spots = [(x, y) for x in (x0, middle, x1 - w) for y in (y0 - h - 2, y1 + 2)]
+        spots += [(x1 + 3, (y0 + y1 - h) / 2), (x0 - w - 3, (y0 + y1 - h) / 2)]
         for left, top in spots:
-            spot = left, top, left + w, top + h
-            inside = left >= 0 and top >= 0 and spot[2] <= picture.width and spot[3] <= picture.height
-            if inside and not any(_overlap(spot, other) for other in others):
-                taken.append(spot)
-                draw.rounded_rectangle(spot, 4, fill=REGION_COLOURS[cell.region])
-                draw.text((left + 5, top + h / 2), words, PAPER, font, "lm")
+            right, bottom = left + w, top + h
+            hidden = (taken[:, 0] < right) & (left < taken[:, 2]) & (taken[:, 1] < bottom) & (top < taken[:, 3])
+            hidden[number] = False
+            if left >= 0 and top >= 0 and right <= picture.width and bottom <= picture.height and not hidden.any():
+                taken = np.vstack([taken, (left, top, right, bottom)])
+                if label.ground:
+                    draw.rounded_rectangle((left, top, right, bottom), 4, fill=label.ground)
+                draw.text((left + 5, top + h / 2), label.words, PAPER if label.ground else LEFT_OUT, font, "lm")
                 break
-
-
-def _overlap(a: tuple[float, ...], b: tuple[float, ...]) -> bool:
-    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]

@@ -18,16 +18,16 @@ REGION_COLOURS: Final[dict[Region, Colour]] = {
 }
 REGION_LABELS: Final[dict[Region, str]] = {
     Region.NONE: "normal form",
-    Region.HEAD: "head",
-    Region.NECK: "neck",
-    Region.TAIL: "tail",
+    Region.HEAD: "head defect",
+    Region.NECK: "neck defect",
+    Region.TAIL: "tail defect",
 }
 INK: Final[Colour] = (28, 32, 38)
 PALE_INK: Final[Colour] = (104, 112, 122)
 PAPER: Final[Colour] = (255, 255, 255)
 PANEL: Final[Colour] = (241, 243, 245)
-LEFT_OUT: Final[Colour] = (120, 126, 134)
-ON_BORDER: Final[Colour] = (60, 64, 70)
+LEFT_OUT: Final[Colour] = (96, 100, 108)
+ON_BORDER: Final[Colour] = (20, 22, 26)
 ALARM: Final[Colour] = (170, 20, 20)
 WARNING_GROUND: Final[Colour] = (255, 221, 120)
 

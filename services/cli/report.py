@@ -1,0 +1,141 @@
+"""`morphbatch report`: what came out of a batch, at any time; and its files, once it is closed."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from services.cli.console import err, out, print_json
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from services.storage import ObjectStore
+
+commands = typer.Typer()
+
+_MOST_BYTES = 4 * 2**30
+
+
+@commands.command()
+def report(
+    batch: Annotated[str, typer.Argument(metavar="BATCH", help="batch_id of the manifest.")],
+    lab: Annotated[str | None, typer.Option("--lab", help="Needed only where two labs use the same batch id.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON to stdout, nothing else.")] = False,
+    folder: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Also download the files of results/ into DIR.")
+    ] = None,
+) -> None:
+    """Show the results of a batch: read from the database, so also while it is being analysed."""
+    from services.analysis.progress import find_batch
+    from services.database.session import make_engine, transaction
+    from services.reporting.batch_report import build_report
+    from services.settings import load_settings
+    from services.storage import connect_store
+
+    settings = load_settings()
+    engine = make_engine(settings.database_url)
+    batch_key = find_batch(engine, batch, lab)
+    with transaction(engine) as session:
+        document = build_report(session, batch_key)
+    engine.dispose()
+    if as_json:
+        print_json(document)
+    else:
+        _show(document)
+    if folder is not None:
+        names = download(connect_store(settings), document["lab"], document["batch"], folder)
+        err.print(f"{len(names)} files of {document['lab']}/{document['batch']} are in {folder}", soft_wrap=True)
+
+
+def download(store: "ObjectStore", lab: str, batch: str, folder: Path) -> list[str]:
+    """Copy the batch's results into `folder`; report.json last, as in the store. Returns the names.
+
+    Raises:
+        PermanentError: the store has no complete results of the batch (yet).
+        OSError: the folder cannot be written.
+    """
+    from services.errors import PermanentError
+    from services.reporting.write import REPORT, results_prefix
+
+    prefix = results_prefix(lab, batch)
+    if store.stat(prefix + REPORT) is None:
+        raise PermanentError(f"there are no files of {lab}/{batch} yet: they are written when its last slide has ended")
+    names = [found.key.removeprefix(prefix) for found in store.list(prefix)]
+    names.sort(key=lambda name: (name == REPORT, name))
+    for name in names:
+        target = folder.joinpath(*name.split("/"))
+        if not target.resolve().is_relative_to(folder.resolve()):
+            raise PermanentError(f"the object {prefix}{name} would be written outside of {folder}")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        partial = target.with_name(f"{target.name}.partial")
+        partial.write_bytes(store.get(prefix + name, max_bytes=_MOST_BYTES))
+        partial.rename(target)
+    return names
+
+
+def _show(document: dict[str, Any]) -> None:
+    from rich.markup import escape
+
+    if warning := document.get("warning"):
+        out.print(f"[bold black on yellow] {warning} [/]")
+    release = document["release"]
+    out.print(f"[bold]{document['lab']}/{document['batch']}[/]  [bold]{document['state']}[/]", highlight=False)
+    if release:
+        weight = "–" if release["fusion_weight"] is None else f"{release['fusion_weight']:g}"
+        out.print(
+            f"release {release['id']} ({release['kind']}), fusion weight {weight} of EfficientNetV2-S", highlight=False
+        )
+    summary = document["summary"]
+    out.print(
+        f"{summary['cells']} cells classified in {summary['fields_used']} of {summary['fields']} fields;"
+        f" {summary['on_border']} cut by the border, {summary['objects_rejected']} other objects left out",
+        highlight=False,
+    )
+    out.print(_slides(document))
+    limit = document["reference"]["normal_forms_lower_limit_pct"]
+    out.print(f"[dim]WHO lower reference limit of normal forms: {limit:g} %. A reference, not a diagnosis.[/]")
+    for specimen in document["specimens"]:
+        out.print(_specimen_line(specimen), highlight=False)
+    for slide in document["slides"]:
+        if slide["reason"]:
+            what = escape(slide["detail"] or "")
+            out.print(f"[red]{slide['slide_id']}[/] {slide['state']}: {slide['reason']}: {what}", highlight=False)
+    for problem in document["problems"]:
+        out.print(f"[red]rejected[/] {escape(str(problem.get('path')))}: {escape(str(problem.get('message')))}")
+
+
+def _slides(document: dict[str, Any]) -> "Table":
+    from rich.table import Table
+
+    columns = ("slide", "specimen", "state", "cells", "border", "normal forms", "95 % interval", "confident", "flags")
+    table = Table(*columns, box=None, header_style="bold")
+    for slide in document["slides"]:
+        normal, confidence = slide["normal_forms"], slide["confidence"]
+        table.add_row(
+            slide["slide_id"],
+            f"{slide['specimen']} ({slide['replicate']})",
+            f"[red]{slide['state']}[/]" if slide["state"] == "quarantined" else slide["state"],
+            str(slide["cells"]),
+            str(slide["on_border"]),
+            f"{normal['pct']:.1f} %" if normal else "–",
+            f"{normal['low_pct']:.1f}–{normal['high_pct']:.1f} %" if normal else "–",
+            f"{100 - confidence['low_share_pct']:.0f} %" if confidence else "–",
+            " ".join(slide["quality_flags"]),
+        )
+    return table
+
+
+def _specimen_line(specimen: dict[str, Any]) -> str:
+    found = specimen["agreement"]
+    if not found["assessed"]:
+        verdict = f"replicates not compared: {found['reason']}"
+    else:
+        word = "[green]agree[/]" if found["acceptable"] else "[yellow]differ[/]"
+        verdict = (
+            f"replicates {word}: {found['difference_points']:.1f} points apart,"
+            f" {found['acceptable_points']:.1f} are acceptable"
+        )
+        verdict += f"; {found['advice']}" if found["advice"] else ""
+    normal = specimen["normal_forms"]
+    return f"specimen {specimen['specimen']}: {normal['text'] if normal else 'no cells'}; {verdict}"
