@@ -10,7 +10,8 @@ import pytest
 from sqlalchemy import Engine, text
 
 from services.database.session import make_engine
-from services.smears.batch import write_batch
+from services.smears.batch import BatchSpec, write_batch
+from services.smears.field import FieldSpec
 from services.storage import ObjectStore, connect_store
 from tests.conftest import Stack
 
@@ -118,7 +119,10 @@ def engine(stack: Stack) -> Iterator[Engine]:
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six slides of three fields, drawn once."""
-    return write_batch(tmp_path_factory.mktemp("drawn") / "night", slides=6, fields_per_slide=3, seed=7, um_per_px=0.12)
+    folder = tmp_path_factory.mktemp("drawn") / "night"
+    spec = BatchSpec(field=FieldSpec(um_per_px=0.12))
+    write_batch(folder, slides=6, fields_per_slide=3, seed=7, spec=spec)
+    return folder
 
 
 @pytest.fixture
