@@ -6,13 +6,14 @@ from typing import Final
 import cv2
 import numpy as np
 
-from services.imaging.outline import disc
+from services.imaging.outline import disc, fill_holes
 from services.imaging.splitting import Polygon, split_at_waists
 from services.imaging.transmittance import FlatField
 
 _STAINED: Final = 0.77 * 255  # green transmittance below which something is stained; tails and glass are brighter
 _DEEP: Final = 0.4 * 255  # … and below which it is stained as only chromatin is
 _TAIL_UM: Final = 0.95  # whatever is thinner is tail
+_HOLE_UM2: Final = 2.5  # a vacuole; a looped tail encloses more
 _NOTCH_UM: Final = 0.25
 _FRAGMENT_UM2: Final = 1.0
 _SMALL_UM2: Final = 5.0
@@ -39,9 +40,10 @@ class Candidate:
 def find_candidates(flat: FlatField) -> list[Candidate]:
     """All stained objects of `flat` that are thicker than a tail."""
     green = cv2.GaussianBlur(flat.transmittance[:, :, 1], (0, 0), 0.09 / flat.um_per_px)
-    _, mask = cv2.threshold(green, _STAINED, 1, cv2.THRESH_BINARY_INV)
-    mask = cv2.morphologyEx(mask, cv2.MORPH_OPEN, disc(_TAIL_UM / 2 / flat.um_per_px))
-    contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    mask = np.asarray(cv2.threshold(green, _STAINED, 1, cv2.THRESH_BINARY_INV)[1], np.uint8)
+    fill_holes(mask, _HOLE_UM2 / flat.um_per_px**2)
+    thick = cv2.morphologyEx(mask, cv2.MORPH_OPEN, disc(_TAIL_UM / 2 / flat.um_per_px))
+    contours, _ = cv2.findContours(thick, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     candidates = []
     for contour in contours:
         pieces = _pieces(contour.reshape(-1, 2).astype(np.float32), flat)

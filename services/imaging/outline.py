@@ -75,6 +75,7 @@ def trace(
     here = slice(y, y + h), slice(x, x + w)
     green = np.asarray(cv2.GaussianBlur(lit[*here, 1], (0, 0), max(0.5, _SMOOTHING_UM / fine)), np.uint8)
     dark = ((green < _edge_level(green, rough[here], fine)) & (allowed[here] > 0)).astype(np.uint8)
+    fill_holes(dark, dark.size)
     # Nothing is allowed outside: without a margin, opening would take the border of the array for more head.
     opened = cv2.morphologyEx(
         dark, cv2.MORPH_OPEN, disc(_TAIL_UM / 2 / fine), borderType=cv2.BORDER_CONSTANT, borderValue=(0,)
@@ -105,6 +106,19 @@ def _edge_level(green: NDArray[np.uint8], rough: NDArray[np.uint8], fine: float)
     weight = cv2.boxFilter(inside.astype(np.float32), -1, window)
     darkness = cv2.boxFilter(inside * (255 - green.astype(np.float32)), -1, window) / np.maximum(weight, 1e-6)
     return np.asarray(255 - (1 - _EDGE) * darkness, np.float32)
+
+
+def fill_holes(mask: NDArray[np.uint8], largest: float) -> None:
+    """Set what is enclosed in `mask` `[h, w]` (0 or 1), and has at most `largest` pixels, in place.
+
+    To be done before thin parts are taken away: the rim around a vacuole is as thin as a tail.
+    """
+    contours, hierarchy = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    if hierarchy is not None:
+        parents = hierarchy.reshape(-1, 4)[:, 3]
+        for contour, parent in zip(contours, parents, strict=True):
+            if parent >= 0 and cv2.contourArea(contour) <= largest:
+                cv2.fillPoly(mask, [contour], 1)
 
 
 def disc(radius: float) -> NDArray[np.uint8]:
