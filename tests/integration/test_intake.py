@@ -111,21 +111,33 @@ def test_the_same_content_again_changes_nothing(engine: Engine, empty_bucket: Ob
     assert sweep_incoming(engine, empty_bucket) == []
 
 
-def test_registrations_at_the_same_time_make_one_batch(engine: Engine, empty_bucket: ObjectStore) -> None:
+def _register_at_once(engine: Engine, store: ObjectStore, batch: str, times: int = 4) -> list[str]:
+    start = threading.Barrier(times)
+
+    def register(_: int) -> str:
+        start.wait()
+        return register_batch(engine, store, "berlin", batch).outcome
+
+    with ThreadPoolExecutor(times) as pool:
+        return sorted(pool.map(register, range(times)))
+
+
+@pytest.mark.parametrize("before", [None, b"{}"], ids=["new", "rejected before"])
+def test_registrations_at_the_same_time_make_one_batch(
+    engine: Engine, empty_bucket: ObjectStore, before: bytes | None
+) -> None:
     for round_ in range(5):
         batch = f"night-{round_}"
+        if before is not None:
+            _upload(empty_bucket, before, batch=batch)
+            assert set(_register_at_once(engine, empty_bucket, batch)) == {Outcome.REJECTED}
         _upload(empty_bucket, _manifest(batch=batch, slides=4, fields=50), batch=batch)
-        start = threading.Barrier(4)
-
-        def register(_: int, batch: str = batch, start: threading.Barrier = start) -> str:
-            start.wait()
-            return register_batch(engine, empty_bucket, "berlin", batch).outcome
-
-        with ThreadPoolExecutor(4) as pool:
-            outcomes = sorted(pool.map(register, range(4)))
+        outcomes = _register_at_once(engine, empty_bucket, batch)
         assert outcomes == [Outcome.NEW, *[Outcome.UNCHANGED] * 3]
     counts = "select (select count(*) from batch), (select count(*) from slide), (select count(*) from analysis)"
     assert _rows(engine, counts) == [(5, 20, 20)]
+    rejections = "select count(*) from audit_event where kind = 'manifest_rejected'"
+    assert _rows(engine, rejections) == [(0 if before is None else 5,)]
 
 
 def test_other_content_under_the_same_id_is_refused(engine: Engine, empty_bucket: ObjectStore) -> None:
@@ -297,5 +309,5 @@ def test_ten_thousand_fields_are_registered_in_seconds(engine: Engine, empty_buc
     _upload(empty_bucket, _manifest(slides=50, fields=200))
     before = time.monotonic()
     register_batch(engine, empty_bucket, "berlin", "night-1")
-    assert time.monotonic() - before < 10  # about 1 s on an idle machine
+    assert time.monotonic() - before < 20  # 0.9 s on an idle machine; row by row it is minutes on a busy one
     assert _rows(engine, "select count(*) from field") == [(10_000,)]
