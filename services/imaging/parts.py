@@ -16,10 +16,12 @@ _BOUNDARY: Final = 0.4  # of the way from nucleus to acrosome: where people draw
 _VACUOLE_UM: Final = 0.77  # a vacuole is paler than what surrounds it in a window of this size …
 _VACUOLE_LEVELS: Final = 8.0  # … by so many grey levels
 _SMALLEST_VACUOLE_UM2: Final = 0.05
-_BAND_UM: Final = (0.25, 1.1)  # distance from the outline at which a midpiece is looked for
+_BAND_UM: Final = (0.35, 1.3)  # distance from the outline at which a midpiece is looked for
 _FAINTEST_MIDPIECE: Final = 10.0  # grey levels darker than empty glass
-_AT_THE_TIP: Final = 0.6  # cosine to the long axis, seen from the middle of the head
-_WIDEST_MIDPIECE_UM: Final = 1.8  # wider is another cell or a lump of cytoplasm
+_AT_THE_TIP: Final = 0.75  # cosine to the long axis, seen from the middle of the head
+_EVEN: Final = 0.6
+_STRAND_EDGE: Final = 0.4
+_WIDEST_MIDPIECE_UM: Final = 1.4  # wider is another cell or a lump of cytoplasm
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +116,7 @@ def midpiece(head: Closeup, axis: Axis, backward: NDArray[np.float64] | None) ->
         if distance.min() > near + 2 or distance.max() < far - 2:
             continue
         darkness = 255.0 - grey[rows, columns]
-        core = darkness > np.sort(darkness)[int(0.9 * len(darkness))] / 2
+        core = darkness > np.sort(darkness)[int(0.9 * len(darkness))] * _STRAND_EDGE
         points = np.stack([columns, rows], 1)[core].astype(np.float64)
         centre = points.mean(axis=0)
         out = centre - axis.centre
@@ -123,8 +125,12 @@ def midpiece(head: Closeup, axis: Axis, backward: NDArray[np.float64] | None) ->
         end = float(out @ backward) if backward is not None else abs(float(out @ axis.forward))
         if end < _AT_THE_TIP or (best is not None and end * len(points) <= best[0]):
             continue
-        spread, directions = np.linalg.eigh((points - centre).T @ (points - centre))
-        direction = directions[:, 1] if spread[1] > 1.5 * spread[0] else out
+        # From the half of the strand near the head to the half away from it: too short for an axis of its spread.
+        away = distance[core] > (near + far) / 2
+        if not _EVEN < np.count_nonzero(away) / max(1, np.count_nonzero(~away)) < 1 / _EVEN:
+            continue  # lumps of cytoplasm and debris swell or fade; a midpiece keeps its width
+        direction = points[away].mean(axis=0) - points[~away].mean(axis=0)
+        direction /= np.linalg.norm(direction) + 1e-9
         along = points @ direction
         width = len(points) / (along.max() - along.min() + 1) * head.um_per_px
         if width <= _WIDEST_MIDPIECE_UM:
