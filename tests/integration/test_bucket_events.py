@@ -88,9 +88,9 @@ def _event(*keys: object) -> dict[str, Any]:
 
 def test_a_manifest_is_passed_on_once(client: httpx.Client, recorder: _Recorder) -> None:
     event = _event(
-        "incoming%2Fberlin%2Fnight-1%2Fmanifest.json",
-        "incoming/berlin/night-1/manifest.json",  # S3 and MinIO differ in what they encode
-        "incoming/oslo/n.2/manifest.json",
+        "incoming%2Fberlin%2Fnight-1%2Fmanifest.json",  # as S3 and MinIO encode it
+        "incoming/berlin/night-1/manifest.json",
+        "incoming%2Foslo%2Fn.2%2Fmanifest.json",
         "incoming/berlin/night-1/slide-1/manifest.json",
         "incoming/berlin/night-1/slide-1/field+1.jpg",
         "results/berlin/night-1/manifest.json",
