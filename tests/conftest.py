@@ -14,9 +14,8 @@ import pytest
 
 from services.local.child import tail
 from services.local.control import change_services, read_state, start_stack, stop_stack
-from services.local.installation import S3Flavour, load_installation
+from services.local.installation import SERVICES, S3Flavour, load_installation
 from services.local.object_store import find_minio
-from services.local.plan import SERVICES
 from services.local.triton import find_environment
 from services.settings import Settings
 
@@ -43,7 +42,7 @@ def clean_environment(home: Path, **settings: str) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """A running stack. Services keep their names of `services.local.plan.SERVICES`."""
+    """A running stack. Services keep their names of `services.local.installation.SERVICES`."""
 
     home: Path
     environment: Mapping[str, str]

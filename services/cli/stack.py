@@ -33,7 +33,7 @@ def up(
 ) -> None:
     """Start the stack in its data folder, or what is missing of one that runs, and wait until all of it is ready."""
     from services.local.control import is_running, start_stack
-    from services.local.plan import SERVICES
+    from services.local.installation import SERVICES
     from services.settings import home
 
     folder = home()

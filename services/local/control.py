@@ -14,11 +14,12 @@ from typing import Any, Final
 
 from services.errors import ConfigurationError, OutageError
 from services.local.child import tail
-from services.local.guard import ALREADY_RUNS
-from services.local.installation import S3Flavour
-from services.local.plan import SERVICES
+from services.local.installation import SERVICES, S3Flavour
 from services.local.service import CHECKOUT
 from services.local.supervisor import StartFailed, read_wanted, write_wanted
+
+ALREADY_RUNS: Final = 3
+"""Exit code of a guard that found the lock taken."""
 
 _PATIENCE_S: Final = 900.0  # the first start grows a release and compiles two networks
 _POLL_S: Final = 0.1

@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import Final, cast
 
 from services.errors import MorphbatchError
+from services.local.control import ALREADY_RUNS
 from services.local.installation import S3Flavour, prepare_installation, write_whole
 from services.local.object_store import find_minio
 from services.local.plan import make_plan
 from services.local.supervisor import Supervisor
 from services.settings import load_settings
 
-ALREADY_RUNS: Final = 3
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _ORPHAN_GRACE_S: Final = 15.0

@@ -14,6 +14,9 @@ from services.errors import ConfigurationError
 
 S3Flavour = Literal["minio", "rclone"]
 
+SERVICES: Final = ("postgres", "redis", "s3", "triton", "control", "beat", "api", "worker")
+INFRASTRUCTURE: Final = ("postgres", "redis", "s3")
+
 PORT_NAMES: Final = ("postgres", "redis", "s3", "triton_http", "triton_grpc", "triton_metrics", "api")
 SECRET_NAMES: Final = ("postgres_superuser", "postgres", "redis", "s3", "webhook")
 

@@ -1,7 +1,6 @@
 """What the stack consists of, in the order in which it is started."""
 
 from pathlib import Path
-from typing import Final
 
 from services.local.application import api, beat, control_worker, migrate_step, release_step, slide_worker
 from services.local.broker import redis_service
@@ -12,21 +11,22 @@ from services.local.service import Planned, Step
 from services.local.triton import triton_service
 from services.settings import Settings
 
-SERVICES: Final = ("postgres", "redis", "s3", "triton", "worker", "control", "beat", "api")
-INFRASTRUCTURE: Final = ("postgres", "redis", "s3")
 
-
-def make_plan(installation: Installation, settings: Settings, minio: Path | None) -> list[Planned | Step]:
-    """Every service and step, each after those it needs."""
+def make_plan(installation: Installation, settings: Settings, minio: Path | None) -> list[tuple[Planned | Step, ...]]:
+    """Every service and step, each after those it needs; those of one tuple are started together."""
     return [
-        Planned("postgres", lambda: postgres_service(installation)),
-        Planned("redis", lambda: redis_service(installation)),
-        Planned("s3", lambda: s3_service(installation, settings, minio)),
-        migrate_step(),
-        release_step(),
-        Planned("triton", lambda: triton_service(installation, settings.triton_env)),
-        Planned("worker", lambda: slide_worker(installation, settings)),
-        Planned("control", lambda: control_worker(installation, settings)),
-        Planned("beat", lambda: beat(installation)),
-        Planned("api", lambda: api(installation)),
+        (
+            Planned("postgres", lambda: postgres_service(installation)),
+            Planned("redis", lambda: redis_service(installation)),
+            Planned("s3", lambda: s3_service(installation, settings, minio)),
+        ),
+        (migrate_step(),),
+        (release_step(),),
+        (
+            Planned("triton", lambda: triton_service(installation, settings.triton_env)),
+            Planned("control", lambda: control_worker(installation, settings)),
+            Planned("beat", lambda: beat(installation)),
+            Planned("api", lambda: api(installation)),
+            Planned("worker", lambda: slide_worker(installation, settings)),  # its preflight waits for Triton
+        ),
     ]

@@ -40,7 +40,7 @@ class Supervisor:
     """The services of one home as children of this process. Make it in the main thread, then `run` it."""
 
     def __init__(
-        self, installation: Installation, plan: Sequence[Planned | Step], environment: Mapping[str, str]
+        self, installation: Installation, plan: Sequence[tuple[Planned | Step, ...]], environment: Mapping[str, str]
     ) -> None:
         self._installation = installation
         self._plan = plan
@@ -95,15 +95,14 @@ class Supervisor:
             self._state, self._error = "failed", str(error)
 
     def _bring_up(self) -> None:
-        """Start every wanted service that is down, each after those before it are ready."""
-        for position, item in enumerate(self._plan):
-            if isinstance(item, Step):
-                if item.name not in self._steps_done and any(p.name in self._wanted for p in self._plan[position:]):
+        """Start every wanted service that is down, each after those of earlier stages are ready."""
+        for position, stage in enumerate(self._plan):
+            needed = any(item.name in self._wanted for later in self._plan[position:] for item in later)
+            for item in stage:
+                if isinstance(item, Step) and needed and item.name not in self._steps_done:
                     self._take(item)
-            elif item.name in self._wanted:
-                child = self._child(item)
-                if child.state is ServiceState.DOWN:
-                    self._start(child)
+            services = [item for item in stage if isinstance(item, Planned) and item.name in self._wanted]
+            self._start([child for child in map(self._child, services) if child.state is ServiceState.DOWN])
         self._state = "ready"
 
     def _child(self, planned: Planned) -> Child:
@@ -116,19 +115,23 @@ class Supervisor:
         return self._children[planned.name]
 
     def _running_backwards(self) -> list[Child]:
-        names = [item.name for item in reversed(self._plan) if item.name in self._children]
+        names = [item.name for stage in reversed(self._plan) for item in reversed(stage) if item.name in self._children]
         return [self._children[name] for name in names if self._children[name].state is not ServiceState.DOWN]
 
-    def _start(self, child: Child) -> None:
-        name = child.service.name
-        log.info("starting %s", name)
-        child.start()
+    def _start(self, children: Sequence[Child]) -> None:
+        for child in children:
+            log.info("starting %s", child.service.name)
+            child.start()
+        for child in children:
+            self._await(child)
+            if child.state is not ServiceState.READY:
+                why, written = child.trouble, child.log_tail()
+                child.stop()
+                raise StartFailed(f"{child.service.name} did not come up: {why}\n--- {child.log}\n{written}")
+            log.info("%s is ready", child.service.name)
+
+    def _await(self, child: Child) -> None:
         self._wait_while(lambda: child.state is ServiceState.STARTING)
-        if child.state is not ServiceState.READY:
-            why, written = child.trouble, child.log_tail()
-            child.stop()
-            raise StartFailed(f"{name} did not come up: {why}\n--- {child.log}\n{written}")
-        log.info("%s is ready", name)
 
     def _stop(self, child: Child) -> None:
         log.info("stopping %s", child.service.name)

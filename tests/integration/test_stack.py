@@ -14,8 +14,7 @@ import pytest
 import redis
 
 from services.local.control import change_services, is_running, read_state, start_stack, stop_stack
-from services.local.installation import load_installation
-from services.local.plan import INFRASTRUCTURE
+from services.local.installation import INFRASTRUCTURE, load_installation
 from services.local.supervisor import StartFailed
 from services.storage import connect_store
 from tests.conftest import CHECKOUT, Stack, chosen_s3, clean_environment
