@@ -32,12 +32,12 @@ class DecodedField:
 class FieldQuality:
     """Measures of a field. `flags` are warnings; `unusable` is the reason code of a field that cannot be assessed."""
 
-    focus: float                 # width of the sharpest edges, µm: smaller is sharper
-    exposure_pct: float          # mean luminance, % of full scale
-    clipped_pct: float           # pixels at 0 or 255, %
-    background_pct: float        # luminance of the background, % of full scale
-    unevenness_pct: float        # spread of the background over the field, % of its level
-    stain_od: float              # optical density of stained objects over background
+    focus: float | None  # width of the sharpest edges, µm: smaller is sharper; None where nothing has contrast
+    exposure_pct: float  # mean luminance, % of full scale
+    clipped_pct: float  # pixels at 0 or 255, %
+    background_pct: float  # luminance of the background, % of full scale
+    unevenness_pct: float  # spread of the background over the field, % of its level
+    stain_od: float | None  # optical density of stained objects over background; None where there are none
     flags: tuple[str, ...] = ()
     unusable: str | None = None
 

@@ -1,0 +1,182 @@
+"""Is a field good enough to be judged? Focus, exposure, background and stain, each a number with a unit.
+
+Everything is measured at two fixed physical scales, so that a figure means the same at any magnification: edges at
+0.09 µm a pixel (three times finer than a microscope resolves), levels and stain at 0.36 µm. The measured channel is the
+darker of red and green: every sperm stain absorbs one of them (violet and pink: green; blue and blue-green: red).
+"""
+
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from services.imaging.types import RGB, FieldQuality
+
+EDGE_SCALE_UM: Final = 0.09
+LEVEL_SCALE_UM: Final = 0.36
+
+BLACK_PCT: Final = 8.0
+"""Background below this is black: 20 grey levels are left for everything that is darker than the background."""
+WHITE_PCT: Final = 95.0
+"""A field whose darkest 0.1 % is above this shows nothing."""
+DARK_PCT: Final = 50.0
+"""Background below this: half of the camera's range is unused (128 real fields: 84 to 92 %)."""
+BRIGHT_PCT: Final = 97.0
+"""Background above this: the next step is clipping, and tails and acrosomes go first."""
+CLIPPED_PCT: Final = 1.0
+"""More pixels at the ends of the scale than this (real fields: under 0.1 %)."""
+UNEVEN_PCT: Final = 25.0
+"""A background that falls by this is 0.12 in optical density: as much as the palest stained object (`OBJECT_OD`)."""
+OBJECT_OD: Final = 0.15
+"""Stained objects are denser than this; haze, drying marks and tails are mostly paler."""
+OBJECT_WIDTH_UM: Final = 1.1
+"""Stained objects are wider than this: bacteria and tails are narrower, the narrowest heads are about 1.5 µm."""
+NO_OBJECT_UM2: Final = 3.0
+"""Less stained area than this in a whole field is not even one head (a small one has 5 µm²)."""
+WEAK_STAIN_OD: Final = 0.4
+"""Below this, acrosome and nucleus differ by little more than the noise."""
+SOFT_FOCUS_UM: Final = 1.0
+"""Edges wider than this blur vacuoles (0.5 to 1 µm) away; real fields: 0.4 to 0.7 µm; 0.2 µm of blur makes 0.8."""
+OUT_OF_FOCUS_UM: Final = 1.5
+"""Edges wider than this leave no plateau in a head 2.5 to 3.2 µm wide: its outline is a guess (blur of 0.65 µm)."""
+
+_CONTRAST_WINDOW_UM: Final = 3.2  # wide enough to hold the whole edge of a head at the focus limits
+_LEAST_CONTRAST: Final = 0.08  # of the background: below it, noise and haze have edges too
+_UNLIT: Final = 0.3  # of the background, over a whole block: no stain covers so much so densely
+_BLOCK_UM: Final = 8.0  # a block of background holds a head and still shows background in its brighter quarter
+
+
+def measure_quality(pixels: RGB, um_per_px: float) -> FieldQuality:
+    """Measure a field `[H, W, 3]` of `um_per_px` µm a pixel.
+
+    `unusable` is `field_black`, `field_white` or `field_out_of_focus`; a field without a stained object is usable and
+    has the flag `no_stained_objects`.
+    """
+    edges, edge_um = _shrink(pixels, EDGE_SCALE_UM / um_per_px), max(um_per_px, EDGE_SCALE_UM)
+    levels, level_um = _shrink(edges, LEVEL_SCALE_UM / edge_um), max(edge_um, LEVEL_SCALE_UM)
+    absorbing = _absorbing(levels)
+    blocks = _background_blocks(absorbing, level_um)
+    background = float(np.percentile(blocks, 75))  # not the median: a vignette may leave less than half of a field lit
+    local = cv2.resize(blocks, absorbing.shape[::-1], interpolation=cv2.INTER_LINEAR).astype(np.float32, copy=False)
+    lit = _lit(absorbing, background, level_um)
+
+    low, high = np.percentile(blocks, (5, 95))
+    background_pct = _pct(background)
+    clipped_pct = _clipped_pct(pixels)
+    unevenness_pct = float(100 * (high - low) / max(background, 1.0))
+    area_um2, stain_od = _stain(absorbing, local, lit, level_um)
+    focus = _edge_width(_absorbing(edges), lit, background, edge_um, level_um)
+
+    unusable = None
+    if background_pct < BLACK_PCT:
+        unusable = "field_black"
+    elif _pct(float(np.percentile(absorbing, 0.1))) > WHITE_PCT:
+        unusable = "field_white"
+    elif focus is not None and focus > OUT_OF_FOCUS_UM:
+        unusable = "field_out_of_focus"
+    warnings = {
+        "dark": background_pct < DARK_PCT,
+        "bright": background_pct > BRIGHT_PCT,
+        "clipped": clipped_pct > CLIPPED_PCT,
+        "uneven": unevenness_pct > UNEVEN_PCT,
+        "soft_focus": focus is not None and focus > SOFT_FOCUS_UM,
+        "no_stained_objects": area_um2 < NO_OBJECT_UM2,
+        "weak_stain": area_um2 >= NO_OBJECT_UM2 and stain_od < WEAK_STAIN_OD,
+    }
+    return FieldQuality(
+        focus=focus,
+        exposure_pct=_pct(float(cv2.cvtColor(levels, cv2.COLOR_RGB2GRAY).mean())),
+        clipped_pct=clipped_pct,
+        background_pct=background_pct,
+        unevenness_pct=unevenness_pct,
+        stain_od=stain_od if area_um2 >= NO_OBJECT_UM2 else None,
+        flags=tuple(flag for flag, raised in warnings.items() if raised),
+        unusable=unusable,
+    )
+
+
+def _pct(level: float) -> float:
+    return level / 255 * 100
+
+
+def _shrink(pixels: RGB, factor: float) -> RGB:
+    if factor <= 1:
+        return pixels
+    size = max(1, round(pixels.shape[1] / factor)), max(1, round(pixels.shape[0] / factor))
+    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
+
+
+def _absorbing(pixels: RGB) -> NDArray[np.uint8]:
+    red, green, _ = cv2.split(pixels)
+    return cv2.min(red, green).astype(np.uint8, copy=False)
+
+
+def _clipped_pct(pixels: RGB) -> float:
+    """Pixels with a channel at 255 or all at 0. One channel at 0 is normal in a dense nucleus."""
+    red, green, blue = cv2.split(np.ascontiguousarray(pixels[::4, ::4]))
+    brightest = cv2.max(cv2.max(red, green), blue)
+    return float(100 * ((brightest == 255) | (brightest == 0)).mean())
+
+
+def _lit(absorbing: NDArray[np.uint8], background: float, um: float) -> NDArray[np.bool_]:
+    """All but large dark areas and what is near them: the rim of an eyepiece is a sharp edge, and no cell's."""
+    block, reach = (max(1, round(length / um)) | 1 for length in (_BLOCK_UM, 2 * _CONTRAST_WINDOW_UM))
+    dark = (absorbing < _UNLIT * background).astype(np.uint8)
+    framed = cv2.copyMakeBorder(dark, block, block, block, block, cv2.BORDER_CONSTANT, value=1)  # it goes on outside
+    large = cv2.morphologyEx(framed, cv2.MORPH_OPEN, np.ones((block, block), np.uint8))
+    unlit = cv2.dilate(large[block:-block, block:-block], np.ones((reach, reach), np.uint8))
+    lit: NDArray[np.bool_] = np.asarray(unlit) == 0
+    return lit
+
+
+def _background_blocks(absorbing: NDArray[np.uint8], um: float) -> NDArray[np.float32]:
+    """Background level `[rows, columns]` of blocks: the brighter quarter of each, freed of single dark blocks."""
+    height, width = absorbing.shape
+    rows, columns = (max(1, round(n * um / _BLOCK_UM)) for n in (height, width))
+    tall, wide = height // rows, width // columns
+    cut = absorbing[: tall * rows, : wide * columns].reshape(rows, tall, columns, wide)
+    blocks = np.percentile(cut.transpose(0, 2, 1, 3).reshape(rows, columns, -1), 75, axis=2)
+    return cv2.medianBlur(blocks.astype(np.float32), 3).astype(np.float32, copy=False)
+
+
+def _stain(
+    absorbing: NDArray[np.uint8], background: NDArray[np.float32], lit: NDArray[np.bool_], um: float
+) -> tuple[float, float]:
+    """Area of stained objects, µm², and the optical density that their denser quarter reaches."""
+    density = np.log10(np.maximum(background, 1.0) / np.maximum(absorbing, 1))
+    stained = ((density > OBJECT_OD) & lit).astype(np.uint8)
+    width = max(1, round(OBJECT_WIDTH_UM / um))
+    opened = cv2.morphologyEx(stained, cv2.MORPH_OPEN, cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (width, width)))
+    objects = density[opened > 0]
+    if not objects.size:
+        return 0.0, 0.0
+    return float(objects.size * um**2), float(np.percentile(objects, 75))
+
+
+def _edge_width(
+    absorbing: NDArray[np.uint8], lit: NDArray[np.bool_], background: float, um: float, level_um: float
+) -> float | None:
+    """Width of the sharpest tenth of the strong edges, µm: local contrast over the steepest gradient in it.
+
+    A step blurred by a Gaussian of σ has a width of √(2π)·σ by this measure. `None` where nothing has contrast.
+    """
+    smooth = cv2.GaussianBlur(absorbing, (3, 3), 0)
+    across, down = cv2.spatialGradient(smooth)
+    steepness = cv2.magnitude(across.astype(np.float32), down.astype(np.float32))
+    size = lit.shape[::-1]
+    pool = np.ones((-(-absorbing.shape[0] // size[1]),) * 2, np.uint8)
+    steepest = np.asarray(cv2.resize(cv2.dilate(steepness, pool), size, interpolation=cv2.INTER_NEAREST)) / (8 * um)
+    levels = cv2.resize(smooth, size, interpolation=cv2.INTER_AREA)
+    side = max(3, round(_CONTRAST_WINDOW_UM / level_um) | 1)
+    window = np.ones((side, side), np.uint8)
+    contrast = cv2.subtract(cv2.dilate(levels, window), cv2.erode(levels, window))
+    if not lit.any():
+        return None
+    strong = lit & (contrast > max(_LEAST_CONTRAST * background, 0.5 * float(np.percentile(contrast[lit], 99.5))))
+    if not strong.any():
+        return None
+    # Noise is steep everywhere: what the background has is taken off (in squares, as noise adds to a slope).
+    noise = float(np.median(steepest[lit]))
+    widths = contrast[strong] / np.sqrt(np.maximum(steepest[strong] ** 2 - noise**2, 1e-6))
+    return float(np.percentile(widths, 10))
