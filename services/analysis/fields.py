@@ -19,6 +19,7 @@ from services.imaging.types import RGB, Box, FieldQuality, FoundHeads, Head
 from services.storage import ObjectMissing, ObjectStore
 
 T = TypeVar("T")
+_MEASURES: Final = ("exposure_pct", "clipped_pct", "background_pct", "unevenness_pct", "stain_od")
 NOTHING_FOUND: Final = FoundHeads((), ())
 
 
@@ -143,13 +144,6 @@ def _crop(pixels: RGB, found: FoundHeads, slide: SlideWork) -> NDArray[np.uint8]
 
 
 def _as_document(quality: FieldQuality, notes: tuple[str, ...]) -> dict[str, Any]:
-    return {
-        "focus_um": round(quality.focus, 3),
-        "exposure_pct": round(quality.exposure_pct, 1),
-        "clipped_pct": round(quality.clipped_pct, 2),
-        "background_pct": round(quality.background_pct, 1),
-        "unevenness_pct": round(quality.unevenness_pct, 1),
-        "stain_od": round(quality.stain_od, 3),
-        "flags": list(quality.flags),
-        "notes": list(notes),
-    }
+    measures = {"focus_um": quality.focus, **{name: getattr(quality, name) for name in _MEASURES}}
+    rounded = {name: None if value is None else round(value, 3) for name, value in measures.items()}
+    return {**rounded, "flags": list(quality.flags), "notes": list(notes)}
