@@ -119,9 +119,9 @@ def stream_cells(
     result = session.execute(
         text(f"select {columns} from reporting.cell where {' and '.join(wanted)} order by {order}"),
         {"id": batch_key, "day": day, "slide": slide_id, "fields": field_keys},
-        execution_options={"stream_results": True, "yield_per": FETCH_ROWS},
+        execution_options={"stream_results": True, "max_row_buffer": FETCH_ROWS},
     )
-    for part in result.partitions():
+    for part in result.partitions(FETCH_ROWS):  # named: without it a text statement comes as one part
         yield list(part)
 
 

@@ -7,9 +7,10 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from intake_servers import database, empty_bucket, engine, rclone_store
-from reporting_night import Night, full, night
+from reporting_night import DAY, Night, full, night
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import ProgrammingError
 from typer.testing import CliRunner
@@ -20,6 +21,7 @@ from services.database.session import transaction
 from services.errors import PermanentError
 from services.reporting.references import MEASURES
 from services.reporting.statistics import wilson
+from services.reporting.tables import stream_cells, write_cells_parquet
 from services.settings import Settings
 from services.taxonomy import CLASSES, NORMAL
 
@@ -116,6 +118,19 @@ def test_a_question_about_one_day_reads_one_partition(full: Night) -> None:
             text("explain select count(*) from reporting.cell where batch_key = 1 and received_on = '2026-11-23'")
         ).scalars()
         assert {line.split(" on ")[1].split()[0] for line in plan if " on cell_" in line} == {"cell_2026_11"}
+
+
+def test_cells_come_in_parts_so_that_memory_does_not_grow_with_the_batch(
+    full: Night, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.reporting.tables.FETCH_ROWS", 50)
+    monkeypatch.setattr("services.reporting.tables.ROWS_A_GROUP", 100)
+    with transaction(full.engine) as session:
+        parts = [len(part) for part in stream_cells(session, "number", full.batch_id, DAY)]
+        assert write_cells_parquet(session, full.batch_id, DAY, tmp_path / "cells.parquet", None) == 403
+    assert (len(parts), max(parts), sum(parts)) == (9, 50, 403)
+    metadata = pq.ParquetFile(tmp_path / "cells.parquet").metadata
+    assert [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)] == [100, 100, 100, 100, 3]
 
 
 def test_the_migration_goes_down_and_up_again(engine: Engine) -> None:
