@@ -27,9 +27,10 @@ def measure(head: Closeup) -> Morphometry:
     width, length = (side * head.um_per_px for side in sides)
     area = float(np.count_nonzero(head.mask)) * head.um_per_px**2
     around = perimeter(contour.reshape(-1, 2), _CURVE_UM / head.um_per_px) * head.um_per_px
-    alone = head.tight()
-    front = acrosome(alone, long_axis(alone.mask))
-    tail = midpiece(head, long_axis(head.mask), None if front is None else -front[1])
+    coarse = head.halved()
+    axis = long_axis(coarse.mask)
+    front = acrosome(coarse, axis)
+    tail = midpiece(coarse, axis, None if front is None else -front[1])
     return Morphometry(
         length_um=length,
         width_um=width,
@@ -40,7 +41,7 @@ def measure(head: Closeup) -> Morphometry:
         roughness=4 * math.pi * area / around**2,
         regularity=math.pi * length * width / (4 * area),
         acrosome_share=None if front is None else front[0],
-        vacuole_share=None if front is None else vacuole_share(alone),
+        vacuole_share=None if front is None else vacuole_share(head.tight()),
         midpiece_width_um=None if tail is None else tail.width_um,
         midpiece_angle_deg=None if tail is None else tail.angle_deg,
     )

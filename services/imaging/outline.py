@@ -41,6 +41,13 @@ class Closeup:
         rows, columns = slice(max(0, y - 1), y + h + 1), slice(max(0, x - 1), x + w + 1)
         return replace(self, grey=self.grey[rows, columns], mask=self.mask[rows, columns])
 
+    def halved(self) -> "Closeup":
+        """The same head at half the resolution: enough for levels and directions, in a quarter of the time."""
+        size = max(1, self.mask.shape[1] // 2), max(1, self.mask.shape[0] // 2)
+        grey = np.asarray(cv2.resize(self.grey, size, interpolation=cv2.INTER_AREA), np.uint8)
+        mask = np.asarray(cv2.resize(self.mask, size, interpolation=cv2.INTER_NEAREST), np.uint8)
+        return replace(self, grey=grey, mask=mask, um_per_px=2 * self.um_per_px)
+
 
 def trace(
     pixels: RGB, um_per_px: float, piece: Polygon, others: list[Polygon], background: NDArray[np.float64]

@@ -19,8 +19,8 @@ _SMALLEST_VACUOLE_UM2: Final = 0.05
 _BAND_UM: Final = (0.35, 1.3)  # distance from the outline at which a midpiece is looked for
 _FAINTEST_MIDPIECE: Final = 10.0  # grey levels darker than empty glass
 _AT_THE_TIP: Final = 0.75  # cosine to the long axis, seen from the middle of the head
-_EVEN: Final = 0.6
-_STRAND_EDGE: Final = 0.4
+_EVEN: Final = 0.6  # least ratio of the areas of a strand's two halves
+_STRAND_EDGE: Final = 0.4  # of its darkness: where a strand ends to its sides
 _WIDEST_MIDPIECE_UM: Final = 1.4  # wider is another cell or a lump of cytoplasm
 
 
@@ -62,7 +62,7 @@ def acrosome(head: Closeup, axis: Axis) -> tuple[float, NDArray[np.float64]] | N
     inner = cv2.erode(head.mask, disc(_RIM_UM / head.um_per_px))[rows, columns].astype(np.float64)
     areas = np.bincount(slices, minlength=_SLICES)
     weights = np.bincount(slices, inner, _SLICES)
-    seen = np.nonzero(weights > 3)[0]
+    seen = np.nonzero(weights > 1)[0]
     if len(seen) < _SLICES // 4:
         return None
     levels = np.interp(np.arange(_SLICES), seen, np.bincount(slices, inner * grey, _SLICES)[seen] / weights[seen])
@@ -99,14 +99,15 @@ def vacuole_share(head: Closeup) -> float:
 def midpiece(head: Closeup, axis: Axis, backward: NDArray[np.float64] | None) -> Midpiece | None:
     """The midpiece as it leaves the head, on the end `backward` where that is known; None where none is seen.
 
-    Looked for in a band around the head: a dark strand that crosses the band. Its width is that at half its darkness.
+    Looked for in a band around the head: the largest even dark strand that crosses the band at the tip. One at the side
+    of the head belongs to another cell.
     """
     near, far = (d / head.um_per_px for d in _BAND_UM)
     outside = cv2.distanceTransform(1 - head.mask, cv2.DIST_L2, 3)
     grey = cv2.GaussianBlur(head.grey, (0, 0), max(0.5, 0.05 / head.um_per_px))
     strands = ((grey < 255 - _FAINTEST_MIDPIECE) & (outside > near) & (outside < far)).astype(np.uint8)
     _, labels, stats, _ = cv2.connectedComponentsWithStats(strands, connectivity=4)
-    best: tuple[float, Midpiece] | None = None
+    largest, best = 0.0, None
     for label, (x, y, w, h, area) in enumerate(stats[1:], start=1):
         if area * head.um_per_px**2 < 0.2 * (_BAND_UM[1] - _BAND_UM[0]):
             continue
@@ -118,22 +119,29 @@ def midpiece(head: Closeup, axis: Axis, backward: NDArray[np.float64] | None) ->
         darkness = 255.0 - grey[rows, columns]
         core = darkness > np.sort(darkness)[int(0.9 * len(darkness))] * _STRAND_EDGE
         points = np.stack([columns, rows], 1)[core].astype(np.float64)
-        centre = points.mean(axis=0)
-        out = centre - axis.centre
+        out = points.mean(axis=0) - axis.centre
         out /= np.linalg.norm(out)
-        # A strand counts from the tip: one at the side of the head belongs to another cell.
         end = float(out @ backward) if backward is not None else abs(float(out @ axis.forward))
-        if end < _AT_THE_TIP or (best is not None and end * len(points) <= best[0]):
-            continue
-        # From the half of the strand near the head to the half away from it: too short for an axis of its spread.
-        away = distance[core] > (near + far) / 2
-        if not _EVEN < np.count_nonzero(away) / max(1, np.count_nonzero(~away)) < 1 / _EVEN:
-            continue  # lumps of cytoplasm and debris swell or fade; a midpiece keeps its width
-        direction = points[away].mean(axis=0) - points[~away].mean(axis=0)
-        direction /= np.linalg.norm(direction) + 1e-9
-        along = points @ direction
-        width = len(points) / (along.max() - along.min() + 1) * head.um_per_px
-        if width <= _WIDEST_MIDPIECE_UM:
-            angle = np.degrees(np.arccos(min(1.0, abs(float(direction @ axis.forward)))))
-            best = end * len(points), Midpiece(float(width), float(angle))
-    return None if best is None else best[1]
+        if end >= _AT_THE_TIP and end * len(points) > largest:
+            found = _as_midpiece(points, distance[core] > (near + far) / 2, axis, head.um_per_px)
+            if found is not None:
+                largest, best = end * len(points), found
+    return best
+
+
+def _as_midpiece(points: NDArray[np.float64], away: NDArray[np.bool_], axis: Axis, um_per_px: float) -> Midpiece | None:
+    """The strand of `points` `[n, 2]` as a midpiece; `away` marks its half that is further from the head.
+
+    Its direction is from the one half to the other: it is too short for an axis of its spread.
+    """
+    further = int(np.count_nonzero(away))
+    nearer = len(away) - further
+    if not (_EVEN * nearer < further and _EVEN * further < nearer):
+        return None  # lumps of cytoplasm and debris swell or fade; a midpiece keeps its width
+    direction = points[away].mean(axis=0) - points[~away].mean(axis=0)
+    direction /= np.linalg.norm(direction) + 1e-9
+    along = points @ direction
+    width = len(points) / (along.max() - along.min() + 1) * um_per_px
+    if width > _WIDEST_MIDPIECE_UM:
+        return None
+    return Midpiece(float(width), float(np.degrees(np.arccos(min(1.0, abs(float(direction @ axis.forward)))))))
