@@ -320,7 +320,7 @@ FINDINGS: dict[str, tuple[Callable[[NDArray[np.uint8]], bytes], str]] = {
     "black": (lambda good: encode(np.zeros_like(good)), "field_black"),
     "white": (lambda good: encode(np.full_like(good, 255)), "field_white"),
     "out of focus": (lambda good: encode(cv2.GaussianBlur(good[..., ::-1], (0, 0), 25)), "field_out_of_focus"),
-    "no cells": (lambda _: encode(np.random.default_rng(0).integers(211, 220, (800, 900, 3), np.uint8)), "field_no_cells"),
+    "no cells": (lambda x: encode(np.random.default_rng(0).integers(211, 220, x.shape, np.uint8)), "field_no_cells"),
 }  # fmt: skip
 
 
