@@ -57,6 +57,18 @@ class Publisher:
         except OperationalError as error:
             raise BrokerUnavailable(f"could not ask worker {node}: {error}") from error
 
+    def queues_in_work(self) -> dict[str, list[str]]:
+        """The queues that each worker answering within two seconds takes messages from, by the worker's name.
+
+        Raises:
+            BrokerUnavailable: Redis cannot be reached.
+        """
+        try:
+            answers = self._app.control.inspect(timeout=2.0).active_queues() or {}
+        except OperationalError as error:
+            raise BrokerUnavailable(f"could not ask the workers: {error}") from error
+        return {node: [queue["name"] for queue in queues] for node, queues in answers.items()}
+
     def _send(self, queue: str, name: str, *args: int | str) -> None:
         try:
             self._app.send_task(name, args=args, queue=queue, retry=False)

@@ -109,7 +109,7 @@ def load_settings() -> Settings:
         ConfigurationError: a value is missing, malformed or unsafe; the message names each.
     """
     try:
-        return Settings(_env_file=home() / "stack.env")
+        return Settings(_env_file=home() / "stack.env")  # type: ignore[call-arg]  # pydantic-settings' own keyword
     except ValidationError as error:
         lines = [f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in error.errors()]
         raise ConfigurationError("settings are wrong (MORPHBATCH_* or stack.env):\n  " + "\n  ".join(lines)) from error

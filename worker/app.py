@@ -6,7 +6,6 @@ needed.
 """
 
 from celery import Celery
-from kombu import Queue
 
 from services.dispatch import ANALYSE_SLIDE, CONTROL, SLIDES
 from services.settings import load_settings
@@ -19,7 +18,7 @@ app.conf.update(
     accept_content=["json"],
     task_serializer="json",
     task_ignore_result=True,
-    task_queues=[Queue(SLIDES), Queue(CONTROL)],
+    task_queues={SLIDES: {}, CONTROL: {}},
     task_default_queue=CONTROL,
     task_routes={ANALYSE_SLIDE: {"queue": SLIDES}},
     # A message leaves Redis when its task has ended; one whose process was killed comes back.

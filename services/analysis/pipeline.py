@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -91,7 +92,7 @@ def run_slide(
         crops = np.concatenate(gathering.crops)
         for start in range(0, len(crops), networks.batch):
             part = slice(start, start + networks.batch)
-            future = clock.timed("wait_for_networks", lambda part=part: networks.submit(crops[part]))
+            future = clock.timed("wait_for_networks", partial(networks.submit, crops[part]))
             outstanding.append((gathering.cells[part], future))
         gathering = _Gathering()
 
@@ -153,9 +154,7 @@ def _reading(
         try:
             for work in slide.fields:
                 try:
-                    data: bytes | PermanentError = clock.timed(
-                        "fetch", lambda w=work: fetch(store, slide, w, max_bytes)
-                    )
+                    data: bytes | PermanentError = clock.timed("fetch", partial(fetch, store, slide, work, max_bytes))
                 except PermanentError as error:
                     data = error
                 if not offer((work, data)):

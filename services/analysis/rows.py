@@ -33,7 +33,7 @@ class CopySpool:
         """COPY all rows within the session's transaction."""
         self._text.seek(0)
         cursor = session.connection().connection.cursor()
-        cursor.copy_expert(self._statement, self._text)  # type: ignore[attr-defined]
+        cursor.copy_expert(self._statement, self._text)
 
     def close(self) -> None:
         """Drop the rows."""
