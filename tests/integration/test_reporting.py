@@ -214,6 +214,15 @@ def test_pictures_are_jpeg_with_the_warning_on_top(written: Written) -> None:
         assert np.abs(np.asarray(picture)[4, 4].astype(int) - (255, 221, 120)).max() < 12
 
 
+def test_images_of_single_cells_have_sprites_and_no_overlay(night: Night) -> None:
+    night.slide(0, {"Normal": 2})
+    with transaction(night.engine) as session:
+        session.execute(text("update field set kind = 'crop'"))
+    report = night.write()
+    assert report["slides"][0]["files"] == ["slides/slide-0/cells.geojson", "slides/slide-0/sprites-1.jpg"]
+    assert report["notes"] == []
+
+
 def test_only_the_latest_analysis_of_a_slide_counts(night: Night) -> None:
     night.slide(0, {"Normal": 10})
     with transaction(night.engine) as session:
