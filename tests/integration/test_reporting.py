@@ -120,18 +120,19 @@ def test_the_same_rows_give_the_same_bytes_and_stale_files_go(full: Night) -> No
 def test_report_json_comes_last_and_is_gone_while_files_change(full: Night, monkeypatch: pytest.MonkeyPatch) -> None:
     full.write()
     order: list[str] = []
+    announced: list[bool] = []
     real = full.store.put
 
     def put(key: str, data: bytes, content_type: str = "") -> Any:
         order.append(key)
-        if not key.endswith("report.json"):
-            assert full.store.stat(f"{PREFIX}report.json") is None
+        announced.append(full.store.stat(f"{PREFIX}report.json") is not None)
         return real(key, data, content_type)
 
     monkeypatch.setattr(full.store, "put", put)
     full.write()
     assert order[-1] == f"{PREFIX}report.json"
     assert len(order) > 3
+    assert not any(announced)
 
 
 def test_an_outage_is_raised_and_leaves_no_report(full: Night, monkeypatch: pytest.MonkeyPatch) -> None:
