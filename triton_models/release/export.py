@@ -35,7 +35,7 @@ class ServedNetwork(nn.Module):  # type: ignore[misc,unused-ignore] # torch is a
         return nn.functional.linear(features, head.weight.flatten(1), head.bias)
 
 
-def export_network(backbone: nn.Module, crop_px: int, path: Path) -> None:
+def export_network(backbone: nn.Module, crop_px: int, path: Path, classes: int = len(CLASS_NAMES)) -> None:
     """Write `backbone`, a timm network with one output a class, as the ONNX file of a member for crops of `crop_px`.
 
     Raises:
@@ -55,7 +55,7 @@ def export_network(backbone: nn.Module, crop_px: int, path: Path) -> None:
         raise ValueError("torch.onnx.export gave no program")
     model = program.model_proto
     strip_traces(model)
-    check_contract(model, crop_px)
+    check_contract(model, crop_px, classes)
     partial = path.with_suffix(".partial")
     onnx.save(model, partial)
     partial.rename(path)
@@ -71,7 +71,7 @@ def strip_traces(model: onnx.ModelProto) -> None:
         named.doc_string = ""
 
 
-def check_contract(model: onnx.ModelProto, crop_px: int) -> None:
+def check_contract(model: onnx.ModelProto, crop_px: int, classes: int = len(CLASS_NAMES)) -> None:
     """Refuse a graph whose input, output or first node is not the contract of a member.
 
     Raises:
@@ -83,7 +83,7 @@ def check_contract(model: onnx.ModelProto, crop_px: int) -> None:
     ]
     wanted = [
         ("CROPS", onnx.TensorProto.UINT8, [0, crop_px, crop_px, 3]),
-        ("LOGITS", onnx.TensorProto.FLOAT, [0, len(CLASS_NAMES)]),
+        ("LOGITS", onnx.TensorProto.FLOAT, [0, classes]),
     ]
     if signature != wanted:
         raise ValueError(f"inputs and outputs are {signature}, not {wanted}")

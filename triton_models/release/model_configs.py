@@ -14,13 +14,18 @@ LOGITS: Final = {member: f"{member.upper()}_LOGITS" for member in MEMBERS}
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedOptions:
-    """How the embedded backend uses the CPU, per member. See docs: measured on two cores."""
+    """How the embedded backend uses the CPU, per member, as measured on two cores.
+
+    `max_queue_size` 0 bounds no queue: in the server of the wheel (Triton 2.51) a member that refuses a request of the
+    ensemble, because its queue is full or its time in the queue is over, brings the whole server down with SIGSEGV or
+    leaves the request hanging (mended upstream in 2026: triton-inference-server/core #466 and #483). What bounds the
+    work there is what each client may have in flight, and the clients' deadlines.
+    """
 
     sub_batch: int = 4
     streams: int = 2
     threads: int = 2
-    max_queue_size: int = 64
-    queue_timeout_s: float = 120.0
+    max_queue_size: int = 0
 
 
 def _parameters(release: Release, extra: dict[str, str]) -> str:
@@ -41,13 +46,8 @@ def _tensor(direction: str, name: str, kind: str, dims: tuple[int, ...]) -> str:
 
 
 def _queue(options: EmbeddedOptions) -> str:
-    return f"""dynamic_batching {{
-  default_queue_policy {{
-    timeout_action: REJECT
-    default_timeout_microseconds: {round(options.queue_timeout_s * 1e6)}
-    max_queue_size: {options.max_queue_size}
-  }}
-}}"""
+    bound = f"default_queue_policy {{ max_queue_size: {options.max_queue_size} }} " if options.max_queue_size else ""
+    return f"dynamic_batching {{ {bound}}}"
 
 
 def member_config(release: Release, member: str, options: EmbeddedOptions) -> str:

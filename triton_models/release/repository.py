@@ -41,7 +41,7 @@ def render_repository(
     files[f"{FUSION}/config.pbtxt"] = fusion_config(release, options)
     files[f"{FUSION}/1/model.py"] = (SOURCES / FUSION / "model.py").read_text(encoding="utf-8")
     fusion = {**release.fusion.model_dump(), "classes": release.classes}
-    files[f"{FUSION}/1/fusion.json"] = json.dumps(fusion, indent=2) + "\n"
+    files[f"{FUSION}/1/fusion.json"] = json.dumps(fusion, indent=2, sort_keys=True) + "\n"  # jsonb keeps no order
     files[f"{ENSEMBLE}/config.pbtxt"] = ensemble_config(release)
     # An object store keeps no empty folder, and Triton wants this one.
     files[f"{ENSEMBLE}/1/placeholder"] = "an ensemble has no file of its own\n"

@@ -1,0 +1,108 @@
+"""`morphbatch release build`: two trained members and their fusion → a release folder. Needs the `train` extra."""
+
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from services.errors import ConfigurationError
+from triton_models.release.export import export_network
+from triton_models.release.schema import MEMBERS, Fusion, Member, Release, ReleaseKind, digest, verify_release
+from triton_models.training.config import Network, Preparation
+from triton_models.training.fuse import CHOICE_NAME, CURVE_NAME, FUSION_NAME, read_run
+from triton_models.training.networks import build_network, load_weights
+from triton_models.training.pages import write_text
+from triton_models.training.released import CHOICE_IN_RELEASE, PREPARATION_NAME
+from triton_models.training.train import CONFIG_NAME, git_commit
+
+
+class MembersDisagree(ConfigurationError):
+    """Two runs cannot be one release: their classes or their crops differ."""
+
+    reason = "members_disagree"
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a release is made of: a run folder of each member, and the folder of their fusion."""
+
+    runs: dict[str, Path]
+    fusion: Path
+
+
+def build_release(
+    parts: Parts, out: Path, name: str, crop_um: float, kind: ReleaseKind, metrics: dict[str, Any] | None = None
+) -> Release:
+    """Export both members and write the release folder `out`, which appears only when it is whole.
+
+    Args:
+        parts: run folders by member, and the fusion folder.
+        out: must not exist.
+        name: the release's id begins with it; the rest is a digest of its files.
+        crop_um: side of a crop, µm.
+        kind: how far it may be believed.
+        metrics: further figures for the document.
+
+    Raises:
+        FileExistsError: `out` exists.
+        MembersDisagree: the members were trained on other classes or crops than each other or the fusion.
+    """
+    if out.exists():
+        raise FileExistsError(f"{out} exists; a release is never written over")
+    records = {member: read_run(parts.runs[member]) for member in MEMBERS}
+    fusion = json.loads((parts.fusion / FUSION_NAME).read_text(encoding="utf-8"))
+    for what in ("classes", "preparation", "training_fingerprint"):
+        values = [record[what] for record in records.values()]
+        if values[0] != values[1]:
+            raise MembersDisagree(f"the members differ in {what}: {values[0]} and {values[1]}")
+    first = records[MEMBERS[0]]
+    if fusion["classes"] != first["classes"]:
+        raise MembersDisagree(f"the fusion is of {fusion['classes']}, the members of {first['classes']}")
+    preparation = Preparation.model_validate(first["preparation"])
+
+    partial = out.with_name(out.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    for member in MEMBERS:
+        (partial / member).mkdir(parents=True)
+        network = build_network(member, len(first["classes"]), Network())
+        load_weights(network, str(parts.runs[member] / records[member]["weights"]))
+        export_network(network.eval(), preparation.side_px, partial / member / "model.onnx", len(first["classes"]))
+        shutil.copyfile(parts.runs[member] / CONFIG_NAME, partial / member / CONFIG_NAME)
+    write_text(partial / PREPARATION_NAME, preparation.model_dump_json(indent=2) + "\n")
+    (partial / "fusion").mkdir()
+    shutil.copyfile(parts.fusion / CHOICE_NAME, partial / CHOICE_IN_RELEASE)
+    shutil.copyfile(parts.fusion / CURVE_NAME, partial / "fusion" / CURVE_NAME)
+
+    files = {
+        path.relative_to(partial).as_posix(): digest(path) for path in sorted(partial.rglob("*")) if path.is_file()
+    }
+    content = hashlib.sha256("".join(f"{path}{file.sha256}" for path, file in files.items()).encode()).hexdigest()
+    choice = json.loads((parts.fusion / CHOICE_NAME).read_text(encoding="utf-8"))
+    release = Release(
+        id=f"{name}-{content[:12]}",
+        kind=kind,
+        git_commit=git_commit(),
+        created=datetime.now(UTC),
+        data_fingerprint=first["training_fingerprint"],
+        classes=tuple(first["classes"]),
+        crop_px=preparation.side_px,
+        crop_um=crop_um,
+        members={member: Member(onnx=f"{member}/model.onnx") for member in MEMBERS},
+        fusion=Fusion(alpha=fusion["alpha"], temperatures=fusion["temperatures"]),
+        metrics={
+            "validation_fingerprint": first["validation_fingerprint"],
+            "validation": {
+                **{member: record.get("validation") for member, record in records.items()},
+                "fused": choice["at_alpha"],
+            },
+            **(metrics or {}),
+        },
+        files=files,
+    )
+    release.write(partial)
+    verify_release(partial, classes=release.classes)
+    partial.rename(out)
+    return release
