@@ -16,6 +16,7 @@ _BOUNDARY: Final = 0.4  # of the way from nucleus to acrosome: where people draw
 _VACUOLE_UM: Final = 0.77  # a vacuole is paler than what surrounds it in a window of this size …
 _VACUOLE_LEVELS: Final = 8.0  # … by so many grey levels
 _SMALLEST_VACUOLE_UM2: Final = 0.05
+_LONGEST_VACUOLE_UM: Final = 1.8
 _BAND_UM: Final = (0.35, 1.3)  # distance from the outline at which a midpiece is looked for
 _FAINTEST_MIDPIECE: Final = 10.0  # grey levels darker than empty glass
 _AT_THE_TIP: Final = 0.75  # cosine to the long axis, seen from the middle of the head
@@ -93,7 +94,10 @@ def vacuole_share(head: Closeup) -> float:
     # One that lies along the edge for more than a quarter of its girth is the pale rim, not a hole in the head.
     enclosed = on_edge < 0.25 * 2 * np.sqrt(np.pi * areas)
     large = areas * head.um_per_px**2 >= _SMALLEST_VACUOLE_UM2
-    return float(areas[1:][(enclosed & large)[1:]].sum() / np.count_nonzero(head.mask))
+    # What reaches across the head is the step from nucleus to acrosome.
+    extents = stats[:, [cv2.CC_STAT_WIDTH, cv2.CC_STAT_HEIGHT]].max(axis=1) * head.um_per_px
+    vacuoles = enclosed & large & (extents <= _LONGEST_VACUOLE_UM)
+    return float(areas[1:][vacuoles[1:]].sum() / np.count_nonzero(head.mask))
 
 
 def midpiece(head: Closeup, axis: Axis, backward: NDArray[np.float64] | None) -> Midpiece | None:
