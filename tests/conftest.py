@@ -78,8 +78,10 @@ class Stack:
         change_services(self.home, stop=services)
 
     def kill(self, service: str) -> None:
-        """End the service's process by SIGKILL; the supervisor starts it again."""
-        os.kill(self.pid(service), signal.SIGKILL)
+        """End the service's process by SIGKILL and wait until the supervisor has noticed; it starts it again."""
+        killed = self.pid(service)
+        os.kill(killed, signal.SIGKILL)
+        self.wait_until(lambda: self.pid(service) != killed, what=f"{service} started again")
 
     def wait_until(self, condition: Callable[[], bool], seconds: float = 60, what: str = "") -> None:
         """Wait until the condition holds; fails with the ends of the logs if it does not in time."""

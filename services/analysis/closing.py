@@ -18,15 +18,11 @@ OPEN_SLIDES: Final = (
     " where slide.batch_id = batch.id and analysis.state in ('queued', 'running'))"
 )
 
-# A slide's latest analysis is the one that counts.
 _OUTCOME: Final = text(
     f"""
     select bool_or(latest.state = 'quarantined')
-    from batch join (
-        select distinct on (analysis.slide_id) slide.batch_id, analysis.state
-        from analysis join slide on slide.id = analysis.slide_id
-        order by analysis.slide_id, analysis.id desc
-    ) latest on latest.batch_id = batch.id
+    from batch join slide on slide.batch_id = batch.id
+    join reporting.current_analysis latest on latest.slide_key = slide.id
     where batch.id = :id and batch.state = 'analysing' and not {OPEN_SLIDES}
     group by batch.id
     """

@@ -113,9 +113,9 @@ def batch_progress(engine: Engine, batch_id: int) -> BatchProgress:
         ).one()
         slides = session.execute(
             text(
-                "select distinct on (slide.id) slide.slide_code, analysis.state, cells_classified, attempts, reason,"
-                " detail from slide left join analysis on analysis.slide_id = slide.id where slide.batch_id = :id"
-                " order by slide.id, analysis.id desc"
+                "select slide.slide_code, latest.state, cells_classified, attempts, reason, detail"
+                " from slide left join reporting.current_analysis latest on latest.slide_key = slide.id"
+                " where slide.batch_id = :id order by slide.position"
             ),
             {"id": batch_id},
         ).all()

@@ -29,7 +29,7 @@ def requeue(engine: Engine, batch_id: int, slide_codes: Sequence[str] = (), *, b
                 "update analysis set state = 'queued', attempts = 0, reason = null, detail = null, publish_at = now()"
                 " from slide where slide.id = analysis.slide_id and slide.batch_id = :batch"
                 " and analysis.state = any(:states) and (:every or slide.slide_code = any(:codes))"
-                " and analysis.id = (select max(a.id) from analysis a where a.slide_id = slide.id)"
+                " and analysis.id in (select analysis_id from reporting.current_analysis)"
                 " returning slide.slide_code"
             ),
             {"batch": batch_id, "states": list(states), "every": not slide_codes, "codes": list(slide_codes)},

@@ -108,8 +108,8 @@ def _summary(settings: "Settings", batches: list[tuple[str, str]], night: Path, 
                     "select batch.state, count(distinct slide.id), coalesce(sum(scc.cells), 0),"
                     " coalesce(sum(scc.cells) filter (where mc.name = 'Normal'), 0)"
                     " from batch join lab on lab.id = batch.lab_id join slide on slide.batch_id = batch.id"
-                    " left join analysis on analysis.slide_id = slide.id"
-                    " left join slide_class_count scc on scc.analysis_id = analysis.id"
+                    " left join reporting.current_analysis latest on latest.slide_key = slide.id"
+                    " left join slide_class_count scc on scc.analysis_id = latest.analysis_id"
                     " left join reporting.morphology_class mc on mc.class_index = scc.class_index"
                     " where lab.code = :lab and batch_code = :batch group by batch.id"
                 ),

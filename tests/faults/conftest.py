@@ -118,10 +118,10 @@ def engine(stack: Stack) -> Iterator[Engine]:
 
 @pytest.fixture(scope="session")
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six slides of three fields, drawn once."""
+    """Five slides of two fields, drawn once."""
     folder = tmp_path_factory.mktemp("drawn") / "night"
-    spec = BatchSpec(field=FieldSpec(um_per_px=0.12))
-    write_batch(folder, slides=6, fields_per_slide=3, seed=7, spec=spec)
+    spec = BatchSpec(field=FieldSpec(um_per_px=0.12, cells=8))
+    write_batch(folder, slides=5, fields_per_slide=2, seed=7, spec=spec)
     return folder
 
 
