@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, TiffImagePlugin
 
-from services.imaging.file_structure import Source, check_structure, sniff
+from services.imaging.file_structure import MAX_PAGES, Source, check_structure, sniff
 from services.imaging.refusals import (
     AGAIN,
     CONVERT,
@@ -35,12 +35,9 @@ from services.imaging.refusals import (
 )
 from services.imaging.types import RGB, DecodedField
 
-# Half a TIFF directory is only a warning to Pillow, and so is a picture of up to twice its pixel limit.
+# A picture of up to twice Pillow's own pixel limit is only a warning to it.
 warnings.filterwarnings("error", category=Image.DecompressionBombWarning)
-warnings.filterwarnings("error", category=UserWarning, module=r"PIL\.TiffImagePlugin")
 
-MAX_PAGES: Final = 64
-"""Focal planes in one TIFF; a longer stack is no field of a routine slide, and each page costs a decode."""
 TIME_MARK: Final = re.compile(r'(?:frames=|SizeT=")(\d+)')  # ImageJ's and OME's ways of saying that pages are times
 CHANNEL_MARK: Final = re.compile(r"channels=(\d+)")
 
@@ -55,7 +52,8 @@ _ENDINGS: Final = {
     ".bmp": "BMP",
     ".dib": "BMP",
 }
-# What the decoders are known to raise on damaged bytes. MemoryError is not among them: that is ours, not the file's.
+# What the decoders are known to raise on damaged bytes (UserWarning where warnings are errors). MemoryError is not
+# among them: that is ours, not the file's.
 _DECODER_FAILURES: Final = (
     ArithmeticError,
     AssertionError,
@@ -182,7 +180,7 @@ def _colour_16_bit(source: Source, page: int) -> RGB:
     """16-bit colour by OpenCV: Pillow keeps the high byte only, which leaves 4 bits of a 12-bit camera."""
     ok, pages = cv2.imdecodemulti(
         np.frombuffer(source.data, np.uint8),
-        cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION,
+        cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION,
         range=(page, page + 1),
     )
     if not ok or not pages or pages[0].dtype != np.uint16 or pages[0].ndim != 3:
@@ -244,14 +242,10 @@ def _decode_page(source: Source, image: TiffImagePlugin.TiffImageFile, page: int
     depth = max(tags.get(258, (8,)))
     if depth > 8 and (tags.get(262) == 0 or set(tags.get(339, (1,))) != {1}):
         raise FieldUnsupportedMode(f"{source.name}: {depth}-bit inverted, signed or float pixels; {CONVERT}")
-    orientation = int(tags.get(274, 1))
-    image.load()  # turns 8-bit and grey pages upright by itself
-    pixels = _to_rgb(source, image, depth, notes, page)
-    if depth > 8 and image.mode in ("RGB", "RGBA"):
-        return _upright(pixels, orientation, notes)
-    if orientation in range(2, 9):
-        notes.append("orientation")
-    return pixels
+    if tags.get(274, 1) in range(2, 9):
+        notes.append("orientation")  # Pillow on load, and OpenCV whatever its flags say, turn a TIFF upright themselves
+    image.load()
+    return _to_rgb(source, image, depth, notes, page)
 
 
 def _sharpness(pixels: RGB) -> float:

@@ -20,6 +20,8 @@ from services.imaging.refusals import (
 
 MAX_SCANS: Final = 100
 """Scans of a progressive JPEG; encoders write about 10, a hostile file thousands, each a pass over the picture."""
+MAX_PAGES: Final = 64
+"""Focal planes in one TIFF; a longer stack is no field of a routine slide, and each page costs a decode."""
 
 _SIGNATURES: Final = (
     (b"\xff\xd8\xff", "JPEG"),
@@ -34,6 +36,7 @@ _NOT_ALLOWED: Final = re.compile(rb"(?P<GIF>GIF8)|(?P<WebP>RIFF....WEBP)|(?P<HEI
 # In entropy-coded data FF is followed by 00 or a restart marker; anything else is the next segment.
 _JPEG_MARKER: Final = re.compile(rb"\xff([\x02-\xcf\xd8-\xfe])")
 _JPEG_EOI, _JPEG_SOS = 0xD9, 0xDA
+_TIFF_TYPE_BYTES: Final = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,18 +122,31 @@ def _check_png(source: Source) -> None:
 
 
 def _check_tiff(source: Source) -> None:
-    """The first directory must be there; pages and strips are checked one by one when they are read."""
-    order = "<" if source.data[:1] == b"I" else ">"
-    if source.data[2:4] in (b"+\0", b"\0+"):  # BigTIFF: Pillow reads it, and finds its faults itself
+    """Every directory and every value it points to must be there; pixel data is checked page by page on reading."""
+    data = source.data
+    if data[2:4] in (b"+\0", b"\0+"):  # BigTIFF: Pillow reads it, and finds its faults itself
         return
-    if len(source.data) < 8:
-        raise source.ends_early("TIFF")
-    (directory,) = struct.unpack_from(f"{order}I", source.data, 4)
-    if directory + 2 > len(source.data):
-        raise source.ends_early("TIFF")
-    (entries,) = struct.unpack_from(f"{order}H", source.data, directory)
-    if directory + 2 + 12 * entries > len(source.data):
-        raise source.ends_early("TIFF")
+    order = "<" if data[:1] == b"I" else ">"
+    seen: set[int] = set()
+    pointer = 4
+    while len(seen) <= MAX_PAGES:
+        if pointer + 4 > len(data):
+            raise source.ends_early("TIFF")
+        (directory,) = struct.unpack_from(f"{order}I", data, pointer)
+        if directory == 0 or directory in seen:
+            return
+        seen.add(directory)
+        if directory + 2 > len(data):
+            raise source.ends_early("TIFF")
+        (entries,) = struct.unpack_from(f"{order}H", data, directory)
+        pointer = directory + 2 + 12 * entries
+        if pointer > len(data):
+            raise source.ends_early("TIFF")
+        for at in range(directory + 2, pointer, 12):
+            _, kind, count, value = struct.unpack_from(f"{order}HHII", data, at)
+            length = _TIFF_TYPE_BYTES.get(kind, 0) * count
+            if length > 4 and value + length > len(data):
+                raise source.ends_early("TIFF")
 
 
 def _check_bmp(source: Source) -> None:
