@@ -14,8 +14,8 @@ from typing import Any, Final
 
 from services.errors import ConfigurationError, OutageError
 from services.local.child import tail
-from services.local.installation import SERVICES, S3Flavour
-from services.local.service import CHECKOUT
+from services.local.installation import SERVICES, S3Flavour, load_installation
+from services.local.service import CHECKOUT, Planned
 from services.local.supervisor import StartFailed, read_wanted, write_wanted
 
 ALREADY_RUNS: Final = 3
@@ -57,7 +57,9 @@ def start_stack(
     home.mkdir(parents=True, exist_ok=True)
     if is_running(home):
         write_wanted(home, names | read_wanted(home))
-        return _wait_until_ready(home, None, on_change), True
+        state = _wait_until_ready(home, None, on_change)
+        _require_answers(home, names)
+        return state, True
     write_wanted(home, names)
     guard = _start_guard(home, s3_flavour, environment or os.environ, attached=attached)
     try:
@@ -194,6 +196,30 @@ def _wait_until_ready(
         if time.monotonic() > deadline:
             raise StartFailed(f"the stack is not ready after {_PATIENCE_S:.0f} s: {_troubles(state)}")
         time.sleep(_POLL_S)
+
+
+def _require_answers(home: Path, names: frozenset[str]) -> None:
+    """Ask each service itself: the supervisor sees that a process lives, not that it still does its work."""
+    # Only here, since they bring half of the service's dependencies with them.
+    from services.local.object_store import find_minio
+    from services.local.plan import make_plan
+    from services.settings import Settings
+
+    installation = load_installation(home)
+    if installation is None:
+        raise StackDown(f"{home} holds no installation, though a stack runs in it")
+    values = {name.removeprefix("MORPHBATCH_").lower(): value for name, value in installation.settings().items()}
+    settings = Settings.model_validate({**values, "home": home})
+    for stage in make_plan(installation, settings, find_minio(settings.minio)):
+        for planned in stage:
+            if isinstance(planned, Planned) and planned.name in names:
+                try:
+                    planned.make().ready()
+                except OutageError as error:
+                    raise StartFailed(
+                        f"{planned.name} runs and does not answer ({error}); `morphbatch down {planned.name}` and"
+                        f" `morphbatch up` start it anew\n--- {home / 'logs' / planned.name}.log"
+                    ) from error
 
 
 def _written_state(home: Path) -> dict[str, Any]:

@@ -201,3 +201,13 @@ def test_a_service_nobody_knows_is_refused(base: Stack) -> None:
 
     with pytest.raises(ConfigurationError, match="kafka"):
         change_services(base.home, start=["kafka"])
+
+
+def test_adopting_a_service_that_hangs_says_so(base: Stack) -> None:
+    os.kill(base.pid("redis"), signal.SIGSTOP)
+    try:
+        with pytest.raises(StartFailed, match="redis runs and does not answer"):
+            up(base)
+    finally:
+        os.kill(base.pid("redis"), signal.SIGCONT)
+    assert up(base) is True

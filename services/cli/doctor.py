@@ -1,0 +1,236 @@
+"""What `morphbatch doctor` looks at: every dependency, asked the way the service asks it."""
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from typing import Any, Final
+
+import redis
+import urllib3
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from migrations.run import head_revision, require_head
+from services.analysis.release import require_known_release
+from services.database.session import make_engine
+from services.dispatch import CONTROL, SLIDES, connect_publisher
+from services.errors import ConfigurationError, MorphbatchError
+from services.inference.networks import Networks
+from services.local.control import is_running, read_state
+from services.settings import Settings
+from services.storage import connect_store
+
+# Analyses carry times of this machine and of Postgres; a signature of S3 is refused at 15 minutes.
+_MOST_SKEW_S: Final = 5.0
+_LEAST_FREE_BYTES: Final = 2 * 2**30
+_START: Final = "`morphbatch up` starts what is missing; `morphbatch status` names the log of each service"
+_INSTALL: Final = "run `morphbatch release install`, then restart Triton: `morphbatch down triton`, `morphbatch up`"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing looked at: whether it is well, what was found, and how to mend it."""
+
+    check: str
+    ok: bool
+    found: str
+    mend: str | None = None
+
+    def as_record(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {"check": self.check, "ok": self.ok, "found": self.found, "mend": self.mend}
+
+
+class Unwell(ConfigurationError):
+    """A check that failed, found without an exception of the service itself."""
+
+    reason = "unwell"
+
+
+def examine(settings: Settings) -> list[Finding]:
+    """Look at everything, in the order in which things depend on each other. Writes one probe object and removes it."""
+    engine = make_engine(settings.database_url)
+    networks = Networks(settings.triton_endpoint, batch=settings.inference_batch, in_flight=1, timeout_s=5)
+    checks = (
+        # what, how, which earlier checks it stands on, how to mend it
+        ("stack", lambda: _stack(settings.home), (), _START),
+        ("database", lambda: _database(engine), (), f"check MORPHBATCH_DATABASE_URL; {_START}"),
+        ("revision", lambda: _revision(engine), ("database",), "run `morphbatch migrate`"),
+        ("reporting views", lambda: _views(engine), ("revision",), "run `morphbatch migrate`"),
+        ("partitions", lambda: _partitions(engine), ("revision",), "beat and a control worker make them: start both"),
+        ("object store", lambda: _store(settings), (), f"check MORPHBATCH_S3_* and the bucket's rights; {_START}"),
+        ("broker", lambda: _broker(settings), (), f"check MORPHBATCH_BROKER_URL; {_START}"),
+        ("workers", lambda: _workers(settings), ("broker",), _START),
+        ("triton", lambda: _triton(networks, settings), (), f"check MORPHBATCH_TRITON_ENDPOINT; {_START}"),
+        ("class order", lambda: _classes(networks), ("triton",), _INSTALL),
+        ("release", lambda: _release(engine, networks), ("revision", "class order"), _INSTALL),
+        ("http service", lambda: _api(settings), (), _START),
+        ("clock: database", lambda: _database_clock(engine), ("database",), "set both machines' clocks by NTP"),
+        ("clock: object store", lambda: _store_clock(settings), ("object store",), "set both machines' clocks by NTP"),
+        ("disk: home", lambda: _disk(settings.home), (), "make room, or move MORPHBATCH_HOME"),
+        ("disk: temporary", lambda: _disk(Path(tempfile.gettempdir())), (), "make room, or set TMPDIR"),
+    )
+    findings: dict[str, Finding] = {}
+    try:
+        for check, ask, needs, mend in checks:
+            broken = [need for need in needs if not findings[need].ok]
+            findings[check] = (
+                Finding(check, ok=False, found=f"not looked at without: {', '.join(broken)}")
+                if broken
+                else _look(check, ask, mend)
+            )
+    finally:
+        networks.close()
+        engine.dispose()
+    return list(findings.values())
+
+
+def _look(check: str, ask: Callable[[], str], mend: str) -> Finding:
+    try:
+        return Finding(check, ok=True, found=ask())
+    except (MorphbatchError, SQLAlchemyError, redis.RedisError, urllib3.exceptions.HTTPError, OSError) as error:
+        found = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        return Finding(check, ok=False, found=found, mend=mend)
+
+
+def _stack(home: Path) -> str:
+    if not is_running(home):
+        if (home / "stack.json").exists():
+            raise Unwell(f"the embedded stack in {home} is down")
+        return "no embedded stack here; the services are others'"
+    services = read_state(home)["services"]
+    unwell = [f"{name} is {report['state']}" for name, report in services.items() if report["state"] != "ready"]
+    if unwell:
+        raise Unwell(f"{', '.join(unwell)}; logs in {home / 'logs'}")
+    restarts = sum(report["restarts"] for report in services.values())
+    return f"{len(services)} services run in {home}, {restarts} restarts"
+
+
+def _database(engine: Engine) -> str:
+    with engine.connect() as connection:
+        return f"PostgreSQL {connection.execute(text('show server_version')).scalar_one()}"
+
+
+def _revision(engine: Engine) -> str:
+    require_head(engine)
+    return head_revision()
+
+
+def _views(engine: Engine) -> str:
+    with engine.connect() as connection:
+        views = connection.scalars(text("select viewname from pg_views where schemaname = 'reporting'")).all()
+        if not views:
+            raise Unwell("schema reporting has no views")
+        for view in views:
+            connection.execute(text(f'select from reporting."{view}" limit 0'))
+        analysts = text("select from pg_roles where rolname = 'morphbatch_analyst'")
+        if connection.execute(analysts).first() is None:
+            raise Unwell("the analysts' role morphbatch_analyst is missing")
+    return f"{len(views)} views, role morphbatch_analyst"
+
+
+def _partitions(engine: Engine) -> str:
+    # The names of the partitions say nothing here: their bounds decide where a cell goes.
+    covered = text(
+        "select count(*) from pg_inherits join pg_class on pg_class.oid = inhrelid"
+        " where inhparent = 'cell'::regclass and pg_get_expr(relpartbound, pg_class.oid) like :start"
+    )
+    months = text("select to_char(date_trunc('month', now() at time zone 'utc') + make_interval(months => n),"
+                  " 'YYYY-MM') from generate_series(0, 1) n")  # fmt: skip
+    with engine.connect() as connection:
+        wanted = connection.scalars(months).all()
+        missing = [
+            month
+            for month in wanted
+            if not connection.execute(covered, {"start": f"FOR VALUES FROM ('{month}-01')%"}).scalar_one()
+        ]
+    if missing:
+        raise Unwell(f"table cell has no partition for {', '.join(missing)}")
+    return f"for {' and '.join(wanted)}"
+
+
+def _store(settings: Settings) -> str:
+    connect_store(settings).check()
+    return f"bucket {settings.s3_bucket} at {settings.s3_endpoint}: write, read and delete work"
+
+
+def _broker(settings: Settings) -> str:
+    client = redis.Redis.from_url(settings.broker_url, socket_connect_timeout=3, socket_timeout=3)
+    try:
+        client.ping()
+        version = client.info("server")["redis_version"]
+        waiting = {queue: client.llen(queue) for queue in (SLIDES, CONTROL)}
+    finally:
+        client.close()
+    return f"Redis {version}; waiting: " + ", ".join(f"{count} in {queue}" for queue, count in waiting.items())
+
+
+def _workers(settings: Settings) -> str:
+    queues = connect_publisher(settings.broker_url).queues_in_work()
+    taken = {queue for names in queues.values() for queue in names}
+    if idle := {SLIDES, CONTROL} - taken:
+        raise Unwell(f"no worker takes from {' and '.join(sorted(idle))} (answering: {', '.join(queues) or 'none'})")
+    return ", ".join(f"{node} ({', '.join(names)})" for node, names in sorted(queues.items()))
+
+
+def _triton(networks: Networks, settings: Settings) -> str:
+    if not networks.is_ready():
+        raise Unwell(f"Triton at {settings.triton_endpoint} is down, or a model of it is not ready")
+    return f"all models are ready at {settings.triton_endpoint}"
+
+
+def _release(engine: Engine, networks: Networks) -> str:
+    with engine.connect() as connection:
+        active = connection.execute(text("select id, kind from model_release where active")).first()
+    if active is None:
+        raise Unwell("no release is active")
+    served = networks.served_release()
+    require_known_release(engine, served)
+    if served.release_id != active.id:
+        raise Unwell(f"Triton serves {served.release_id}, the active release is {active.id}")
+    return f"{active.id} ({active.kind}) is active and served"
+
+
+def _classes(networks: Networks) -> str:
+    return f"Triton's {len(networks.served_release().classes)} classes are ours, in our order"
+
+
+def _api(settings: Settings) -> str:
+    url = f"http://{settings.api_host}:{settings.api_port}/health/live"
+    answer = urllib3.request("GET", url, timeout=3.0, retries=False)
+    if answer.status != 200:
+        raise Unwell(f"{url} answers {answer.status}")
+    return f"{url} answers"
+
+
+def _database_clock(engine: Engine) -> str:
+    with engine.connect() as connection:
+        before = time.time()
+        theirs = float(connection.execute(text("select extract(epoch from clock_timestamp())")).scalar_one())
+    return _skew(theirs - (before + time.time()) / 2)
+
+
+def _store_clock(settings: Settings) -> str:
+    answer = urllib3.request("GET", settings.s3_endpoint, timeout=3.0, retries=False)
+    stamp = answer.headers.get("Date")
+    if stamp is None:
+        return "the object store tells no time"
+    # The header has whole seconds, cut off.
+    return _skew(parsedate_to_datetime(stamp).timestamp() + 0.5 - time.time())
+
+
+def _skew(seconds: float) -> str:
+    if abs(seconds) > _MOST_SKEW_S:
+        raise Unwell(f"its clock is {seconds:+.1f} s off this machine's")
+    return f"within {max(abs(seconds), 0.1):.1f} s of this machine's"
+
+
+def _disk(folder: Path) -> str:
+    free = shutil.disk_usage(folder).free
+    if free < _LEAST_FREE_BYTES:
+        raise Unwell(f"{free / 2**30:.1f} GiB free in {folder}; at least {_LEAST_FREE_BYTES / 2**30:.0f} are wanted")
+    return f"{free / 2**30:.1f} GiB free in {folder}"
