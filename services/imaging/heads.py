@@ -15,23 +15,27 @@ from services.imaging.types import RGB, Box, FoundHeads, Head, RejectedObject
 _WORKING_UM: Final = 0.09
 _SMALLEST_UM2: Final = 4.0
 _LARGEST_UM2: Final = 24.0
+_USUAL_UM2: Final = (5.0, 11.0)
 _SPECK_UM2: Final = 2.0  # bacteria, grains of stain: not worth a line in the list of what was rejected
 _LEAST_DEEP: Final = 0.3
 _OTHER_HUE: Final = 1.8
-_ENOUGH_FOR_A_HUE: Final = 4
+_ENOUGH_TO_COMPARE: Final = 4  # heads; with fewer in a field, the usual one is not known
+_MOST: Final = 0.67
 
 
 def find_heads(pixels: RGB, um_per_px: float) -> FoundHeads:
     """Find, outline and measure every whole sperm head in `pixels` `[H, W, 3]`; `um_per_px` must be that of `pixels`.
 
     Objects that are no whole head come back in `rejected`, each with its reason: `border` (a head that the border of
-    the field cuts), `size`, `stain` (paler, or of another colour, than the heads of the field), `shape` (nothing as
-    thick as a head is left of it at full resolution). Specks below 2 µm² are not listed.
+    the field cuts), `size`, `stain` (paler, or of another colour, than the heads of the field), `texture` (evenly dark,
+    of unusual size and without a midpiece, where the heads of the field show an acrosome), `shape` (nothing as thick
+    as a head is left of it at full resolution). Specks below 2 µm² are not listed.
     """
     flat = flatten(pixels, um_per_px, _WORKING_UM)
     candidates = [c for c in find_candidates(flat) if c.area_um2 >= _SPECK_UM2]
     usual_hue = _usual_hue(candidates)
     scale = np.array(flat.shrink, np.float32)
+    height, width = pixels.shape[:2]
     heads: list[Head] = []
     rejected: list[RejectedObject] = []
     for candidate in candidates:
@@ -41,17 +45,39 @@ def find_heads(pixels: RGB, um_per_px: float) -> FoundHeads:
             rejected.append(RejectedObject(_box(rough), reason))
             continue
         others = [_in_field(sibling, scale) for sibling in candidate.siblings]
-        head = trace(pixels, um_per_px, rough, others, flat.background_at(*candidate.outline.mean(axis=0)))
-        if head is None:
-            rejected.append(RejectedObject(_box(rough), "shape"))
+        traced = trace(pixels, um_per_px, rough, others, flat.background_at(*candidate.outline.mean(axis=0)))
+        if traced is None:
+            rejected.append(RejectedObject(_box(rough), "border" if candidate.on_border else "shape"))
             continue
-        measures = measure(head)
-        if measures.area_um2 is not None and measures.area_um2 < _SMALLEST_UM2:
-            rejected.append(RejectedObject(_box(head.outline), "size"))
+        box, measures = _box(traced.outline), measure(traced)
+        if box.x0 <= 0 or box.y0 <= 0 or box.x1 >= width or box.y1 >= height:
+            rejected.append(RejectedObject(box, "border"))
+        elif measures.area_um2 is not None and measures.area_um2 < _SMALLEST_UM2:
+            rejected.append(RejectedObject(box, "size"))
         else:
-            heads.append(Head(_box(head.outline), head.outline, measures))
+            heads.append(Head(box, traced.outline, measures))
+    heads, bodies = _without_dark_bodies(heads)
     heads.sort(key=lambda head: (head.box.y0, head.box.x0))
-    return FoundHeads(tuple(heads), tuple(rejected))
+    return FoundHeads(tuple(heads), (*rejected, *bodies))
+
+
+def _without_dark_bodies(heads: list[Head]) -> tuple[list[Head], list[RejectedObject]]:
+    """Tell heads from evenly dark bodies of unusual size that have neither acrosome nor midpiece.
+
+    Only where most heads of the field show an acrosome: some stains, and blur, hide it on all of them.
+    """
+    shown = sum(head.measures.acrosome_share is not None for head in heads)
+    if shown < max(_ENOUGH_TO_COMPARE, _MOST * len(heads)):
+        return heads, []
+    kept = [head for head in heads if not _is_dark_body(head)]
+    return kept, [RejectedObject(head.box, "texture") for head in heads if _is_dark_body(head)]
+
+
+def _is_dark_body(head: Head) -> bool:
+    m = head.measures
+    if m.area_um2 is None or _USUAL_UM2[0] <= m.area_um2 <= _USUAL_UM2[1]:
+        return False
+    return m.acrosome_share is None and m.midpiece_width_um is None
 
 
 def _why_no_head(candidate: Candidate, usual_hue: float | None) -> str | None:
@@ -59,10 +85,8 @@ def _why_no_head(candidate: Candidate, usual_hue: float | None) -> str | None:
         return "size"
     if candidate.deep < _LEAST_DEEP or (usual_hue is not None and candidate.hue > _OTHER_HUE * usual_hue):
         return "stain"
-    if candidate.on_border:
-        return "border"
-    # Blur takes some of a head at the working scale; the limit itself is kept at full resolution.
-    return "size" if candidate.area_um2 < 0.8 * _SMALLEST_UM2 else None
+    # The border may leave little of a head, and blur takes some of a whole one at the working scale.
+    return "size" if candidate.area_um2 < 0.8 * _SMALLEST_UM2 and not candidate.on_border else None
 
 
 def _usual_hue(candidates: list[Candidate]) -> float | None:
@@ -72,7 +96,7 @@ def _usual_hue(candidates: list[Candidate]) -> float | None:
         for c in candidates
         if c.deep >= _LEAST_DEEP and not c.on_border and _SMALLEST_UM2 < c.area_um2 < _LARGEST_UM2
     ]
-    return float(np.median(hues)) if len(hues) >= _ENOUGH_FOR_A_HUE else None
+    return float(np.median(hues)) if len(hues) >= _ENOUGH_TO_COMPARE else None
 
 
 def _in_field(outline: Polygon, scale: NDArray[np.float32]) -> Polygon:

@@ -129,3 +129,20 @@ def test_a_vacuole_that_reaches_nearly_to_the_edge_leaves_the_head_whole() -> No
 def test_an_empty_field_has_no_heads(shape: tuple[int, int], colour: tuple[int, int, int]) -> None:
     found = find_heads(np.full((*shape, 3), colour, np.uint8), 0.09)
     assert not found.heads
+
+
+def test_a_dark_body_of_unusual_size_is_no_head_where_heads_show_an_acrosome() -> None:
+    body = Drawn(36, 26, length=2.5, width=2.4, acrosome=0.0)
+    found = find_heads(draw([*APART, body]), 0.045)
+    assert len(found.heads) == len(APART)
+    assert [r.reason for r in found.rejected] == ["texture"]
+    with_tail = Drawn(36, 24, -90, length=2.5, width=2.4, acrosome=0.0, midpiece=0.7)
+    assert len(find_heads(draw([*APART, with_tail]), 0.045).heads) == len(APART) + 1
+    all_dark = [Drawn(h.x, h.y, h.angle, acrosome=0.0) for h in APART]
+    assert len(find_heads(draw([*all_dark, body]), 0.045).heads) == len(APART) + 1
+
+
+def test_a_whole_head_close_to_the_border_is_a_head() -> None:
+    found = find_heads(draw([Drawn(4.4 / 2 + 0.16, 15)]), 0.045)
+    assert len(found.heads) == 1
+    assert found.on_border == 0
