@@ -72,22 +72,26 @@ def requeue(
 
 
 def follow(engine: "Engine", batch_id: int) -> "BatchProgress":
-    """Show a live table of a batch until it is closed; returns how it ended."""
+    """Show a live table of a batch until it is closed; returns how it ended. Without a terminal, only how it ended."""
+    from contextlib import nullcontext
+
     from rich.live import Live
 
     from services.analysis.progress import batch_progress
     from services.errors import OutageError
 
     progress = batch_progress(engine, batch_id)
-    with Live(table_of(progress), console=err, refresh_per_second=4) as live:
+    with Live(console=err, transient=True) if err.is_terminal else nullcontext() as live:
         while not progress.is_closed:
             time.sleep(POLL_S)
             try:
                 progress = batch_progress(engine, batch_id)
             except OutageError as error:
-                live.update(f"[yellow]{error}; still trying[/]")
+                err.print(f"[yellow]{error}; still trying[/]")
                 continue
-            live.update(table_of(progress))
+            if live is not None:
+                live.update(table_of(progress))
+    err.print(table_of(progress))
     return progress
 
 

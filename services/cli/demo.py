@@ -122,7 +122,10 @@ def _summary(settings: "Settings", batches: list[tuple[str, str]], night: Path, 
         out.print("[bold yellow]UNTRAINED NETWORKS: the classes below are meaningless; everything else is real.[/]")
     out.print(table)
     lab, batch = batches[0]
-    out.print(f"took {seconds:.0f} s; the drawn smears and their truth: {night}")
+    out.print(f"took {seconds:.0f} s; the drawn smears and their truth: {night}", soft_wrap=True)
     out.print(f"report:  morphbatch report {batch} --lab {lab}")
-    out.print(f"files:   results/{lab}/{batch}/ in the object store; morphbatch report {batch} --lab {lab} --out DIR")
+    out.print(
+        f"files:   results/{lab}/{batch}/ in the object store; morphbatch report {batch} --lab {lab} --out DIR",
+        soft_wrap=True,
+    )
     out.print(f"SQL:     psql '{settings.database_url.replace('+psycopg2', '')}'", soft_wrap=True)
