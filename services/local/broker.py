@@ -4,6 +4,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from services.errors import ConfigurationError
 from services.local.installation import Installation, write_whole
@@ -47,6 +49,7 @@ def _ping(installation: Installation) -> None:
         password=installation.secrets["redis"],
         socket_timeout=1,
         socket_connect_timeout=1,
+        retry=Retry(NoBackoff(), 0),
     )
     try:
         client.ping()

@@ -55,19 +55,21 @@ def wait_until_gone(home: Path, seconds: float = 25) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("flavour", ["rclone", "minio"])
-def test_all_three_servers_do_their_work(flavour: str, tmp_path: Path) -> None:
-    stack = Stack(tmp_path, clean_environment(tmp_path), chosen_s3(flavour))
-    up(stack)
-    try:
-        with psycopg2.connect(stack.settings.database_url.replace("+psycopg2", "")) as connection:
-            connection.cursor().execute("create table probe ()")
-        connection.close()
-        assert redis.Redis.from_url(stack.settings.broker_url).ping()
-        connect_store(stack.settings).check()
-        assert stack.state()["s3"] == flavour
-    finally:
-        stop_stack(tmp_path)
+def test_all_three_servers_do_their_work(base: Stack) -> None:
+    connection = psycopg2.connect(base.settings.database_url.replace("+psycopg2", ""))
+    connection.cursor().execute("create table probe ()")
+    connection.close()
+    assert redis.Redis.from_url(base.settings.broker_url).ping()
+    connect_store(base.settings).check()
+
+
+def test_minio_serves_s3_where_it_is_found(tmp_path: Path) -> None:
+    stack = Stack(tmp_path, clean_environment(tmp_path), chosen_s3("minio"))
+    assert start_stack(tmp_path, ["s3"], "minio", environment=stack.environment)[0]["s3"] == "minio"
+    connect_store(stack.settings).check()
+    stop_stack(tmp_path)
+    with pytest.raises(StartFailed, match="kept by minio"):
+        start_stack(tmp_path, ["s3"], "rclone", environment=stack.environment)
 
 
 def test_servers_ask_for_their_keys(base: Stack) -> None:
@@ -145,16 +147,17 @@ def test_both_supervisor_and_guard_killed_at_once_leave_no_orphan(base: Stack) -
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_the_end_of_a_foreground_up_stops_all(tmp_path: Path, number: signal.Signals) -> None:
-    environment = clean_environment(tmp_path)
-    command = [sys.executable, "-m", "services.cli.main", "up", "--foreground", "--s3", "rclone", *INFRASTRUCTURE]
+def test_the_end_of_a_foreground_up_stops_all(base: Stack, number: signal.Signals) -> None:
+    stop_stack(base.home)
+    command = [sys.executable, "-m", "services.cli.main", "up", "--foreground", *INFRASTRUCTURE]
     with subprocess.Popen(
-        command, cwd=CHECKOUT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        command, cwd=CHECKOUT, env=dict(base.environment), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as foreground:
-        Stack(tmp_path, environment, "rclone").wait_until(lambda: read_state(tmp_path)["state"] == "ready")
+        base.wait_until(lambda: base.state()["state"] == "ready")
         foreground.send_signal(number)
         foreground.wait(30)
-    wait_until_gone(tmp_path)
+    wait_until_gone(base.home)
+    assert up(base) is False
 
 
 def test_a_service_that_does_not_come_up_shows_the_end_of_its_log(base: Stack) -> None:
