@@ -7,6 +7,7 @@ an `execute()` are joined and cut into small sub-batches, and a queue of OpenVIN
 """
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ class TritonPythonModel:
         parameters = {name: value["string_value"] for name, value in config["parameters"].items()}
         folder = Path(args["model_repository"])
         self.sub_batch = int(parameters["sub_batch"])
-        streams = int(parameters["streams"])
+        streams = int(parameters["streams"]) or len(os.sched_getaffinity(0))
 
         core = openvino.Core()
         # A compiled network is kept beside its model, so that a restart need not read and compile the ONNX file again.
@@ -41,7 +42,7 @@ class TritonPythonModel:
             "CPU",
             {
                 "NUM_STREAMS": streams,
-                "INFERENCE_NUM_THREADS": int(parameters["threads"]),
+                "INFERENCE_NUM_THREADS": streams,
                 # Both members share the cores: threads that are pinned would sit on the same core while one is idle.
                 "ENABLE_CPU_PINNING": False,
                 "INFERENCE_PRECISION_HINT": "f32",  # or bf16 is taken where the CPU has it: slower, and less exact
