@@ -35,7 +35,6 @@ class LeaseLost(TransientError):
 class RetryPolicy:
     """When a failed attempt is tried again. Seconds."""
 
-    max_attempts: int
     base_s: float
     cap_s: float
     outage_s: float

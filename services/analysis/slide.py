@@ -18,7 +18,7 @@ from services.analysis.work import SlideWork, load_work
 from services.database.models import AuditEvent
 from services.database.session import transaction
 from services.database.states import SlideState
-from services.errors import MorphbatchError, OutageError, PermanentError, TransientError
+from services.errors import MorphbatchError, OutageError, PermanentError
 from services.imaging.types import Head, Morphometry
 from services.inference.networks import Predictions
 from services.settings import Settings
@@ -127,9 +127,6 @@ def analyse_slide(
     Every outcome is in the database when this returns. It raises only when the outcome could not be recorded
     (`OutageError` of Postgres): then the lease runs out and the sweep queues the slide again.
     """
-    policy = RetryPolicy(
-        settings.max_attempts, settings.retry_base_seconds, settings.retry_cap_seconds, settings.outage_delay_seconds
-    )
     lease = claim(engine, analysis_id, settings.lease_seconds)
     if lease is None:
         log.info("analysis %d is not queued (done, or another worker has it): nothing to do", analysis_id)
@@ -140,23 +137,30 @@ def analyse_slide(
         except LeaseLost as error:
             log.warning("%s", error)
             return None
-        except PermanentError as error:
-            return _quarantine(engine, lease, error.reason, str(error), settings)
         except Exception as error:
             # Anything unforeseen, MemoryError among it, counts as an attempt: a slide that breaks its worker each time
             # ends in quarantine with the reason, not in a loop.
-            reason = error.reason if isinstance(error, MorphbatchError) else f"unexpected_{type(error).__name__}"
-            if not isinstance(error, TransientError):
-                log.exception("analysis %d: attempt %d failed", analysis_id, lease.attempt)
-            exhausted = f"gave up after {lease.attempt} attempts; the last: {error}"
-            if lease.attempt >= policy.max_attempts and not isinstance(error, NOT_THE_SLIDES_FAULT):
-                return _quarantine(engine, lease, reason, exhausted, settings)
-            log.warning(
-                "analysis %d: attempt %d: %s: %s; will be tried again", analysis_id, lease.attempt, reason, error
-            )
-            with transaction(engine) as session:
-                give_back(session, lease, error, reason, policy)
-            return None
+            try:
+                return _record_failure(engine, lease, error, settings)
+            except LeaseLost as lost:
+                log.warning("%s", lost)
+                return None
+
+
+def _record_failure(engine: Engine, lease: Lease, error: Exception, settings: Settings) -> int | None:
+    if isinstance(error, PermanentError):
+        return _quarantine(engine, lease, error.reason, str(error), settings)
+    reason = error.reason if isinstance(error, MorphbatchError) else f"unexpected_{type(error).__name__}"
+    if not isinstance(error, MorphbatchError):
+        log.error("analysis %d: attempt %d failed", lease.analysis_id, lease.attempt, exc_info=error)
+    if lease.attempt >= settings.max_attempts and not isinstance(error, NOT_THE_SLIDES_FAULT):
+        detail = f"gave up after {lease.attempt} attempts; the last: {error}"
+        return _quarantine(engine, lease, reason, detail, settings)
+    log.warning("analysis %d: attempt %d: %s: %s; tried again later", lease.analysis_id, lease.attempt, reason, error)
+    policy = RetryPolicy(settings.retry_base_seconds, settings.retry_cap_seconds, settings.outage_delay_seconds)
+    with transaction(engine) as session:
+        give_back(session, lease, error, reason, policy)
+    return None
 
 
 def _attempt(
