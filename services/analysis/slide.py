@@ -137,7 +137,7 @@ def analyse_slide(
         except LeaseLost as error:
             log.warning("%s", error)
             return None
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - recorded, then tried again or quarantined
             # Anything unforeseen, MemoryError among it, counts as an attempt: a slide that breaks its worker each time
             # ends in quarantine with the reason, not in a loop.
             try:
