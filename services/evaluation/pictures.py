@@ -46,7 +46,7 @@ def write_picture(field: ScoredField, folder: Path) -> Path:
         PictureUnwritable: the file cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    target = folder / f"{field.truth.path.stem}.jpg"
+    target = (folder / field.truth.name.replace("/", "-")).with_suffix(".jpg")
     done, data = cv2.imencode(".jpg", cv2.cvtColor(draw(field), cv2.COLOR_RGB2BGR))
     if not done:
         raise PictureUnwritable(f"{target} could not be encoded")

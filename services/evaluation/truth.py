@@ -1,4 +1,4 @@
-"""Annotated fields: an image folder with an `annotations.jsonl` that outlines the parts of every cell."""
+"""Annotated fields: a folder with `annotations.jsonl`, or the `truth.jsonl` of drawn smears; every cell is outlined."""
 
 import hashlib
 import json
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from services.errors import PermanentError
 
 HEAD_PARTS: Final = ("acrosome", "nucleus", "vacuole")
+_FILES: Final = ("annotations.jsonl", "truth.jsonl")
 _SUBPIXEL_BITS: Final = 4
 
 
@@ -57,8 +58,9 @@ class TrueCell:
 
 @dataclass(frozen=True, slots=True)
 class TrueField:
-    """An annotated field; `path` is its image."""
+    """An annotated field: the name that its folder gives it, and the path of its image."""
 
+    name: str
     path: Path
     cells: tuple[TrueCell, ...]
 
@@ -72,11 +74,13 @@ def read_annotations(folder: Path, part: Part = Part.ALL) -> list[TrueField]:
     """The annotated fields of `folder` that belong to `part`, in the order of the file.
 
     Raises:
-        AnnotationsUnreadable: there is no `annotations.jsonl`, or a line of it is not what it should be.
+        AnnotationsUnreadable: there is no such file, or a line of it is not what it should be.
     """
-    source = folder / "annotations.jsonl"
-    if not source.is_file():
-        raise AnnotationsUnreadable(f"{folder} has no annotations.jsonl; name the folder that holds it and its images")
+    source = next((p for name in _FILES if (p := folder / name).is_file()), None)
+    if source is None:
+        raise AnnotationsUnreadable(
+            f"{folder} has no {' or '.join(_FILES)}; name the folder that holds it and its images"
+        )
     fields = []
     for number, line in enumerate(source.read_text().splitlines(), start=1):
         if not line.strip():
@@ -84,7 +88,9 @@ def read_annotations(folder: Path, part: Part = Part.ALL) -> list[TrueField]:
         try:
             entry = json.loads(line)
             if part in (Part.ALL, part_of(entry["image"])):
-                fields.append(TrueField(folder / entry["image"], tuple(_cell(cell) for cell in entry["cells"])))
+                fields.append(
+                    TrueField(entry["image"], folder / entry["image"], tuple(_cell(cell) for cell in entry["cells"]))
+                )
         except (ValueError, KeyError, TypeError) as error:
             raise AnnotationsUnreadable(f"{source}, line {number}: {error!r}") from error
     if not fields:
