@@ -23,7 +23,8 @@ def main() -> None:
     try:
         app()
     except MorphbatchError as error:
-        err.print(f"[bold red]error[/] ({error.reason}): {error}", highlight=False)
+        err.print(f"[bold red]error[/] ({error.reason}): ", end="", highlight=False)
+        err.print(str(error), markup=False, highlight=False, soft_wrap=True)  # it may quote a log, brackets and all
         sys.exit(1)
 
 

@@ -138,6 +138,13 @@ def test_a_killed_supervisor_leaves_no_orphan(base: Stack, victim: str) -> None:
     assert up(base) is False
 
 
+def test_the_whole_stack_goes_with_its_supervisor(stack: Stack) -> None:
+    assert any("triton_python_backend_stub" in command for command in processes_of(stack.home))
+    os.kill(stack.state()["supervisor"], signal.SIGKILL)
+    wait_until_gone(stack.home)
+    start_stack(stack.home, environment=stack.environment)
+
+
 def test_both_supervisor_and_guard_killed_at_once_leave_no_orphan(base: Stack) -> None:
     state = base.state()
     for victim in ("guard", "supervisor"):
