@@ -46,7 +46,9 @@ def flatten(pixels: RGB, um_per_px: float, working_um_per_px: float) -> FlatFiel
         max(1, round(size[1] * working_um_per_px / _GRID_UM)),
     )
     grid = cv2.resize(small, coarse, interpolation=cv2.INTER_AREA)
-    background = cv2.GaussianBlur(cv2.dilate(grid, np.ones((_REACH, _REACH), np.uint8)), (0, 0), _REACH / 3)
+    background = cv2.GaussianBlur(
+        cv2.morphologyEx(grid, cv2.MORPH_CLOSE, np.ones((_REACH, _REACH), np.uint8)), (0, 0), _REACH / 3
+    )
     lit = cv2.divide(small, cv2.resize(background, size), scale=255)
     return FlatField(
         np.asarray(lit, np.uint8),
