@@ -75,8 +75,8 @@ def _near_scale(pixels: RGB, step: float) -> tuple[RGB, int]:
         size = pixels.shape[1] // shrunk, pixels.shape[0] // shrunk
         pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
     rest = step / shrunk
-    if rest > 1:  # at 1.6 this leaves less of a pattern too fine for the crop than the mean over an area would
-        sigma = 0.5 * (rest**2 - 1) ** 0.5
+    if rest > 1:  # leaves no more of a pattern too fine for the crop than the mean over the area would
+        sigma = 0.55 * (rest**2 - 1) ** 0.5
         pixels = cv2.GaussianBlur(pixels, (0, 0), sigma).astype(np.uint8, copy=False)
     return pixels, shrunk
 

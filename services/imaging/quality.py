@@ -63,7 +63,7 @@ def measure_quality(pixels: RGB, um_per_px: float) -> FieldQuality:
 
     low, high = np.percentile(blocks, (5, 95))
     background_pct = _pct(background)
-    clipped_pct = _clipped_pct(pixels)
+    clipped_pct = _clipped_pct(pixels, lit)
     unevenness_pct = float(100 * (high - low) / max(background, 1.0))
     area_um2, stain_od = _stain(absorbing, local, lit, level_um)
     focus = _edge_width(_absorbing(edges), lit, background, edge_um, level_um)
@@ -112,11 +112,12 @@ def _absorbing(pixels: RGB) -> NDArray[np.uint8]:
     return cv2.min(red, green).astype(np.uint8, copy=False)
 
 
-def _clipped_pct(pixels: RGB) -> float:
-    """Pixels with a channel at 255 or all at 0. One channel at 0 is normal in a dense nucleus."""
+def _clipped_pct(pixels: RGB, lit: NDArray[np.bool_]) -> float:
+    """Pixels with a channel at 255, or all at 0 where light falls. One channel at 0 is normal in a dense nucleus."""
     red, green, blue = cv2.split(np.ascontiguousarray(pixels[::4, ::4]))
     brightest = cv2.max(cv2.max(red, green), blue)
-    return float(100 * ((brightest == 255) | (brightest == 0)).mean())
+    near = cv2.resize(lit.astype(np.uint8), brightest.shape[::-1], interpolation=cv2.INTER_NEAREST)
+    return float(100 * ((brightest == 255) | ((brightest == 0) & (near > 0))).mean())
 
 
 def _lit(absorbing: NDArray[np.uint8], background: float, um: float) -> NDArray[np.bool_]:

@@ -64,8 +64,8 @@ def test_a_pattern_finer_than_the_crop_becomes_grey_and_not_stripes(crop_um: flo
     field = empty_field(700, 700)
     field[::2] = 40
     crop = crop_cells(field, [Box(340, 340, 360, 360)], um_per_px=UM_PER_PX, crop_um=crop_um, size_px=size_px)[0]
-    # The mean over the area of a crop's pixel leaves up to a third of it at 1.6, picking single pixels all of it.
-    assert np.ptp(crop[..., 1].astype(int)) < 0.35 * (BACKGROUND[1] - 40)
+    # The mean over the area of a crop's pixel leaves a quarter of it at 1.6, picking single pixels all of it.
+    assert np.ptp(crop[..., 1].astype(int)) < 0.26 * (BACKGROUND[1] - 40)
 
 
 @pytest.mark.parametrize("factor", [2, 3, 4])
