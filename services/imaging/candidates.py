@@ -39,7 +39,7 @@ class Candidate:
 
 def find_candidates(flat: FlatField) -> list[Candidate]:
     """All stained objects of `flat` that are thicker than a tail."""
-    green = cv2.GaussianBlur(flat.transmittance[:, :, 1], (0, 0), 0.09 / flat.um_per_px)
+    green = cv2.GaussianBlur(flat.green, (0, 0), 0.09 / flat.um_per_px)
     mask = np.asarray(cv2.threshold(green, _STAINED, 1, cv2.THRESH_BINARY_INV)[1], np.uint8)
     fill_holes(mask, _HOLE_UM2 / flat.um_per_px**2)
     thick = cv2.morphologyEx(mask, cv2.MORPH_OPEN, disc(_TAIL_UM / 2 / flat.um_per_px))
@@ -67,13 +67,14 @@ def _pieces(outline: Polygon, flat: FlatField) -> list[Polygon]:
 
 
 def _candidate(piece: Polygon, siblings: tuple[Polygon, ...], flat: FlatField) -> Candidate:
-    height, width = flat.transmittance.shape[:2]
+    height, width = flat.green.shape
     x, y, w, h = cv2.boundingRect(piece)
     inside = np.zeros((h, w), np.uint8)
     cv2.fillPoly(inside, [np.round(piece - [x, y]).astype(np.int32)], 1)
-    crop = flat.transmittance[y : y + h, x : x + w]
-    red, green = np.clip(np.array(cv2.mean(crop, inside)[:2]) / 255, 0.004, 0.996)
-    deep = int(np.count_nonzero((crop[:, :, 1] < _DEEP) & (inside > 0)))
+    here = slice(y, y + h), slice(x, x + w)
+    glass = np.maximum(flat.background_at(x + w / 2, y + h / 2), 1)
+    red, green = np.clip(np.array(cv2.mean(flat.pixels[here], inside))[:2] / glass[:2], 0.004, 0.996)
+    deep = int(np.count_nonzero((flat.green[here] < _DEEP) & (inside > 0)))
     return Candidate(
         piece,
         siblings,

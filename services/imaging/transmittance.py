@@ -17,11 +17,12 @@ _REACH: Final = 11  # the brightest in 11 × 11 of them, 10 µm: more than a hea
 class FlatField:
     """A field shrunk to the working scale.
 
-    `transmittance` is `[h, w, 3]` at `um_per_px`; `background` is the empty glass, `[~h/10, ~w/10, 3]`; `shrink` is
-    field pixels per working pixel, along x and y.
+    `pixels` is `[h, w, 3]` at `um_per_px`, and `green` `[h, w]` how much green light it lets through, of 255;
+    `background` is the empty glass, `[~h/10, ~w/10, 3]`; `shrink` is field pixels per working pixel, along x and y.
     """
 
-    transmittance: RGB
+    pixels: RGB
+    green: NDArray[np.uint8]
     background: RGB
     um_per_px: float
     shrink: tuple[float, float]
@@ -29,7 +30,7 @@ class FlatField:
     def background_at(self, x: float, y: float) -> NDArray[np.float64]:
         """The colour `[3]` of empty glass around the working pixel x, y."""
         rows, columns = self.background.shape[:2]
-        height, width = self.transmittance.shape[:2]
+        height, width = self.green.shape
         row = min(rows - 1, max(0, int(y * rows / height)))
         column = min(columns - 1, max(0, int(x * columns / width)))
         return np.asarray(self.background[row, column], np.float64)
@@ -40,7 +41,10 @@ def flatten(pixels: RGB, um_per_px: float, working_um_per_px: float) -> FlatFiel
     height, width = pixels.shape[:2]
     factor = um_per_px / working_um_per_px
     size = max(1, round(width * factor)), max(1, round(height * factor))
-    small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)
+    small = pixels
+    if size != (width, height):
+        way = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+        small = np.asarray(cv2.resize(pixels, size, interpolation=way), np.uint8)
     coarse = (
         max(1, round(size[0] * working_um_per_px / _GRID_UM)),
         max(1, round(size[1] * working_um_per_px / _GRID_UM)),
@@ -49,9 +53,11 @@ def flatten(pixels: RGB, um_per_px: float, working_um_per_px: float) -> FlatFiel
     background = cv2.GaussianBlur(
         cv2.morphologyEx(grid, cv2.MORPH_CLOSE, np.ones((_REACH, _REACH), np.uint8)), (0, 0), _REACH / 3
     )
-    lit = cv2.divide(small, cv2.resize(background, size), scale=255)
+    glass = cv2.resize(np.asarray(background)[:, :, 1], size)
+    green = np.asarray(cv2.divide(cv2.extractChannel(small, 1), glass, scale=255), np.uint8)
     return FlatField(
-        np.asarray(lit, np.uint8),
+        small,
+        green,
         np.asarray(background, np.uint8),
         working_um_per_px,
         (width / size[0], height / size[1]),
