@@ -68,7 +68,7 @@ def smears(
         )
     out.print(
         f"{folder}: {slides} slides × {fields} fields of {width}×{height} px at {um_per_px} µm/px, seed {seed}"
-        f" ({', '.join(stains)}); lab {lab}, batch {spec.batch_id}",
+        f" ({', '.join(stains[: (slides + 1) // 2])}); lab {lab}, batch {spec.batch_id}",
         highlight=False,
     )
     out.print("manifest.json, truth.jsonl (class, boxes and outlines of every cell)", highlight=False)

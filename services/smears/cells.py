@@ -35,10 +35,10 @@ _Rng = np.random.Generator
 
 
 def _neck(rng: _Rng, head: HeadShape) -> flagella.Strand:
-    """A normal midpiece: in the middle of the base, within 12° of the axis, 0.5–0.75 µm wide."""
+    """A normal midpiece: in the middle of the base, within 12° of the axis, 0.45–0.65 µm wide."""
     x, y = head.base
     lean = float(np.clip(rng.normal(0.0, 0.08), -0.2, 0.2))
-    return flagella.midpiece(rng, (x, y), np.pi + lean, width=rng.uniform(0.52, 0.75))
+    return flagella.midpiece(rng, (x, y), np.pi + lean, width=rng.uniform(0.45, 0.65))
 
 
 def _with_head(make: Callable[[_Rng], HeadShape]) -> Callable[[_Rng], _Parts]:
@@ -69,13 +69,13 @@ def _with_tail(make: Callable[[_Rng, flagella.Strand], flagella.Strand]) -> Call
 
 
 def _asymmetric_neck(rng: _Rng) -> _Parts:
-    """The midpiece joins at the flank of the base, at least a quarter of the width off the axis."""
+    """The midpiece joins at the flank of the base, at least three tenths of the width off the axis."""
     head = heads.normal_head(rng)
     half_length, half_width = np.abs(head.outline).max(axis=0)
     side = rng.choice([-1.0, 1.0])
-    aside = rng.uniform(0.58, 0.85)
+    aside = rng.uniform(0.66, 0.9)
     start = (-float(half_length) * float(np.sqrt(1.0 - aside**2)) - 0.02, side * aside * float(half_width) * 0.92)
-    neck = flagella.midpiece(rng, start, np.pi - side * rng.uniform(0.0, 0.45), width=rng.uniform(0.52, 0.75))
+    neck = flagella.midpiece(rng, start, np.pi - side * rng.uniform(0.0, 0.45), width=rng.uniform(0.45, 0.65))
     return (head,), (Flagellum(neck, flagella.usual_tail(rng, neck)),)
 
 

@@ -17,15 +17,18 @@ _RING: Final = np.linspace(0.0, 2.0 * np.pi, 28, endpoint=False)
 def paint_plasma(rng: np.random.Generator, sheet: Sheet, palette: Palette, amount: float) -> None:
     """The stained film of seminal plasma: clouds, a fine grain, and faint smudges. `amount` 1 is usual."""
     height, width = sheet.density.shape[:2]
-    film = np.zeros((height, width), np.float32)
-    for grain_um, weight in ((14.0, 0.22), (3.0, 0.12), (0.8, 0.16)):
-        size = max(int(width * sheet.um_per_px / grain_um), 3), max(int(height * sheet.um_per_px / grain_um), 3)
-        grain = rng.standard_normal((min(size[1], 160), min(size[0], 160)), np.float32)
-        film += np.float32(weight) * cv2.resize(grain, (width, height), interpolation=cv2.INTER_CUBIC)
-    np.maximum(film + np.float32(0.3), 0.0, out=film)
+    extent = width * sheet.um_per_px, height * sheet.um_per_px
+    size = max(round(extent[0] / 0.3), 2), max(round(extent[1] / 0.3), 2)
+    film = np.full((size[1], size[0]), 0.25, np.float32)
+    for grain_um, weight in ((30.0, 0.12), (2.2, 0.04), (0.45, 0.07)):
+        grain = rng.standard_normal((max(int(extent[1] / grain_um), 2), max(int(extent[0] / grain_um), 2)), np.float32)
+        film += np.float32(weight) * cv2.resize(grain, size, interpolation=cv2.INTER_CUBIC)
+    np.maximum(film, 0.0, out=film)
+    # Only the thickest grains stand out of a film: without this it would look like cloud instead of like dust.
+    film *= np.float32(0.6) + film * film * np.float32(2.5)
     film *= np.float32(amount)
-    for channel in range(3):
-        sheet.density[..., channel] += film * np.float32(palette.plasma[channel])
+    full = cv2.resize(film, (width, height), interpolation=cv2.INTER_LINEAR)
+    sheet.density[:] += full[..., None] * np.asarray(palette.plasma, np.float32)
 
 
 def paint_debris(rng: np.random.Generator, sheet: Sheet, palette: Palette, amount: float) -> int:
@@ -76,7 +79,7 @@ def _blob(rng: np.random.Generator, x: float, y: float, radius: float, rough: fl
 def _add_blob(
     sheet: Sheet, outline: Points, density: Density, factor: float, soft_um: float, texture: NDArray[np.float32] | None
 ) -> None:
-    patch = Patch.around(sheet, outline, 3 * soft_um + 0.2)
+    patch = Patch.around(sheet, outline, 3 * soft_um + 0.2, coarse=soft_um >= 0.12)
     if patch is None:
         return
     cover = patch.filled(outline, soft_um)
@@ -87,15 +90,19 @@ def _add_blob(
 
 
 def _speck(rng: np.random.Generator, sheet: Sheet, palette: Palette, x: float, y: float) -> None:
-    radius = float(np.clip(rng.gamma(2.0, 0.16), 0.1, 0.9))
-    density = palette.cytoplasm if rng.random() < 0.75 else palette.granule
-    _add_blob(sheet, _blob(rng, x, y, radius, 0.18), density, rng.uniform(0.25, 1.0), 0.07, None)
+    """Fine dirt, mostly faint and hardly larger than what the objective resolves."""
+    radius = float(np.clip(rng.gamma(2.0, 0.13), 0.08, 0.8))
+    density = palette.cytoplasm if rng.random() < 0.92 else palette.granule
+    texture = rng.standard_normal((4, 4), np.float32) * np.float32(0.35) if radius > 0.35 else None
+    outline = _blob(rng, x, y, radius, 0.18)
+    _add_blob(sheet, outline, density, rng.uniform(0.1, 0.8) ** 1.3 * 1.1, rng.uniform(0.07, 0.11), texture)
 
 
 def _droplet(rng: np.random.Generator, sheet: Sheet, palette: Palette, x: float, y: float) -> None:
     """A round blue droplet of cytoplasm, rather even."""
-    radius = rng.uniform(0.5, 1.25)
-    _add_blob(sheet, _blob(rng, x, y, radius, 0.03), palette.cytoplasm, rng.uniform(0.6, 1.8), 0.1, None)
+    radius = rng.uniform(0.4, 1.1)
+    texture = rng.standard_normal((5, 5), np.float32) * np.float32(0.12)
+    _add_blob(sheet, _blob(rng, x, y, radius, 0.04), palette.cytoplasm, rng.uniform(0.5, 1.7), 0.11, texture)
 
 
 def _shred(rng: np.random.Generator, sheet: Sheet, palette: Palette, x: float, y: float) -> None:
@@ -164,7 +171,7 @@ def _round_cell(rng: np.random.Generator, sheet: Sheet, palette: Palette, x: flo
 
 
 _KINDS: Final = (
-    (_speck, 34.0),
+    (_speck, 110.0),
     (_droplet, 4.0),
     (_shred, 7.0),
     (_granules, 1.0),

@@ -171,5 +171,10 @@ def _paint_neighbours(rng: np.random.Generator, sheet: Sheet, palette: Palette, 
     for _ in range(int(rng.poisson(density * (2 * reach) ** 2))):
         dx, dy = rng.uniform(-reach, reach, 2)
         pose = Pose(own.x + float(dx), own.y + float(dy), float(rng.uniform(-np.pi, np.pi)))
-        if np.hypot(dx, dy) >= _APART_UM:
+        away = float(np.hypot(dx, dy))
+        if away < _APART_UM:
+            continue
+        # Past a cell that lies beyond the crop only its tail can reach in, and not where it points elsewhere.
+        towards_tail = (np.cos(pose.angle) * dx + np.sin(pose.angle) * dy) / away
+        if away < reach - 22.0 + 8.0 or towards_tail > 0.75:
             paint_cell(rng, sheet, shape_cell(rng, int(rng.integers(len(CLASSES)))), pose, palette)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from services.smears.heads import Points
 
 _STEP: Final = 0.25  # µm between the points of a centre line
-_TAIL_WIDTH: Final = (0.38, 0.22)  # at its start and at its end
+_TAIL_WIDTH: Final = (0.34, 0.2)  # at its start and at its end
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +40,9 @@ def midpiece(
     """A usual midpiece of about 4 µm: it narrows a little and bends hardly at all."""
     count = int(rng.uniform(3.5, 4.7) / _STEP)
     headings = heading + np.linspace(0.0, rng.normal(0.0, 0.08), count)
-    taper = np.linspace(1.06, 0.82, count)
-    return _strand(start, headings, width * taper, np.full(count, strength))
+    taper = np.linspace(1.12, 0.75, count) + rng.normal(0.0, 0.05) * np.sin(np.arange(count) * rng.uniform(0.4, 1.0))
+    uneven = 1.0 + 0.12 * np.interp(np.linspace(0.0, 4.0, count), np.arange(5), rng.normal(0.0, 1.0, 5))
+    return _strand(start, headings, width * taper, strength * uneven)
 
 
 def thick_midpiece(rng: np.random.Generator, start: tuple[float, float], heading: float) -> Strand:
@@ -57,7 +58,7 @@ def thick_midpiece(rng: np.random.Generator, start: tuple[float, float], heading
 def thin_midpiece(rng: np.random.Generator, start: tuple[float, float], heading: float) -> Strand:
     """A thread: narrower and paler than the tail that it carries."""
     count = int(rng.uniform(3.4, 4.6) / _STEP)
-    widths = np.full(count, rng.uniform(0.15, 0.22))
+    widths = np.full(count, rng.uniform(0.13, 0.2))
     widths[-2:] = (0.28, 0.34)
     return _strand(start, heading + np.linspace(0.0, rng.normal(0.0, 0.12), count), widths, np.full(count, 0.5))
 
@@ -68,7 +69,7 @@ def bent_midpiece(rng: np.random.Generator, start: tuple[float, float]) -> Stran
     along = np.arange(count) * _STEP
     bend = rng.choice([-1.0, 1.0]) * np.radians(rng.uniform(68, 125))
     kink = _smooth_step((along - rng.uniform(0.3, 0.9)) / rng.uniform(0.3, 0.7))
-    return _strand(start, np.pi + bend * kink, rng.uniform(0.5, 0.75) * np.linspace(1.06, 0.85, count), np.ones(count))
+    return _strand(start, np.pi + bend * kink, rng.uniform(0.45, 0.65) * np.linspace(1.1, 0.8, count), np.ones(count))
 
 
 def usual_tail(rng: np.random.Generator, after: Strand, length: float | None = None) -> Strand:
@@ -94,8 +95,8 @@ def long_tail(rng: np.random.Generator, after: Strand) -> Strand:
 
     A crop of 24 µm shows neither 45 nor 70 µm of a straight tail, so that its length can be seen in this way only.
     """
-    run = rng.uniform(1.5, 4.5)
-    radius = rng.uniform(2.6, 4.2)
+    run = rng.uniform(0.2, 1.4)
+    radius = rng.uniform(2.4, 3.6)
     side = rng.choice([-1.0, 1.0])
     along = np.arange(int(rng.uniform(58, 70) / _STEP)) * _STEP
     turn = np.radians(rng.uniform(165, 195))

@@ -43,15 +43,13 @@ def true_cell(
         visible += np.count_nonzero(inside) * area
         acrosome += np.count_nonzero(masks["acrosome"]) * area
         vacuole += np.count_nonzero(masks["vacuole"]) * area
-        rows, columns = np.nonzero(inside)
-        if len(rows):
-            corners.append(_on_field(np.column_stack([columns, rows]).astype(np.float64), head.patch))
+        corners += [_on_field(contour, head.patch) for contour in _contours(inside)]
     whole_area = sum(head.area for head in cell.heads)
     if not corners or visible < _LEAST_VISIBLE * whole_area:
         return None
     points = np.concatenate(corners)
     low, high = points.min(axis=0), points.max(axis=0)
-    sides = cv2.minAreaRect(points[:: max(len(points) // 4000, 1)].astype(np.float32))[1]
+    sides = cv2.minAreaRect(cv2.convexHull(points.astype(np.float32)))[1]
     strands = {
         "midpiece": [_ribbon(f.midpiece, pose, um_per_px, shape) for f in cell.flagella],
         "tail": [_ribbon(f.tail, pose, um_per_px, shape) for f in cell.flagella],
@@ -92,18 +90,23 @@ def _seen_on(patch: Patch, seen: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 def _polygons(mask: NDArray[np.bool_], patch: Patch) -> list[Polygon]:
     """Outer outlines of a fine mask, in field pixels; crumbs are left out."""
-    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     polygons = []
-    for contour in contours:
+    for contour in _contours(mask):
         if cv2.contourArea(contour) * patch.step**2 < 0.02:
             continue
-        simple = cv2.approxPolyDP(contour, 0.7, True)[:, 0].astype(np.float64)
+        simple = cv2.approxPolyDP(contour, 0.7, True)[:, 0]
         if len(simple) >= 3:
             polygons.append(_polygon(_on_field(simple, patch)))
     return polygons
 
 
-def _on_field(fine: Points, patch: Patch) -> Points:
+def _contours(mask: NDArray[np.bool_]) -> list[NDArray[np.float32]]:
+    """Outer contours `[n, 2]` of a fine mask, through the centres of its outermost sub-pixels."""
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    return [contour[:, 0].astype(np.float32) for contour in contours]
+
+
+def _on_field(fine: NDArray[np.floating], patch: Patch) -> Points:
     """Centres of sub-pixels of a patch, in pixels of the field."""
     placed: Points = (fine + 0.5) / patch.fine + (patch.x0, patch.y0)
     return placed

@@ -4,7 +4,7 @@ Stain absorbs light: densities add, in whatever order things are painted, and ov
 thing is drawn finely on a small patch of its own (at most 0.045 µm a sub-pixel) and then averaged into the sheet.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil, cos, floor, sin
 from typing import Final
 
@@ -73,14 +73,15 @@ class Patch:
     um_per_px: float
 
     @classmethod
-    def around(cls, sheet: Sheet, points: Points, margin_um: float) -> "Patch | None":
-        """The part of `sheet` that holds `points` (µm), or None where none of it does."""
+    def around(cls, sheet: Sheet, points: Points, margin_um: float, *, coarse: bool = False) -> "Patch | None":
+        """The part of `sheet` that holds `points` (µm), or None where none of it does; `coarse` is for soft things."""
         height, width = sheet.density.shape[:2]
         low = (points.min(axis=0) - margin_um) / sheet.um_per_px
         high = (points.max(axis=0) + margin_um) / sheet.um_per_px
         x0, y0 = max(floor(low[0]), 0), max(floor(low[1]), 0)
         x1, y1 = min(ceil(high[0]), width), min(ceil(high[1]), height)
-        return cls(x0, y0, x1, y1, sheet.fineness, sheet.um_per_px) if x0 < x1 and y0 < y1 else None
+        fine = 1 if coarse else sheet.fineness
+        return cls(x0, y0, x1, y1, fine, sheet.um_per_px) if x0 < x1 and y0 < y1 else None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -134,8 +135,9 @@ def paint_cell(
 ) -> tuple[PaintedHead, ...]:
     """Paint a cell; returns its heads as they lie on the sheet, those that it holds any part of."""
     for flagellum in cell.flagella:
-        paint_strand(sheet, flagellum.tail, pose, palette.tail)
         paint_strand(sheet, flagellum.midpiece, pose, palette.midpiece)
+        # Both end round, and densities add: what lies on the other is left out, or a bead would mark the joint.
+        paint_strand(sheet, _without_start(flagellum.tail, 0.45 * flagellum.midpiece.widths[-1]), pose, palette.tail)
     painted = (_paint_head(rng, sheet, head, pose, palette) for head in cell.heads)
     return tuple(head for head in painted if head is not None)
 
@@ -149,7 +151,7 @@ def paint_strand(sheet: Sheet, strand: Strand, pose: Pose, density: Density) -> 
     drawing = np.zeros(patch.shape, np.uint8)
     fixed = patch.fixed(points)
     last = len(fixed) - 1
-    stretch = 4 if last <= 24 else 10  # points drawn at one width
+    stretch = 1 if last <= 24 else 10  # points drawn at one width
     for start in range(0, last, stretch):
         end = min(start + stretch, last)
         middle = (start + end) // 2
@@ -159,14 +161,24 @@ def paint_strand(sheet: Sheet, strand: Strand, pose: Pose, density: Density) -> 
     patch.add(sheet, np.asarray(drawing, np.float32) / np.float32(180), density)
 
 
+def _without_start(strand: Strand, length_um: float) -> Strand:
+    """`strand` less its first `length_um`, of which it has more."""
+    reached = np.cumsum(np.hypot(*np.diff(strand.points[:8], axis=0).T))
+    whole = min(int(np.searchsorted(reached, length_um)), len(strand.points) - 2)
+    left, right = strand.points[whole], strand.points[whole + 1]
+    share = (length_um - (reached[whole - 1] if whole else 0.0)) / float(np.hypot(*(right - left)))
+    points = np.vstack([left + min(share, 0.9) * (right - left), strand.points[whole + 1 :]])
+    return replace(strand, points=points, widths=strand.widths[whole:], strength=strand.strength[whole:])
+
+
 def _paint_head(
     rng: np.random.Generator, sheet: Sheet, head: HeadShape, pose: Pose, palette: Palette
 ) -> PaintedHead | None:
     outline = pose.place(head.outline)
     patch = Patch.around(sheet, outline, _MARGIN_UM)
     tone = rng.normal(1.0, 0.07)
-    sharpness = rng.uniform(0.05, 0.16)
-    seeds = rng.standard_normal((6, 6), np.float32)
+    sharpness = rng.uniform(0.06, 0.24)
+    seeds = rng.standard_normal((9, 9), np.float32)
     if patch is None:
         return None
     inside = patch.filled(outline, 0.045)
@@ -177,11 +189,13 @@ def _paint_head(
         return None
     edge = _acrosome_edge(depth[solid], head.acrosome_share)
     acrosome = 1.0 / (1.0 + np.exp((edge - depth) / np.float32(sharpness)))
-    base = np.clip((-0.35 - along) / 0.65, 0.0, 1.0)
-    # Stain lies thicker at the rim, where the head's surface is seen edge-on.
-    rim = np.float32(1.12) - np.float32(0.22) * cv2.GaussianBlur(inside, (0, 0), 0.28 / patch.step)
+    # Stain lies thicker at the rim, where the head's surface is seen edge-on, and bluest there and at the base.
+    reach = 2 * round(0.35 / patch.step) + 1
+    middle = cv2.blur(inside, (reach, reach))
+    rim = np.float32(1.12) - np.float32(0.22) * middle
+    base = np.clip((-0.45 - along) / 0.7 + np.float32(0.9) * (np.float32(0.95) - middle), 0.0, 1.0)
     texture = cv2.resize(seeds, (patch.shape[1], patch.shape[0]), interpolation=cv2.INTER_CUBIC)
-    amount = inside * rim * (np.float32(tone) + np.float32(0.06) * texture)
+    amount = inside * rim * (np.float32(tone) + np.float32(0.08) * texture)
     vacuole = np.zeros_like(inside)
     for spot in head.vacuoles:
         ring = np.linspace(0.0, 2.0 * np.pi, 20, endpoint=False)

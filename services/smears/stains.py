@@ -43,7 +43,7 @@ class Palette:
         strength = float(np.clip(rng.normal(1.0, 0.12), 0.75, 1.3))
         plasm = strength * float(np.clip(rng.normal(1.0, 0.2), 0.6, 1.5))
         tint = rng.normal(0.0, 0.05, 3)
-        glass = np.clip(np.asarray(self.glass) * rng.normal(1.0, 0.012, 3) + rng.normal(0.0, 3.0), 150, 246)
+        glass = np.clip(np.asarray(self.glass) * rng.normal(1.0, 0.008, 3) + rng.normal(0.0, 4.0), 150, 246)
         return replace(
             self,
             glass=_triple(glass),
@@ -67,20 +67,20 @@ def _triple(values: NDArray[np.float64]) -> tuple[float, float, float]:
 PALETTES: Final[dict[Stain, Palette]] = {
     # Violet to purple heads with a magenta, paler acrosome; pale blue tails on bluish glass.
     Stain.DIFF_QUIK: Palette(
-        glass=(222, 225, 229),
-        nucleus=(1.25, 3.1, 0.17),
-        nucleus_base=(2.5, 3.2, 0.28),
-        acrosome=(0.36, 0.78, 0.05),
-        midpiece=(0.25, 0.22, 0.02),
-        tail=(0.17, 0.155, 0.015),
+        glass=(226, 229, 232),
+        nucleus=(1.35, 3.6, 0.17),
+        nucleus_base=(2.6, 3.8, 0.28),
+        acrosome=(0.33, 0.68, 0.045),
+        midpiece=(0.2, 0.185, 0.015),
+        tail=(0.115, 0.11, 0.008),
         plasma=(0.10, 0.095, 0.01),
         bacteria=(1.7, 0.85, 0.12),
-        granule=(0.28, 0.75, 0.10),
+        granule=(0.30, 0.60, 0.09),
         cytoplasm=(0.30, 0.25, 0.06),
     ),
     # Blue nucleus, pale blue acrosome, faintly reddish midpiece and tail on a warm, greenish-grey glass.
     Stain.PAPANICOLAOU: Palette(
-        glass=(224, 227, 217),
+        glass=(227, 229, 223),
         nucleus=(1.75, 1.55, 0.62),
         nucleus_base=(2.1, 1.9, 0.78),
         acrosome=(0.62, 0.44, 0.14),
