@@ -9,10 +9,10 @@ LOCK = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --gene
 PIP = -m pip install --quiet --disable-pip-version-check --require-virtualenv
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench minio lock
+.PHONY: help setup demo test lint bench bench-env minio lock
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 8
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 8
 
 setup: .venv/ready .venv-triton/ready ## make .venv (the service) and .venv-triton (Triton's own environment)
 
@@ -29,7 +29,10 @@ lint: .venv/ready ## ruff, mypy --strict, and the arrows between the rooms
 	.venv/bin/lint-imports
 
 bench: setup ## measure what the service and its feed reach on this machine
-	.venv/bin/python -m pytest tests/benchmarks
+	.venv/bin/morphbatch bench feed $(FEED)
+	.venv/bin/morphbatch bench e2e $(E2E)
+
+bench-env: .venv-train/ready ## the environment of the plain PyTorch loop that `make bench` compares with, 6 GB
 
 minio: $(CACHE)/bin/minio ## build MinIO from its Go module into the cache, for the S3 tests and the stack
 
@@ -51,6 +54,12 @@ lock: .venv/ready ## pin every dependency anew, with hashes
 	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed; name one: make PYTHON=…" >&2; exit 1; }
 	test -x .venv-triton/bin/python || $(PYTHON) -m venv .venv-triton
 	.venv-triton/bin/python $(PIP) --no-deps --require-hashes -r requirements/triton.txt
+	@touch $@
+
+.venv-train/ready: requirements/train.txt
+	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed; name one: make PYTHON=…" >&2; exit 1; }
+	test -x .venv-train/bin/python || $(PYTHON) -m venv .venv-train
+	.venv-train/bin/python $(PIP) --no-deps --require-hashes -r requirements/train.txt
 	@touch $@
 
 # Built beside its place and moved there, so that a broken build leaves no binary.

@@ -43,17 +43,19 @@ class CellOutsideField(PermanentError):
 
 @dataclass(slots=True)
 class StageClock:
-    """Seconds spent by stage; threads of one slide add to it."""
+    """Seconds spent by stage, of the clock and of the processor; no two threads of a slide share a stage."""
 
     seconds: dict[str, float] = field(default_factory=dict)
+    cpu: dict[str, float] = field(default_factory=dict)
 
     def timed(self, stage: str, work: Callable[[], T]) -> T:
         """Run `work` and add its time to `stage`."""
-        start = time.perf_counter()
+        start, cpu_start = time.perf_counter(), time.thread_time()
         try:
             return work()
         finally:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+            self.cpu[stage] = self.cpu.get(stage, 0.0) + time.thread_time() - cpu_start
 
 
 @dataclass(frozen=True, slots=True)

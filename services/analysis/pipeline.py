@@ -96,12 +96,15 @@ def run_slide(
             outstanding.append((gathering.cells[part], future))
         gathering = _Gathering()
 
+    def add_cells(cells: list[tuple[int, Head]], predictions: Predictions) -> None:
+        for row, (field_id, head) in enumerate(cells):
+            sink.add_cell(field_id, head, predictions, row)
+
     def collect(*, wait: bool) -> None:
         while outstanding and (wait or outstanding[0][1].done()):
             cells, future = outstanding.popleft()
             predictions = clock.timed("wait_for_networks", future.result)
-            for row, (field_id, head) in enumerate(cells):
-                sink.add_cell(field_id, head, predictions, row)
+            clock.timed("rows", partial(add_cells, cells, predictions))
 
     with _reading(slide, store, limits.max_bytes, clock) as arrivals:
         for work, data in arrivals:

@@ -4,6 +4,7 @@ import json
 import logging
 import time
 from collections import Counter
+from functools import partial
 
 import numpy as np
 from sqlalchemy import Engine, text
@@ -186,8 +187,6 @@ def _attempt(
     try:
         limits = Limits(settings.max_field_bytes, settings.max_field_pixels)
         faults = run_slide(slide, store, networks, result, limits, clock)
-        seconds = {stage: round(s, 3) for stage, s in clock.seconds.items()}
-        seconds["total"] = round(time.perf_counter() - started, 3)
         state, reason, detail = _verdict(slide, result, faults, settings.minimum_cells)
         good = state is not SlideState.QUARANTINED
         with transaction(engine) as session:
@@ -201,16 +200,29 @@ def _attempt(
                 cells_classified=result.classified if good else 0,
                 cells_on_border=result.on_border,
                 objects_rejected=result.rejected,
-                timings=json.dumps(seconds),
             )
-            result.write(session, with_cells=good)
+            clock.timed("write", partial(result.write, session, with_cells=good))
+            seconds = time.perf_counter() - started
+            session.execute(
+                text("update analysis set timings = :timings where id = :id"),
+                {"timings": json.dumps(_timings(clock, seconds)), "id": lease.analysis_id},
+            )
             if not good:
                 _audit_quarantine(session, slide, reason, detail)
             last_of = _batch_if_last(session, slide.batch_id, settings.republish_seconds)
-        log.info("%s: %s, %d cells in %.1f s", slide, state, result.classified, seconds["total"])
+        log.info("%s: %s, %d cells in %.1f s", slide, state, result.classified, seconds)
         return last_of
     finally:
         result.close()
+
+
+def _timings(clock: StageClock, total: float) -> dict[str, object]:
+    """Seconds by stage. Stages overlap, so that their sum may exceed the total; `cpu` is processor time by stage."""
+    return {**_rounded(clock.seconds), "total": round(total, 3), "cpu": _rounded(clock.cpu)}
+
+
+def _rounded(seconds: dict[str, float]) -> dict[str, float]:
+    return {stage: round(value, 3) for stage, value in seconds.items()}
 
 
 class _Exhausted(PermanentError):

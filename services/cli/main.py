@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from services.cli import batches, demo, evaluate, release, report, smears, stack, submit
+from services.cli import batches, bench, demo, evaluate, release, report, smears, stack, submit
 from services.cli.console import err
 from services.errors import MorphbatchError
 
@@ -16,6 +16,7 @@ app = typer.Typer(
 for module in (demo, stack, submit, batches, report, smears, evaluate):
     app.add_typer(module.commands)
 app.add_typer(release.commands, name="release", help="Build, install and list releases of the networks.")
+app.add_typer(bench.commands, name="bench", help="Measure the service and its feed on this machine.")
 
 
 def main() -> None:

@@ -1,0 +1,122 @@
+"""`morphbatch bench`: what the service and its feed reach on this machine, as docs/performance.md shows it."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from services.cli.console import err, out, print_json
+
+if TYPE_CHECKING:
+    from services.benchmark.deliveries import Fields
+
+commands = typer.Typer(no_args_is_help=True)
+
+_Repeats = Annotated[int, typer.Option(help="Measurements; their median and spread are shown.", min=1)]
+_Limit = Annotated[int, typer.Option(help="At most so many fields.", min=1)]
+_AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to stdout and nothing else.")]
+
+
+@commands.command()
+def e2e(
+    fields: Annotated[
+        Path | None, typer.Option(help="A folder of fields. Default: the shared real fields, else drawn ones.")
+    ] = None,
+    um_per_px: Annotated[float | None, typer.Option("--um-per-px", help="Their scale; needed with --fields.")] = None,
+    limit: _Limit = 128,
+    repeats: _Repeats = 3,
+    torch_env: Annotated[
+        Path | None, typer.Option("--torch-env", help="Environment with torch and timm; default: .venv-train.")
+    ] = None,
+    as_json: _AsJson = False,
+) -> None:
+    """Crops a second of the whole service, of its networks under OpenVINO alone, and of a plain PyTorch loop."""
+    from services.benchmark.deliveries import REAL_UM_PER_PX, drawn_fields, fields_of, real_fields_folder
+    from services.benchmark.e2e import measure_e2e
+
+    if fields is not None and um_per_px is None:
+        raise typer.BadParameter("is needed with --fields", param_hint="--um-per-px")
+    folder = fields or real_fields_folder()
+    measured = (
+        drawn_fields(_home(), min(limit, 64), 12, _drawing)
+        if folder is None
+        else fields_of(folder, um_per_px or REAL_UM_PER_PX, limit)
+    )
+    result = measure_e2e(_home() / "e2e", measured, repeats, torch_env, _tell)
+    if as_json:
+        print_json(result)
+        return
+    _heading(result, f"{result['crops']} crops of {_of(measured)}, {result['slides']} slides, {result['release']}")
+    rows = [
+        ("service", result["service"]["crops_per_s"]),
+        ("networks alone", result["networks_alone"]["crops_per_s"]),
+    ]
+    if result["plain_loop"]:
+        rows.append(("plain loop", result["plain_loop"]["crops_per_s"]))
+    else:
+        err.print(f"[yellow]no plain loop[/]: {result['plain_loop_missing']}")
+    rows.append(("service ÷ networks alone", result["service_to_networks_alone"]))
+    if result["service_to_plain_loop"]:
+        rows.append(("service ÷ plain loop", result["service_to_plain_loop"]))
+    _table("crops a second", rows)
+    for name in ("stages_s", "cpu_s"):
+        last = result["service"][name][-1]
+        out.print(f"{name} of the last run: " + ", ".join(f"{k} {v:g}" for k, v in last.items()), highlight=False)
+
+
+@commands.command()
+def feed(
+    limit: _Limit = 240,
+    cells: Annotated[int, typer.Option(help="Cells drawn in a field, about.", min=1)] = 28,
+    repeats: _Repeats = 3,
+    as_json: _AsJson = False,
+) -> None:
+    """Fields and crops a second that one core feeds, with Triton answering a constant; fields are drawn."""
+    from services.benchmark.deliveries import drawn_fields
+    from services.benchmark.feed import measure_feed
+
+    fields = drawn_fields(_home(), min(limit, 60), cells, _drawing)
+    result = measure_feed(_home() / "feed", fields.repeated(limit), repeats, _tell)
+    if as_json:
+        print_json(result)
+        return
+    _heading(result, f"{_of(fields)}, {result['cells_per_field']} cells a field found")
+    _table("of one core", [("fields a second", result["fields_per_s"]), ("crops a second", result["crops_per_s"])])
+    _table("milliseconds of processor a field", list(result["cpu_ms_per_field"].items()))
+
+
+def _home() -> Path:
+    from services.settings import home
+
+    return home() / "bench"
+
+
+def _of(fields: "Fields") -> str:
+    return f"{len(fields.paths)} fields ({fields.source}, {fields.um_per_px} µm/px)"
+
+
+def _tell(what: str) -> None:
+    err.print(what, highlight=False)
+
+
+def _drawing(done: int, total: int) -> None:
+    if done % 10 == 0:
+        err.print(f"drawing fields: {done} of {total}", highlight=False)
+
+
+def _heading(result: dict[str, Any], what: str) -> None:
+    machine = result["machine"]
+    out.print(
+        f"{what}; {machine['cores']} cores, {machine['processor']}, load before {machine['load_1_min']}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+def _table(title: str, rows: list[tuple[str, dict[str, Any]]]) -> None:
+    from rich.table import Table
+
+    table = Table(title, "median", "least", "most", box=None, header_style="bold")
+    for name, figure in rows:
+        table.add_row(name, *(f"{figure[key]:.4g}" for key in ("median", "min", "max")))
+    out.print(table)
