@@ -19,6 +19,7 @@ PUBLISHED_MIX: Final = (1537, 458, 955, 52, 81, 106, 1355, 380, 117, 1123, 201, 
 """Cells of each class in one stain of the published data set: 44 times more of the commonest than of the rarest."""
 
 _APART_UM: Final = 7.5
+_HEAD_ROOM_UM: Final = 3.2  # a head nearer to the border is mostly cut by it, and never classified
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,11 +131,14 @@ def draw_cell_crop(
     jitter_um: float = 0.25,
     density: float = 12 / 10_600,
     jpeg_quality: int | None = 92,
+    field_um: tuple[float, float] | None = (115.0, 92.0),
 ) -> RGB:
     """A crop `[size_px, size_px, 3]` of one cell of a class, its head's box in the middle but for `jitter_um`.
 
     It is drawn as a small field of `um_per_px` with debris and `density` neighbours a µm², stored as JPEG and then
-    brought to the crop's size, as a crop of a real field would be.
+    brought to the crop's size, as a crop of a real field would be. `field_um` is the size of the field that it stands
+    for, anywhere in which the cell may lie: what is beyond its border is filled with background, as the service does
+    (None: the cell lies far from any border).
     """
     palette = palette or PALETTES[stain].of_slide(rng)
     side = int(np.ceil(crop_um / um_per_px))
@@ -151,10 +155,24 @@ def draw_cell_crop(
     if jpeg_quality is not None:
         _, stored = cv2.imencode(".jpg", pixels[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, jpeg_quality])
         pixels = np.asarray(cv2.imdecode(stored, cv2.IMREAD_COLOR), np.uint8)[..., ::-1]
-    if side == size_px:
-        return np.ascontiguousarray(pixels)
     interpolation = cv2.INTER_AREA if side > size_px else cv2.INTER_CUBIC
-    return np.asarray(cv2.resize(pixels, (size_px, size_px), interpolation=interpolation), np.uint8)
+    crop = np.array(cv2.resize(pixels, (size_px, size_px), interpolation=interpolation), np.uint8)
+    if field_um is not None:
+        _fill_beyond_border(rng, crop, field_um, crop_um)
+    return crop
+
+
+def _fill_beyond_border(rng: np.random.Generator, crop: RGB, field_um: tuple[float, float], crop_um: float) -> None:
+    """Put the crop's cell anywhere in a field, and background where the crop then reaches over the field's border."""
+    size = crop.shape[0]
+    glass = np.median(crop.reshape(-1, 3)[::7], axis=0)
+    for axis, extent in enumerate(field_um):
+        at = rng.uniform(_HEAD_ROOM_UM, extent - _HEAD_ROOM_UM)
+        before = round(max(crop_um / 2 - at, 0.0) / crop_um * size)
+        after = round(max(crop_um / 2 - (extent - at), 0.0) / crop_um * size)
+        along = crop.swapaxes(0, 1) if axis == 0 else crop
+        along[:before] = glass
+        along[size - after :] = glass
 
 
 def _centred(rng: np.random.Generator, cell: CellShape, middle: float, jitter_um: float) -> Pose:

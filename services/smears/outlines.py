@@ -94,7 +94,7 @@ def _polygons(mask: NDArray[np.bool_], patch: Patch) -> list[Polygon]:
     for contour in _contours(mask):
         if cv2.contourArea(contour) * patch.step**2 < 0.02:
             continue
-        simple = cv2.approxPolyDP(contour, 0.7, True)[:, 0]
+        simple = np.asarray(cv2.approxPolyDP(contour, 0.7, True)[:, 0], np.float32)
         if len(simple) >= 3:
             polygons.append(_polygon(_on_field(simple, patch)))
     return polygons
