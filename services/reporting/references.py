@@ -11,7 +11,7 @@ FEWEST_CELLS: Final = 200
 LOW_CONFIDENCE: Final = 0.5
 """Ours, not the manual's: a cell whose best class has less than half of the probability."""
 
-_SIZE_SOURCE: Final = "WHO laboratory manual: heads classified as normal, Papanicolaou stain, 95 % interval (at second hand)"
+_SIZE_SOURCE: Final = "WHO laboratory manual: normal heads, Papanicolaou stain, 95 % interval (at second hand)"
 _ACROSOME_SOURCE: Final = "WHO laboratory manual: criteria of a normal head (Menkveld et al. 2001; at second hand)"
 
 
