@@ -21,6 +21,7 @@ _FINEST_UM: Final = 0.045
 _SHIFT: Final = 4
 _ONE: Final = 1 << _SHIFT
 _MARGIN_UM: Final = 0.6
+_FULL: Final = 180.0  # grey level of a strand of the usual strength, with room for stronger ones
 
 Mask = NDArray[np.float32]
 
@@ -99,10 +100,8 @@ class Patch:
         fixed: NDArray[np.int32] = np.round(fine * _ONE).astype(np.int32)
         return fixed
 
-    def averaged(self, drawing: Mask) -> Mask:
-        """A fine drawing `[h, w]` or `[h, w, c]` at the sheet's own scale."""
-        if self.fine == 1:
-            return drawing
+    def averaged(self, drawing: Mask | NDArray[np.uint8]) -> Mask:
+        """A fine drawing `[h, w]` at the sheet's own scale."""
         size = (self.x1 - self.x0, self.y1 - self.y0)
         return np.asarray(cv2.resize(drawing, size, interpolation=cv2.INTER_AREA), np.float32)
 
@@ -113,7 +112,7 @@ class Patch:
         soft = cv2.GaussianBlur(drawing, (0, 0), max(soft_um / self.step, 0.5))
         return np.asarray(soft, np.float32) / np.float32(255)
 
-    def add(self, sheet: Sheet, coverage: Mask, density: Density) -> None:
+    def add(self, sheet: Sheet, coverage: Mask | NDArray[np.uint8], density: Density) -> None:
         """Add `coverage` (fine) times `density` to the sheet."""
         flat = self.averaged(coverage)
         sheet.density[self.y0 : self.y1, self.x0 : self.x1] += flat[..., None] * np.asarray(density, np.float32)
@@ -156,9 +155,10 @@ def paint_strand(sheet: Sheet, strand: Strand, pose: Pose, density: Density) -> 
         end = min(start + stretch, last)
         middle = (start + end) // 2
         thickness = max(1, round(float(strand.widths[middle]) / patch.step))
-        level = int(min(strand.strength[middle] * 180.0, 255.0))
+        level = int(min(strand.strength[middle] * _FULL, 255.0))
         cv2.polylines(drawing, [fixed[start : end + 1]], False, level, thickness, cv2.LINE_AA, _SHIFT)
-    patch.add(sheet, np.asarray(drawing, np.float32) / np.float32(180), density)
+    red, green, blue = density
+    patch.add(sheet, drawing, (red / _FULL, green / _FULL, blue / _FULL))
 
 
 def _without_start(strand: Strand, length_um: float) -> Strand:

@@ -56,8 +56,9 @@ def test_truth_outlines_what_is_stained(stain: Stain) -> None:
         ys, xs = np.nonzero(head)
         assert np.allclose((xs.min(), ys.min(), xs.max() + 1, ys.max() + 1), found.head_box, atol=1.6)
         assert head.sum() * spec.um_per_px**2 == pytest.approx(found.area_um2, rel=0.12)
-        around = cv2.dilate(head, np.ones((9, 9), np.uint8)) - cv2.dilate(head, np.ones((5, 5), np.uint8))
-        assert np.median(green[head > 0]) < 0.75 * glass < 0.9 * np.median(green[around > 0])
+        near = cv2.dilate(head, np.ones((15, 15), np.uint8)) > 0
+        stained = near & (green < 0.75 * glass)
+        assert (stained & (head > 0)).sum() > 0.82 * (stained | (head > 0)).sum(), CLASS_NAMES[found.class_index]
 
 
 def test_sizes_do_not_depend_on_the_scale() -> None:
