@@ -66,5 +66,6 @@ lock: .venv/ready ## pin every dependency anew, with hashes
 $(CACHE)/bin/minio:
 	@command -v go >/dev/null || { echo "Go is needed to build MinIO; without it the embedded S3 server is used" >&2; exit 1; }
 	mkdir -p $(CACHE)/bin
-	CGO_ENABLED=0 GOBIN=$(CACHE)/build go install -trimpath -ldflags '-s -w' $(MINIO)
+	GOBIN=$(CACHE)/build go install $(MINIO)
 	mv $(CACHE)/build/minio $@
+	rmdir $(CACHE)/build
