@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from services.cli.classifier import classifier
 from services.cli.console import out, print_json
 
 if TYPE_CHECKING:
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 commands = typer.Typer()
 evaluate = typer.Typer(no_args_is_help=True)
 commands.add_typer(evaluate, name="evaluate", help="Measure the service against annotations.")
+
+
+evaluate.command()(classifier)
 
 
 @evaluate.callback()

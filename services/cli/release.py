@@ -5,12 +5,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from services.cli.classifier import build
 from services.cli.console import err, out, print_json
 
 if TYPE_CHECKING:
     from services.local.releases import Releases
 
 commands = typer.Typer(no_args_is_help=True)
+commands.command()(build)
 
 _JSON = Annotated[bool, typer.Option("--json", help="Print JSON to stdout and nothing else.")]
 

@@ -188,7 +188,7 @@ def check_data(path: Path, near: float = NEAR, step: Callable[[int, int], None] 
     return DataCheck(
         root=path,
         images=len(dataset.images),
-        fingerprint=fingerprint(readable, dataset.root),
+        fingerprint=fingerprint(readable),
         splits=dataset.splits,
         classes=classes,
         counts={name: dict(sorted(splits.items())) for name, splits in counts.items()},

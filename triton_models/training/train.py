@@ -159,8 +159,8 @@ def train(
         "trained": datetime.now(UTC).isoformat(timespec="seconds"),
         "git_commit": git_commit(),
         "versions": {"torch": torch.__version__, "timm": timm.__version__},
-        "training_fingerprint": fingerprint(images, dataset.root),
-        "validation_fingerprint": fingerprint(held, dataset.root) if held else None,
+        "training_fingerprint": fingerprint(images),
+        "validation_fingerprint": fingerprint(held) if held else None,
     }
     if fabric.is_global_zero:
         if validation.labels:

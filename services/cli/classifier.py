@@ -1,0 +1,79 @@
+"""`morphbatch evaluate classifier` and `release build`: what trained members are worth, and packing them up."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from services.cli.console import err, out, print_json
+from services.cli.training import JsonOption, training_extra
+
+
+def classifier(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Class folders with images, or a CSV.", exists=True)],
+    release: Annotated[Path, typer.Option(help="Folder of the release.", exists=True, file_okay=False)],
+    split: Annotated[list[str] | None, typer.Option(help="Only this split of the data; may be repeated.")] = None,
+    precision: Annotated[
+        float, typer.Option(min=0.5, max=1, help="Share of right answers that the review threshold shall yield.")
+    ] = 0.95,
+    html: Annotated[Path | None, typer.Option(help="Also write the report as this page.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Classify labelled images with a release: both members and fused, with intervals, calibration and a report."""
+    from rich.progress import Progress
+    from rich.table import Table
+
+    with training_extra():
+        from triton_models.training.evaluation import evaluate_release
+        from triton_models.training.released import open_release
+        from triton_models.training.report import write_report
+    opened = open_release(release)
+    with Progress(console=err, transient=True) as progress:
+        task = progress.add_task("classifying")
+        found = evaluate_release(
+            opened,
+            folder,
+            split or (),
+            precision,
+            lambda done, total: progress.update(task, completed=done, total=total),
+        )
+    if html is not None:
+        write_report(found, html)
+    if as_json:
+        print_json(found.document)
+        return
+    table = Table("", "accuracy", "95 %", "macro-F1", "ECE", box=None, header_style="bold")
+    for name, figures in found.document["classifiers"].items():
+        low, high = figures["interval_95"]["accuracy"]
+        interval = f"{low:.3f} – {high:.3f}"
+        table.add_row(
+            name, f"{figures['accuracy']:.4f}", interval, f"{figures['macro_f1']:.4f}", f"{figures['ece']:.4f}"
+        )
+    out.print(table)
+    if html is not None:
+        out.print(f"report: {html}")
+
+
+def build(
+    efficientnetv2_s: Annotated[Path, typer.Option(help="Run folder of the member.", exists=True)],
+    resnetv2_50: Annotated[Path, typer.Option(help="Run folder of the member.", exists=True)],
+    fusion: Annotated[Path, typer.Option(help="Fusion folder.", exists=True)],
+    folder: Annotated[Path, typer.Option("--out", help="Folder of the release; must not exist.")],
+    crop_um: Annotated[float, typer.Option(min=1, max=1000, help="Side of a crop, µm.")],
+    name: Annotated[str, typer.Option(help="What the release's id begins with.")] = "morphology",
+    demonstration: Annotated[
+        bool, typer.Option("--demonstration", help="Trained on drawn images: marked so in every report.")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Export two trained members as ONNX and pack them with their fusion into a release folder."""
+    with training_extra():
+        from triton_models.release.build import Parts, build_release
+        from triton_models.release.schema import ReleaseKind
+    kind = ReleaseKind.DEMONSTRATION if demonstration else ReleaseKind.TRAINED
+    runs = {"efficientnetv2_s": efficientnetv2_s, "resnetv2_50": resnetv2_50}
+    release = build_release(Parts(runs, fusion), folder, name, crop_um, kind)
+    if as_json:
+        print_json({"folder": str(folder), **release.document()})
+    else:
+        out.print(f"release {release.id} in {folder}", highlight=False)

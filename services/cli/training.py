@@ -1,0 +1,177 @@
+"""`morphbatch data check`, `train` and `fuse`: from labelled images to two fused members."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from services.cli.console import err, out, print_json
+from services.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+commands = typer.Typer()
+data = typer.Typer(no_args_is_help=True)
+commands.add_typer(data, name="data", help="Look at labelled images before training on them.")
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON to stdout and nothing else.")]
+
+
+class TrainingExtraMissing(ConfigurationError):
+    """The command needs torch and what belongs to it, which the service does without."""
+
+    reason = "training_extra_missing"
+
+
+@contextmanager
+def training_extra() -> Iterator[None]:
+    """Turn a missing training library into a sentence that says what to install.
+
+    Raises:
+        TrainingExtraMissing: names the library.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in {"services", "triton_models"}:
+            raise
+        raise TrainingExtraMissing(
+            f"{error.name} is not installed; training has an extra of its own: pip install 'morphbatch[train]'"
+        ) from error
+
+
+@data.callback()
+def group() -> None:
+    """A group of commands even while it has one."""
+
+
+@data.command()
+def check(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="[<split>/]<class>/<image>, or a CSV.", exists=True)],
+    html: Annotated[Path | None, typer.Option(help="Where the page goes; without it: data-check.html here.")] = None,
+    likeness: Annotated[float, typer.Option(min=0.5, max=1, help="From here on two images count as one.")] = 0.95,
+    as_json: JsonOption = False,
+) -> None:
+    """Classes, duplicates (also turned or re-encoded), unreadable files, leakage across splits: a table and a page.
+
+    Exits 1 if something must be mended before a figure measured on this data may be believed.
+    """
+    from rich.progress import Progress
+    from rich.table import Table
+
+    with training_extra():
+        from triton_models.training.check import check_data
+        from triton_models.training.check_page import write_check_page
+    page = html or Path("data-check.html")
+    with Progress(console=err, transient=True) as progress:
+        task = progress.add_task("reading images")
+        found = check_data(folder, likeness, lambda done, total: progress.update(task, completed=done, total=total))
+    write_check_page(found, page)
+    if as_json:
+        print_json({**found.document(), "page": str(page)})
+    else:
+        splits = sorted({split for counts in found.counts.values() for split in counts})
+        table = Table("class", "spelt in the data", *splits, "all", box=None, header_style="bold")
+        for name, counts in found.counts.items():
+            cells = [str(counts.get(split, 0)) for split in splits]
+            table.add_row(name, ", ".join(found.spellings[name]), *cells, str(sum(counts.values())))
+        out.print(table)
+        for fault in found.faults:
+            out.print(f"[bold red]fault[/] {fault}")
+        for remark in found.remarks:
+            out.print(f"[yellow]note[/] {remark}")
+        out.print(f"page: {page}")
+    if found.faults:
+        raise typer.Exit(1)
+
+
+class _Bars:
+    """Progress bars of a training run."""
+
+    def __init__(self, progress: "Progress", epochs: int) -> None:
+        self.progress = progress
+        self.epochs: TaskID = progress.add_task("epochs", total=epochs)
+        self.steps: TaskID = progress.add_task("epoch 1")
+
+    def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
+        """A batch is done."""
+        description = f"epoch {epoch + 1}, loss {loss:.3f}"
+        self.progress.update(self.steps, completed=step, total=steps, description=description)
+        self.progress.update(self.epochs, completed=epoch + step / steps)
+
+    def epoch(self, row: dict[str, float]) -> None:
+        """An epoch is done."""
+        figures = "  ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in row.items() if name != "epoch")
+        self.progress.console.print(f"epoch {row['epoch'] + 1:.0f}  {figures}", highlight=False)
+
+
+@commands.command()
+def train(
+    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="TOML file of the run.", exists=True)],
+    member: Annotated[str, typer.Option(help="efficientnetv2_s or resnetv2_50.")],
+    images: Annotated[Path | None, typer.Option("--data", help="Other images than the TOML file names.")] = None,
+    folder: Annotated[Path | None, typer.Option("--out", help="Run folder; default runs/<config>-<member>.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run folder's last checkpoint.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Train one member. Ctrl-C writes a checkpoint first; --resume goes on from it, to the bit."""
+    import signal
+
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    with training_extra():
+        from triton_models.release.schema import MEMBERS
+        from triton_models.training.config import read_config, with_data
+        from triton_models.training.train import train as train_member
+    if member not in MEMBERS:
+        raise typer.BadParameter(f"'{member}' is none of {', '.join(MEMBERS)}", param_hint="--member")
+    whole = read_config(config)
+    if images is not None:
+        whole = with_data(whole, images)
+    folder = folder or Path("runs") / f"{config.stem}-{member}"
+    asked: list[int] = []
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda received, _frame: asked.append(received))
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=err) as progress:
+        bars = _Bars(progress, whole.optimisation.epochs)
+        record = train_member(member, whole, folder, resume, bars, lambda: bool(asked))
+    if as_json:
+        print_json({"run": str(folder), **record})
+        return
+    found = record.get("validation")
+    if found is not None:
+        out.print(f"{member}: validation accuracy {found['accuracy']:.4f}, macro-F1 {found['macro_f1']:.4f}")
+    out.print(f"run folder: {folder}; curves: tensorboard --logdir {folder}")
+
+
+@commands.command()
+def fuse(
+    first: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of one member.", exists=True)],
+    second: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of the other.", exists=True)],
+    folder: Annotated[Path, typer.Option("--out", help="Fusion folder: fusion.json, choice.json, curve.svg.")],
+    objective: Annotated[str, typer.Option(help="macro_f1, macro_recall or macro_precision.")] = "macro_f1",
+    as_json: JsonOption = False,
+) -> None:
+    """Choose the weight α of z = α·z₁/T₁ + (1 − α)·z₂/T₂ on the members' validation logits."""
+    from rich.table import Table
+
+    with training_extra():
+        from triton_models.training.fuse import fuse_runs
+        from triton_models.training.fusion import FusionObjective
+    if objective not in list(FusionObjective):
+        raise typer.BadParameter(f"'{objective}' is none of {', '.join(FusionObjective)}", param_hint="--objective")
+    fitted, choice = fuse_runs((first, second), folder, FusionObjective(objective))
+    if as_json:
+        print_json({"folder": str(folder), **choice})
+        return
+    table = Table("form", f"{objective}, nested cross-validation", box=None, header_style="bold")
+    for form, found in choice["nested_cross_validation"].items():
+        table.add_row(form, f"{found['mean']:.4f}")
+    out.print(table)
+    at = "  ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in choice["at_alpha"].items())
+    out.print(f"α = {fitted.alpha:g} (the weight of EfficientNetV2-S); on validation: {at}", highlight=False)
+    out.print(f"members alone: {choice['members']}; best form: {fitted.best_form}; folder: {folder}", highlight=False)

@@ -1,0 +1,271 @@
+"""Choosing how both members' logits are joined: z = α·z₁/T₁ + (1 − α)·z₂/T₂, on validation logits alone.
+
+T₁ and T₂ are fitted first, so that α compares like with like. The sum of two calibrated members is calibrated again by
+a third temperature, which is folded into both: the released form stays the formula above.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize, minimize_scalar
+from sklearn.model_selection import StratifiedKFold
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+SWEEP: Final = np.round(np.linspace(0, 1, 201), 4)
+
+
+class FusionObjective(StrEnum):
+    """What α maximises, each the plain mean over classes."""
+
+    F1 = "macro_f1"
+    RECALL = "macro_recall"
+    PRECISION = "macro_precision"
+
+
+class Form(StrEnum):
+    """How the weight may vary."""
+
+    SCALAR = "scalar"  # the paper's
+    PER_CLASS = "per_class"
+    ADAPTIVE = "confidence_adaptive"  # per cell: more to the member that is surer
+
+
+@dataclass(frozen=True, slots=True)
+class Weight:
+    """A fitted weight: α for every class, or one a class; `slope` turns it by the members' difference in confidence."""
+
+    form: Form
+    alpha: Floats  # [1] or [classes]
+    slope: float = 0.0
+
+    def join(self, first: Floats, second: Floats) -> Floats:
+        """Fused logits `[N, C]` of calibrated logits `[N, C]`."""
+        alpha = self.alpha
+        if self.slope:
+            lead = (softmax(first).max(1) - softmax(second).max(1))[:, None]
+            alpha = 1 / (1 + np.exp(-(_logit(self.alpha) + self.slope * lead)))
+        joined: Floats = alpha * first + (1 - alpha) * second
+        return joined
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """The three means over classes at every α of the sweep."""
+
+    alpha: Floats
+    values: dict[FusionObjective, Floats]
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """A form under nested cross-validation: the objective in each repeat, of weights fitted on the other folds."""
+
+    form: Form
+    scores: Floats
+
+    def wins_over(self, other: "Comparison") -> bool:
+        """Whether it is better in the mean, by more than the standard error of the paired differences."""
+        gain = self.scores - other.scores
+        return bool(gain.mean() > gain.std(ddof=1) / np.sqrt(len(gain)) and gain.mean() > 1e-6)
+
+
+@dataclass(frozen=True, slots=True)
+class FittedFusion:
+    """All that was chosen, and how the choice came about."""
+
+    objective: FusionObjective
+    member_temperatures: tuple[float, float]
+    fused_temperature: float
+    curve: Curve
+    scalar: Weight
+    best_form: Form  # by nested cross-validation
+    best: Weight
+    comparisons: dict[Form, Comparison]
+
+    @property
+    def alpha(self) -> float:
+        """The released weight of the first member."""
+        return float(self.scalar.alpha[0])
+
+    @property
+    def released_temperatures(self) -> tuple[float, float]:
+        """T₁ and T₂ with the fused temperature folded in."""
+        first, second = self.member_temperatures
+        return first * self.fused_temperature, second * self.fused_temperature
+
+    def document(self) -> dict[str, Any]:
+        """As JSON values."""
+        chosen = int(np.argmin(abs(self.curve.alpha - self.alpha)))
+        return {
+            "objective": str(self.objective),
+            "alpha": self.alpha,
+            "temperatures": list(self.released_temperatures),
+            "member_temperatures": list(self.member_temperatures),
+            "fused_temperature": self.fused_temperature,
+            "at_alpha": {str(name): float(values[chosen]) for name, values in self.curve.values.items()},
+            "curve": {
+                "alpha": self.curve.alpha.tolist(),
+                **{str(name): values.tolist() for name, values in self.curve.values.items()},
+            },
+            "nested_cross_validation": {
+                str(form): {"mean": float(c.scores.mean()), "repeats": c.scores.tolist()}
+                for form, c in self.comparisons.items()
+            },
+            "best_form": str(self.best_form),
+            "best_form_weights": {"alpha": self.best.alpha.tolist(), "slope": self.best.slope},
+        }
+
+
+def softmax(logits: Floats) -> Floats:
+    """Probabilities `[N, C]`."""
+    odds = np.exp(logits - logits.max(1, keepdims=True))
+    shares: Floats = odds / odds.sum(1, keepdims=True)
+    return shares
+
+
+def cross_entropy(logits: Floats, labels: Ints) -> float:
+    """Mean negative log likelihood."""
+    shifted = logits - logits.max(1, keepdims=True)
+    log_p = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+    return float(-log_p[np.arange(len(labels)), labels].mean())
+
+
+def fit_temperature(logits: Floats, labels: Ints) -> float:
+    """The T in 0.05…20 whose softmax(z/T) is likeliest (Guo et al. 2017)."""
+    found = minimize_scalar(
+        lambda log_t: cross_entropy(logits / np.exp(log_t), labels),
+        bounds=(np.log(0.05), np.log(20.0)),
+        method="bounded",
+    )
+    return float(np.exp(found.x))
+
+
+def macro_scores(chosen: Ints, labels: Ints, classes: int) -> dict[FusionObjective, float]:
+    """Means over the classes that occur in `labels`; a class that is never chosen has precision 0."""
+    table = np.bincount(labels * classes + chosen, minlength=classes * classes).reshape(classes, classes)
+    hits, truths, choices = np.diag(table), table.sum(1), table.sum(0)
+    there = truths > 0
+    precision = hits[there] / np.maximum(choices[there], 1)
+    recall = hits[there] / truths[there]
+    f1 = 2 * hits[there] / (truths[there] + choices[there])
+    return {
+        FusionObjective.F1: float(f1.mean()),
+        FusionObjective.RECALL: float(recall.mean()),
+        FusionObjective.PRECISION: float(precision.mean()),
+    }
+
+
+def sweep(first: Floats, second: Floats, labels: Ints) -> Curve:
+    """The curve over all α of calibrated logits `[N, C]`."""
+    rows = [macro_scores((a * first + (1 - a) * second).argmax(1), labels, first.shape[1]) for a in SWEEP]
+    return Curve(SWEEP, {name: np.array([row[name] for row in rows]) for name in FusionObjective})
+
+
+def fit_scalar(first: Floats, second: Floats, labels: Ints, objective: FusionObjective) -> Weight:
+    """The α of the sweep that maximises the objective; among equals, the likeliest."""
+    values = sweep(first, second, labels).values[objective]
+    equals = np.flatnonzero(values >= values.max() - 1e-12)
+    likeliest = min(equals, key=lambda at: _calibrated_loss(SWEEP[at] * first + (1 - SWEEP[at]) * second, labels))
+    return Weight(Form.SCALAR, np.array([SWEEP[likeliest]]))
+
+
+def _calibrated_loss(logits: Floats, labels: Ints) -> float:
+    return cross_entropy(logits / fit_temperature(logits, labels), labels)
+
+
+def fit_per_class(first: Floats, second: Floats, labels: Ints, objective: FusionObjective) -> Weight:
+    """One α a class, the likeliest, drawn to the scalar one by a penalty of 1 / N."""
+    scalar = float(fit_scalar(first, second, labels, objective).alpha[0])
+
+    def loss(alpha: Floats) -> float:
+        pull = ((alpha - scalar) ** 2).sum() / len(labels)
+        return cross_entropy(alpha * first + (1 - alpha) * second, labels) + float(pull)
+
+    classes = first.shape[1]
+    found = minimize(loss, np.full(classes, scalar), bounds=[(0, 1)] * classes, method="L-BFGS-B")
+    return Weight(Form.PER_CLASS, np.clip(found.x, 0, 1))
+
+
+def fit_adaptive(first: Floats, second: Floats, labels: Ints, objective: FusionObjective) -> Weight:
+    """α of each cell = σ(logit α + slope · (confidence₁ − confidence₂)); the slope is the likeliest."""
+    scalar = np.clip(fit_scalar(first, second, labels, objective).alpha, 0.02, 0.98)
+
+    def loss(slope: float) -> float:
+        return cross_entropy(Weight(Form.ADAPTIVE, scalar, slope).join(first, second), labels)
+
+    found = minimize_scalar(loss, bounds=(-8.0, 8.0), method="bounded")
+    return Weight(Form.ADAPTIVE, scalar, float(found.x))
+
+
+FITS: Final[dict[Form, Callable[[Floats, Floats, Ints, FusionObjective], Weight]]] = {
+    Form.SCALAR: fit_scalar,
+    Form.PER_CLASS: fit_per_class,
+    Form.ADAPTIVE: fit_adaptive,
+}
+
+
+def compare(
+    first: Floats, second: Floats, labels: Ints, objective: FusionObjective, folds: int, repeats: int, seed: int
+) -> dict[Form, Comparison]:
+    """Every form by repeated, stratified, nested cross-validation of raw logits; temperatures are fitted inside."""
+    scores: dict[Form, list[float]] = {form: [] for form in Form}
+    for repeat in range(repeats):
+        cutter = StratifiedKFold(folds, shuffle=True, random_state=seed + repeat)
+        chosen = {form: np.empty(len(labels), np.int64) for form in Form}
+        for fitted, held in cutter.split(first, labels):
+            t1, t2 = (fit_temperature(z[fitted], labels[fitted]) for z in (first, second))
+            for form, fit in FITS.items():
+                weight = fit(first[fitted] / t1, second[fitted] / t2, labels[fitted], objective)
+                chosen[form][held] = weight.join(first[held] / t1, second[held] / t2).argmax(1)
+        for form in Form:
+            scores[form].append(macro_scores(chosen[form], labels, first.shape[1])[objective])
+    return {form: Comparison(form, np.array(values)) for form, values in scores.items()}
+
+
+def fit_fusion(
+    first_logits: NDArray[np.float32],
+    second_logits: NDArray[np.float32],
+    labels: Ints,
+    objective: FusionObjective = FusionObjective.F1,
+    folds: int = 5,
+    repeats: int = 5,
+    seed: int = 0,
+) -> FittedFusion:
+    """Fit temperatures and the weight on validation logits `[N, C]` of both members.
+
+    Raises:
+        ValueError: a class has too few cells for cross-validation in `folds` folds.
+    """
+    counts = np.bincount(labels)
+    folds = min(folds, int(counts[counts > 0].min()))
+    if folds < 2:
+        raise ValueError("a class has a single validation cell; fusion cannot be cross-validated on that")
+    first, second = first_logits.astype(np.float64), second_logits.astype(np.float64)
+    t1, t2 = fit_temperature(first, labels), fit_temperature(second, labels)
+    comparisons = compare(first, second, labels, objective, folds, repeats, seed)
+    winner = Form.SCALAR
+    for form in (Form.PER_CLASS, Form.ADAPTIVE):
+        if comparisons[form].wins_over(comparisons[winner]):
+            winner = form
+    first, second = first / t1, second / t2
+    scalar = fit_scalar(first, second, labels, objective)
+    return FittedFusion(
+        objective=objective,
+        member_temperatures=(t1, t2),
+        fused_temperature=fit_temperature(scalar.join(first, second), labels),
+        curve=sweep(first, second, labels),
+        scalar=scalar,
+        best_form=winner,
+        best=FITS[winner](first, second, labels, objective),
+        comparisons=comparisons,
+    )
+
+
+def _logit(share: Floats) -> Floats:
+    logit: Floats = np.log(share / (1 - share))
+    return logit
