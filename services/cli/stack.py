@@ -151,11 +151,11 @@ def _progress(state: dict[str, Any]) -> str:
 def _print_services(state: dict[str, Any]) -> None:
     from rich.table import Table
 
-    table = Table("service", "state", "port", "pid", "restarts", "log", box=None, header_style="bold")
+    table = Table("service", "state", "port", "pid", "restarts", box=None, header_style="bold")
     for name, report in state["services"].items():
         colour = _COLOURS[report["state"]]
         port, pid = (str(report[key] or "–") for key in ("port", "pid"))
-        table.add_row(name, f"[{colour}]{report['state']}[/]", port, pid, str(report["restarts"]), report["log"])
+        table.add_row(name, f"[{colour}]{report['state']}[/]", port, pid, str(report["restarts"]))
     out.print(table, soft_wrap=True)
     for name, report in state["services"].items():
         if report["trouble"]:
@@ -167,6 +167,7 @@ def _print_where(folder: Path) -> None:
 
     load_settings.cache_clear()  # the start wrote them
     settings = load_settings()
+    out.print(f"logs:      {folder / 'logs'}/SERVICE.log", soft_wrap=True, highlight=False)
     out.print(f"settings:  {folder / 'stack.env'}", soft_wrap=True, highlight=False)
     url = settings.database_url.replace("+psycopg2", "")
     out.print(f"SQL:       psql '{url}'", soft_wrap=True, highlight=False, markup=False)
