@@ -63,7 +63,7 @@ def true_cell(
         class_index=cell.class_index,
         head_box=_box(low, high),
         cell_box=_box(all_low, all_high),
-        whole=visible > 0.985 * sum(_painted_area(p) for p in painted) and not _cut(painted, shape, um_per_px),
+        whole=bool(visible > 0.985 * sum(_painted_area(p) for p in painted)) and not _cut(painted, shape, um_per_px),
         parts=found,
         length_um=round(max(sides) * um_per_px, 3),
         width_um=round(min(sides) * um_per_px, 3),

@@ -251,3 +251,11 @@ def test_the_command_writes_a_batch_and_says_where(tmp_path: Path) -> None:
     assert manifest["slides"][0]["um_per_px"] == 0.12
     assert not list(out.rglob("*.part"))
     assert CliRunner().invoke(app, [*arguments, "--stain", "violet"]).exit_code == 2
+
+
+def test_the_truth_of_faulty_fields_can_be_written_too(tmp_path: Path) -> None:
+    spec = BatchSpec(faults=1.0, field=FieldSpec(width_px=500, height_px=400, um_per_px=0.15, cells=4))
+    write_batch(tmp_path / "night", slides=2, fields_per_slide=5, seed=3, spec=spec)
+    truths = [json.loads(line) for line in (tmp_path / "night" / "truth.jsonl").read_text().splitlines()]
+    assert len({truth["fault"] for truth in truths}) >= 4
+    assert all(truth["fault"] != "none" for truth in truths)
