@@ -31,7 +31,6 @@ app.conf.update(
     worker_disable_prefetch=True,
     worker_concurrency=settings.worker_concurrency,
     worker_soft_shutdown_timeout=settings.soft_shutdown_seconds,
-    worker_enable_soft_shutdown_on_idle=True,
     worker_cancel_long_running_tasks_on_connection_loss=False,
     worker_hijack_root_logger=True,
     worker_redirect_stdouts=False,
