@@ -17,6 +17,7 @@ from sklearn.model_selection import StratifiedKFold
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 SWEEP: Final = np.round(np.linspace(0, 1, 201), 4)
+_RESAMPLES: Final = 200
 
 
 class FusionObjective(StrEnum):
@@ -67,11 +68,13 @@ class Comparison:
 
     form: Form
     scores: Floats
+    gain: float  # over the scalar, in the mean of the repeats
+    gain_error: float  # its standard error over cells: repeats share their cells, and would make it look small
 
-    def wins_over(self, other: "Comparison") -> bool:
-        """Whether it is better in the mean, by more than the standard error of the paired differences."""
-        gain = self.scores - other.scores
-        return bool(gain.mean() > gain.std(ddof=1) / np.sqrt(len(gain)) and gain.mean() > 1e-6)
+    @property
+    def wins(self) -> bool:
+        """Whether it is better than the scalar by more than two standard errors."""
+        return self.gain > max(2 * self.gain_error, 1e-6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +116,13 @@ class FittedFusion:
                 **{str(name): values.tolist() for name, values in self.curve.values.items()},
             },
             "nested_cross_validation": {
-                str(form): {"mean": float(c.scores.mean()), "repeats": c.scores.tolist()}
+                str(form): {
+                    "mean": float(c.scores.mean()),
+                    "gain_over_scalar": c.gain,
+                    "standard_error": c.gain_error,
+                    "wins": c.wins,
+                    "repeats": c.scores.tolist(),
+                }
                 for form, c in self.comparisons.items()
             },
             "best_form": str(self.best_form),
@@ -213,18 +222,31 @@ def compare(
     first: Floats, second: Floats, labels: Ints, objective: FusionObjective, folds: int, repeats: int, seed: int
 ) -> dict[Form, Comparison]:
     """Every form by repeated, stratified, nested cross-validation of raw logits; temperatures are fitted inside."""
-    scores: dict[Form, list[float]] = {form: [] for form in Form}
+    chosen = {form: np.empty((repeats, len(labels)), np.int64) for form in Form}
     for repeat in range(repeats):
         cutter = StratifiedKFold(folds, shuffle=True, random_state=seed + repeat)
-        chosen = {form: np.empty(len(labels), np.int64) for form in Form}
         for fitted, held in cutter.split(first, labels):
             t1, t2 = (fit_temperature(z[fitted], labels[fitted]) for z in (first, second))
             for form, fit in FITS.items():
                 weight = fit(first[fitted] / t1, second[fitted] / t2, labels[fitted], objective)
-                chosen[form][held] = weight.join(first[held] / t1, second[held] / t2).argmax(1)
-        for form in Form:
-            scores[form].append(macro_scores(chosen[form], labels, first.shape[1])[objective])
-    return {form: Comparison(form, np.array(values)) for form, values in scores.items()}
+                chosen[form][repeat, held] = weight.join(first[held] / t1, second[held] / t2).argmax(1)
+    classes = first.shape[1]
+
+    def scores(form: Form, cells: Ints) -> Floats:
+        rows = chosen[form][:, cells]
+        return np.array([macro_scores(row, labels[cells], classes)[objective] for row in rows])
+
+    everyone = np.arange(len(labels))
+    draw = np.random.default_rng(seed)
+    drawn = [draw.integers(0, len(labels), len(labels)) for _ in range(_RESAMPLES)]
+    plain = [scores(Form.SCALAR, cells).mean() for cells in drawn]
+    found = {}
+    for form in Form:
+        values = scores(form, everyone)
+        gains = [scores(form, cells).mean() - base for cells, base in zip(drawn, plain, strict=True)]
+        gain = float(values.mean() - scores(Form.SCALAR, everyone).mean())
+        found[form] = Comparison(form, values, gain, float(np.std(gains)))
+    return found
 
 
 def fit_fusion(
@@ -248,10 +270,8 @@ def fit_fusion(
     first, second = first_logits.astype(np.float64), second_logits.astype(np.float64)
     t1, t2 = fit_temperature(first, labels), fit_temperature(second, labels)
     comparisons = compare(first, second, labels, objective, folds, repeats, seed)
-    winner = Form.SCALAR
-    for form in (Form.PER_CLASS, Form.ADAPTIVE):
-        if comparisons[form].wins_over(comparisons[winner]):
-            winner = form
+    winners = [form for form in Form if comparisons[form].wins]
+    winner = max(winners, key=lambda form: comparisons[form].gain, default=Form.SCALAR)
     first, second = first / t1, second / t2
     scalar = fit_scalar(first, second, labels, objective)
     return FittedFusion(
