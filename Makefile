@@ -12,7 +12,7 @@ PIP = -m pip install --quiet --disable-pip-version-check --require-virtualenv
 .PHONY: help setup demo test lint bench bench-env minio lock
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 8
+	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 12
 
 setup: .venv/ready .venv-triton/ready ## make .venv (the service) and .venv-triton (Triton's own environment)
 

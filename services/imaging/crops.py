@@ -47,19 +47,20 @@ def _crop(
         return crops
     step = side / size_px  # field pixels a crop pixel
     near, shrunk = _near_scale(pixels, step)
+    padded = cv2.cvtColor(near, cv2.COLOR_RGB2RGBA)  # OpenCV warps four channels more than twice as fast as three
     interpolation = cv2.INTER_CUBIC if step < 1 else cv2.INTER_LINEAR
     for crop, box in zip(crops, boxes, strict=True):
         left = (box.x0 + box.x1 - side + step) / (2 * shrunk) - 0.5
         top = (box.y0 + box.y1 - side + step) / (2 * shrunk) - 0.5
-        cv2.warpAffine(
-            near,
+        warped = cv2.warpAffine(
+            padded,
             np.array([[step / shrunk, 0.0, left], [0.0, step / shrunk, top]]),
             (size_px, size_px),
-            dst=crop,
             flags=interpolation | cv2.WARP_INVERSE_MAP,
             borderMode=cv2.BORDER_CONSTANT,
             borderValue=background,
         )
+        cv2.cvtColor(warped, cv2.COLOR_RGBA2RGB, dst=crop)
     return crops
 
 
