@@ -1,4 +1,4 @@
-"""Alembic's environment: one migration at a time in the whole cluster, and none that waits for a busy table for long."""
+"""Alembic's environment: one migration at a time in the whole cluster, and none that waits long for a busy table."""
 
 from alembic import context
 from sqlalchemy import create_engine, pool, text

@@ -1,7 +1,7 @@
 """Publishes work to the broker. A message is a hint: the database decides, and the sweep repairs what was lost.
 
-Task and queue names stand here, since both the publishers and the worker need them. Slides wait in a queue of their own,
-so that a long night's backlog never delays the sweeps.
+Task and queue names stand here, since both the publishers and the worker need them. Slides wait in a queue of their
+own, so that a long night's backlog never delays the sweeps.
 """
 
 from typing import Final

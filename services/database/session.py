@@ -18,7 +18,7 @@ class DatabaseUnavailable(OutageError):
 
 
 def make_engine(database_url: str) -> Engine:
-    """An engine that notices a restarted server before it hands out a connection. Make it after a fork, never before."""
+    """An engine that notices a restarted server before it hands out a connection. Make it after a fork."""
     return create_engine(
         database_url,
         pool_pre_ping=True,

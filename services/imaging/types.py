@@ -62,7 +62,7 @@ class Morphometry:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """One whole sperm head. `outline` is `[n, 2]` int32 x, y in field pixels; `None` for a box given by the manifest."""
+    """One whole sperm head. `outline` is `[n, 2]` int32 x, y in field pixels; `None` for a box that was given."""
 
     box: Box
     outline: NDArray[np.int32] | None = None
