@@ -21,11 +21,6 @@ commands.add_typer(evaluate, name="evaluate", help="Measure the service against 
 evaluate.command()(classifier)
 
 
-@evaluate.callback()
-def group() -> None:
-    """A group of commands even while it has one."""
-
-
 @evaluate.command()
 def detector(
     folder: Annotated[
@@ -72,3 +67,41 @@ def detector(
     for name, value in asdict(result).items():
         table.add_row(name, "–" if value is None else f"{value:g}")
     out.print(table)
+
+
+@evaluate.command()
+def service(
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="DIR", help="A folder that `morphbatch smears` wrote.", exists=True, file_okay=False),
+    ],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON to stdout and nothing else.")] = False,
+) -> None:
+    """Send drawn smears through the running service, wait, and compare every cell with the truth."""
+    import time
+    from dataclasses import asdict
+
+    from rich.table import Table
+
+    from services.analysis.progress import find_batch
+    from services.cli.submit import send
+    from services.database.session import make_engine
+    from services.evaluation.service import score_service
+    from services.intake.folder import read_folder
+    from services.settings import load_settings
+
+    # A batch of its own each time: the same cells under another release are another evaluation.
+    lab, batch = "evaluation", f"{folder.resolve().name.lower()[:30]}-{time.strftime('%Y%m%d-%H%M%S')}"
+    delivery = read_folder(folder, lab=lab, batch_code=batch, um_per_px=None, stain=None, advance=lambda size: None)
+    send(delivery, wait=True)
+    engine = make_engine(load_settings().database_url)
+    result = score_service(engine, find_batch(engine, batch, lab), folder)
+    if as_json:
+        print_json(asdict(result))
+        return
+    table = Table("", "macro-F1", "accuracy", title=f"{result.matched} of {result.cells} cells matched")
+    for name, value in result.macro_f1.items():
+        accuracy = result.accuracy[name]
+        table.add_row(name, "–" if value is None else f"{value:.4f}", "–" if accuracy is None else f"{accuracy:.4f}")
+    out.print(table)
+    out.print(f"ECE of the fused probabilities: {result.ece}")

@@ -42,25 +42,31 @@ def submit(
     """Upload DIR as a batch: checksums, fields, the manifest last. Broken off, the same command goes on from there."""
     from services.database.states import BatchState
     from services.intake.problems import ManifestRejected
-    from services.intake.upload import upload
-    from services.settings import load_settings
-    from services.storage import connect_store
 
-    settings = load_settings()
     try:
         delivery = _read(folder, lab, batch, um_per_px, stain)
     except ManifestRejected as error:
         _show_problems(folder, error.problems, as_json)
         raise typer.Exit(1) from error
     _show_skipped(folder, delivery)
+    state = send(delivery, wait=wait)
+    _show_result(delivery, state, as_json)
+    if wait and state != BatchState.COMPLETE:
+        raise typer.Exit(1)
+
+
+def send(delivery: "Delivery", *, wait: bool) -> str:
+    """Upload and announce a delivery; the state its batch ended in, or `uploaded` when nobody waits for that."""
+    from services.intake.upload import upload
+    from services.settings import load_settings
+    from services.storage import connect_store
+
+    settings = load_settings()
     with _progress() as progress:
         bar = progress.add_task("uploading", total=delivery.size)
         data = upload(connect_store(settings), delivery, lambda size: progress.advance(bar, size))
     _announce(settings, delivery)
-    state = _wait_for_end(settings, delivery, data) if wait else "uploaded"
-    _show_result(delivery, state, as_json)
-    if wait and state != BatchState.COMPLETE:
-        raise typer.Exit(1)
+    return _wait_for_end(settings, delivery, data) if wait else "uploaded"
 
 
 def _read(folder: Path, lab: str | None, batch: str | None, um_per_px: float | None, stain: str | None) -> "Delivery":

@@ -1,12 +1,11 @@
 """What the imaging stages hand to each other. Coordinates are pixels of the decoded field, origin top left."""
 
 from dataclasses import dataclass, field
-from typing import NamedTuple, NewType
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-Microns = NewType("Microns", float)
 RGB = NDArray[np.uint8]
 """`[H, W, 3]`, 0 to 255."""
 

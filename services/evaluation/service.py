@@ -1,0 +1,151 @@
+"""Score the whole service on drawn smears: a batch that it has analysed against the truth it was drawn from.
+
+A true cell is one whose head is whole. It matches the cell that the service stored with IoU ≥ 0.5 of the head boxes, best
+pairs first. The figures of the classes are over matched cells; what was missed shows in `matched` alone.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Engine, text
+
+from services.database.session import transaction
+from services.evaluation.detector import match_boxes
+from services.evaluation.truth import AnnotationsUnreadable
+from services.taxonomy import CLASS_NAMES, class_named
+
+TRUTH: Final = "truth.jsonl"
+CALIBRATION_BINS: Final = 15
+MEMBERS: Final = ("efficientnetv2_s", "resnetv2_50")
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceFigures:
+    """`macro_f1` and `accuracy` by member and `fused`; `ece` is that of the fused probabilities (15 bins).
+
+    A figure is None when no cell matched.
+    """
+
+    cells: int
+    matched: int
+    false: int
+    macro_f1: dict[str, float | None]
+    accuracy: dict[str, float | None]
+    ece: float | None
+    f1_by_class: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class _Truth:
+    boxes: list[Sequence[float]]
+    classes: list[int]
+    whole: list[bool]
+
+
+def score_service(engine: Engine, batch_id: int, folder: Path) -> ServiceFigures:
+    """Compare the cells of a closed batch with the truth in `folder`, where its images came from.
+
+    Raises:
+        AnnotationsUnreadable: the folder has no truth of drawn smears, or a line of it is malformed.
+    """
+    truth = _read_truth(folder / TRUTH)
+    stored = _read_cells(engine, batch_id)
+    labels: list[int] = []
+    matched: list[Any] = []
+    false = 0
+    for key, true in truth.items():
+        found = stored.get(key, [])
+        pairs = match_boxes(true.boxes, [(c.x0, c.y0, c.x1, c.y1) for c in found])
+        false += len(found) - len(pairs)
+        for index, other in pairs.items():
+            if true.whole[index]:
+                labels.append(true.classes[index])
+                matched.append(found[other])
+    cells = sum(sum(true.whole) for true in truth.values())
+    return _figures(cells, false, np.array(labels, np.int64), matched)
+
+
+def _figures(cells: int, false: int, labels: Ints, matched: Sequence[Any]) -> ServiceFigures:
+    if not len(labels):
+        nothing: dict[str, float | None] = dict.fromkeys((*MEMBERS, "fused"))
+        return ServiceFigures(cells, 0, false, nothing, dict(nothing), None, {})
+    probabilities = np.array([c.probabilities for c in matched], np.float64)
+    said = {name: np.array([getattr(c, f"{name}_logits") for c in matched]).argmax(axis=1) for name in MEMBERS}
+    said["fused"] = probabilities.argmax(axis=1)
+    by_class = f1_by_class(labels, said["fused"])
+    return ServiceFigures(
+        cells=cells,
+        matched=len(labels),
+        false=false,
+        macro_f1={name: _rounded(np.mean(list(f1_by_class(labels, s).values()))) for name, s in said.items()},
+        accuracy={name: _rounded(np.mean(s == labels)) for name, s in said.items()},
+        ece=_rounded(expected_calibration_error(probabilities, labels)),
+        f1_by_class={CLASS_NAMES[index]: _rounded(value) for index, value in by_class.items()},
+    )
+
+
+def f1_by_class(labels: Ints, said: Ints) -> dict[int, float]:
+    """F1 = 2·TP ÷ (2·TP + FP + FN) of every class that occurs in `labels` or in `said`, by index."""
+    result = {}
+    for index in np.union1d(labels, said):
+        hits = int(np.sum((labels == index) & (said == index)))
+        result[int(index)] = 2 * hits / (int(np.sum(labels == index)) + int(np.sum(said == index)))
+    return result
+
+
+def expected_calibration_error(probabilities: Floats, labels: Ints, bins: int = CALIBRATION_BINS) -> float:
+    """Mean gap between confidence and accuracy over equally wide bins of confidence, weighted by their cells."""
+    confidence = probabilities.max(axis=1)
+    right = probabilities.argmax(axis=1) == labels
+    place = np.minimum((confidence * bins).astype(int), bins - 1)
+    gaps = [
+        abs(confidence[place == b].mean() - right[place == b].mean()) * np.mean(place == b) for b in np.unique(place)
+    ]
+    return float(np.sum(gaps))
+
+
+def _read_truth(path: Path) -> Mapping[str, _Truth]:
+    if not path.is_file():
+        raise AnnotationsUnreadable(f"{path.parent} has no {TRUTH}: name a folder that `morphbatch smears` wrote")
+    fields: dict[str, _Truth] = {}
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        try:
+            entry = json.loads(line)
+            fields[entry["image"]] = _Truth(
+                [cell["head_box"] for cell in entry["cells"]],
+                [class_named(cell["class"]).index for cell in entry["cells"]],
+                [bool(cell["whole"]) for cell in entry["cells"]],
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise AnnotationsUnreadable(f"{path}, line {number}: {error!r}") from error
+    return fields
+
+
+def _read_cells(engine: Engine, batch_id: int) -> dict[str, list[Any]]:
+    by_field: dict[str, list[Any]] = {}
+    with transaction(engine) as session:
+        rows = session.execute(
+            text(
+                "select field.key, x0, y0, x1, y1, probabilities, efficientnetv2_s_logits, resnetv2_50_logits"
+                " from batch join slide on slide.batch_id = batch.id"
+                " join reporting.current_analysis latest on latest.slide_key = slide.id"
+                " join cell on cell.analysis_id = latest.analysis_id and cell.received_on = batch.received_on"
+                " join field on field.id = cell.field_id where batch.id = :id order by field.id, cell.number"
+            ),
+            {"id": batch_id},
+        )
+        for row in rows:
+            by_field.setdefault(row.key, []).append(row)
+    return by_field
+
+
+def _rounded(value: float | np.floating[Any]) -> float:
+    return round(float(value), 4)
