@@ -1,6 +1,6 @@
 """Score the whole service on drawn smears: a batch that it has analysed against the truth it was drawn from.
 
-A true cell is one whose head is whole. It matches the cell that the service stored with IoU ≥ 0.5 of the head boxes, the
+A true cell is one whose head is whole. It matches the cell that the service stored with IoU ≥ 0.5 of the head boxes,
 best pairs first. The figures of the classes are over matched cells; what was missed shows in `matched` alone.
 """
 
