@@ -9,7 +9,7 @@ LOCK = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --gene
 PIP = -m pip install --quiet --disable-pip-version-check --require-virtualenv
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench bench-env minio lock
+.PHONY: help setup demo test lint bench bench-env reproduce-smids reproduce-hushem test-training minio lock
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 12
@@ -34,12 +34,21 @@ bench: setup ## measure what the service and its feed reach on this machine
 
 bench-env: .venv-train/ready ## the environment of the plain PyTorch loop that `make bench` compares with, 6 GB
 
+reproduce-smids: .venv-train/ready ## train, fuse, release and evaluate on SMIDS; report in runs/smids
+	.venv-train/bin/python -m triton_models.training.reproduce smids $(REPRODUCE)
+
+reproduce-hushem: .venv-train/ready ## the same on HuSHeM, cross-validated along its folds; report in runs/hushem
+	.venv-train/bin/python -m triton_models.training.reproduce hushem $(REPRODUCE)
+
+test-training: .venv-train/ready ## the tests that need torch
+	.venv-train/bin/python -m pytest tests/training
+
 minio: $(CACHE)/bin/minio ## build MinIO from its Go module into the cache, for the S3 tests and the stack
 
 lock: .venv/ready ## pin every dependency anew, with hashes
 	.venv/bin/python $(PIP) uv
 	$(LOCK) pyproject.toml --extra local --extra dev --output-file requirements/dev.txt
-	$(LOCK) pyproject.toml --extra local --extra train --output-file requirements/train.txt
+	$(LOCK) pyproject.toml --extra local --extra train --extra dev --output-file requirements/train.txt
 	$(LOCK) requirements/triton.in --override requirements/triton-overrides.txt --output-file requirements/triton.txt
 	@! grep -n '://' requirements/*.txt
 

@@ -1,0 +1,197 @@
+"""One command a public data set: train both members, fuse, write a release and its report.
+
+`python -m triton_models.training.reproduce smids|hushem [--data DIR] [--out DIR] [--pretrain]`. What was interrupted
+goes on where it stopped when it is started again.
+"""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import numpy as np
+import typer
+from rich.console import Console
+
+from services.errors import ConfigurationError
+from services.taxonomy import CLASS_NAMES
+from triton_models.release.build import Parts, build_release
+from triton_models.release.schema import MEMBERS, ReleaseKind
+from triton_models.training.checkpoint import LAST
+from triton_models.training.config import TrainingConfig, read_config, with_data
+from triton_models.training.dataset import LabelledImage, read_dataset
+from triton_models.training.drawn import write_drawn_cells
+from triton_models.training.evaluation import Evaluation, evaluate_release, score
+from triton_models.training.fuse import FUSION_NAME, fuse_logits, fuse_runs
+from triton_models.training.logits import LabelledLogits, read_logits
+from triton_models.training.pages import write_text
+from triton_models.training.released import open_release
+from triton_models.training.report import write_report
+from triton_models.training.train import LOGITS_NAME, RUN_NAME, train
+
+CONFIGS: Final = Path(__file__).parent / "configs"
+REPOSITORY: Final = Path(__file__).parents[2]
+DRAWN_A_CLASS: Final = {"train": 150, "val": 20}
+console = Console(stderr=True)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+class DataMissing(ConfigurationError):
+    """The public images are not on this machine."""
+
+    reason = "data_missing"
+
+
+@dataclass(frozen=True, slots=True)
+class Reproduction:
+    """A public data set. `crop_um` is nominal: neither set states its scale, heads are taken to be 4.5 µm long."""
+
+    name: str
+    crop_um: float
+    folds: bool
+
+
+SETS: Final = {
+    "smids": Reproduction("smids", crop_um=16.0, folds=False),
+    "hushem": Reproduction("hushem", crop_um=12.0, folds=True),
+}
+
+
+class _Lines:
+    """A line an epoch."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+
+    def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
+        """Steps are not shown."""
+
+    def epoch(self, row: dict[str, float]) -> None:
+        """An epoch is done."""
+        figures = ", ".join(
+            f"{name} {row[name]:.3f}" for name in ("training_loss", "accuracy", "macro_f1") if name in row
+        )
+        console.print(f"{self.what}: epoch {row['epoch'] + 1:.0f}: {figures}", highlight=False)
+
+
+def trained(member: str, config: TrainingConfig, folder: Path, part: Any = None) -> None:
+    """Train into `folder`, unless it was done; go on if it was begun."""
+    if not (folder / RUN_NAME).exists():
+        train(member, config, folder, resume=(folder / LAST).exists(), watch=_Lines(folder.name), part=part)
+
+
+def pretrained(out: Path, crop_um: float, side_px: int) -> Callable[[str], str]:
+    """Weights of a member after drawn cells of the same scale."""
+    folder = out / "drawn"
+    if not folder.exists():
+        console.print("drawing cells to start from")
+        write_drawn_cells(folder, CLASS_NAMES, DRAWN_A_CLASS, crop_um, side_px, seed=7)
+
+    def weights(member: str) -> str:
+        run = out / f"drawn-{member}"
+        trained(member, with_data(read_config(CONFIGS / "drawn.toml"), folder), run)
+        return str(run / json.loads((run / RUN_NAME).read_text(encoding="utf-8"))["weights"])
+
+    return weights
+
+
+def started_from(config: TrainingConfig, weights: str | None) -> TrainingConfig:
+    """`config` with other weights to start from."""
+    return config.model_copy(update={"network": config.network.model_copy(update={"weights": weights})})
+
+
+def one_split(config: TrainingConfig, out: Path, weights: Callable[[str], str] | None) -> tuple[Parts, None]:
+    """Train and fuse on the data's own training and validation parts."""
+    runs = {member: out / member for member in MEMBERS}
+    for member, run in runs.items():
+        trained(member, started_from(config, weights(member) if weights else None), run)
+    fuse_runs((runs[MEMBERS[0]], runs[MEMBERS[1]]), out / "fusion")
+    return Parts(runs, out / "fusion"), None
+
+
+def every_fold(
+    config: TrainingConfig, out: Path, weights: Callable[[str], str] | None
+) -> tuple[Parts, dict[str, LabelledLogits]]:
+    """Cross-validate along the data's folds, fuse on the held-out logits, and train the released members on all."""
+    dataset = read_dataset(config.data.path)
+    held_out = {}
+    runs = {}
+    for member in MEMBERS:
+        start = started_from(config, weights(member) if weights else None)
+        logits = []
+        for fold in dataset.splits:
+            run = out / f"{member}-{fold}"
+            rest = tuple(image for image in dataset.images if image.split != fold)
+            trained(member, start, run, (rest, dataset.in_splits([fold])))
+            logits.append(read_logits(run / LOGITS_NAME))
+        held_out[member] = LabelledLogits(
+            logits[0].classes,
+            tuple(name for part in logits for name in part.names),
+            np.concatenate([part.labels for part in logits]),
+            np.concatenate([part.logits for part in logits]),
+        )
+        runs[member] = out / member
+        trained(member, start, runs[member], (dataset.images, ()))
+    fuse_logits(held_out[MEMBERS[0]], held_out[MEMBERS[1]], out / "fusion")
+    return Parts(runs, out / "fusion"), held_out
+
+
+def evaluated(release: Path, config: TrainingConfig, held_out: dict[str, LabelledLogits] | None) -> Evaluation:
+    """The release on the validation part; with folds, the networks that had not seen the images, fused as released."""
+    classifier = open_release(release)
+    if held_out is None:
+        return evaluate_release(classifier, config.data.path, config.data.validation)
+    by_name: dict[str, LabelledImage] = {
+        image.path.relative_to(config.data.path).as_posix(): image for image in read_dataset(config.data.path).images
+    }
+    first = held_out[MEMBERS[0]]
+    logits = {member: found.logits for member, found in held_out.items()}
+    evaluation = score(classifier, [by_name[name] for name in first.names], first.labels, logits, 0.95)
+    evaluation.document.update(chose_alpha=True, cross_validated=True)
+    return evaluation
+
+
+@app.command()
+def reproduce(
+    name: Annotated[str, typer.Argument(help="smids or hushem.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Default: the folder in MORPHBATCH_DATA, or ../shared/data.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Default: runs/<name>.")] = None,
+    pretrain: Annotated[bool, typer.Option(help="Start from networks trained on drawn cells.")] = False,
+    epochs: Annotated[int, typer.Option(help="Other than the TOML file says; 0: as it says.")] = 0,
+) -> None:
+    """Train both members on a public data set, fuse, write a release, evaluate it."""
+    if name not in SETS:
+        raise typer.BadParameter(f"'{name}' is none of {', '.join(SETS)}")
+    chosen = SETS[name]
+    root = data or Path(os.environ.get("MORPHBATCH_DATA", REPOSITORY.parent / "shared" / "data")) / name
+    if not root.is_dir():
+        raise DataMissing(f"{root} is not there; set MORPHBATCH_DATA to the folder that holds {name}")
+    out = out or REPOSITORY / "runs" / name
+    config = with_data(read_config(CONFIGS / f"{name}.toml"), root)
+    if epochs:
+        config = config.model_copy(update={"optimisation": config.optimisation.model_copy(update={"epochs": epochs})})
+    weights = pretrained(out, chosen.crop_um, config.preparation.side_px) if pretrain else None
+    parts, held_out = (every_fold if chosen.folds else one_split)(config, out, weights)
+    release = out / "release"
+    if not release.exists():
+        started = "after pretraining on drawn cells" if pretrain else "from scratch"
+        build_release(parts, release, name, chosen.crop_um, ReleaseKind.TRAINED, {"started": started})
+    evaluation = evaluated(release, config, held_out)
+    write_report(evaluation, out / "report.html")
+    write_text(out / "evaluation.json", json.dumps(evaluation.document, indent=2) + "\n")
+    for classifier, found in evaluation.document["classifiers"].items():
+        low, high = found["interval_95"]["accuracy"]
+        console.print(
+            f"{classifier:>18}: accuracy {found['accuracy']:.3f} ({low:.3f} – {high:.3f}), "
+            f"macro-F1 {found['macro_f1']:.3f}, ECE {found['ece']:.3f}",
+            highlight=False,
+        )
+    console.print(f"release: {release}, fusion: {parts.fusion / FUSION_NAME}, report: {out / 'report.html'}")
+
+
+if __name__ == "__main__":
+    app()
