@@ -13,6 +13,7 @@ from triton_models.training.check import check_data
 from triton_models.training.check_page import write_check_page
 from triton_models.training.config import Data, Fit, Preparation
 from triton_models.training.dataset import DatasetBroken, fingerprint, read_dataset, resolve_classes
+from triton_models.training.duplicates import seen_again
 from triton_models.training.preparation import ImageUnreadable, prepare, read_image
 from triton_models.training.splits import cut, fold_numbers
 
@@ -106,6 +107,16 @@ def test_the_check_finds_what_spoils_a_run(cells: Callable[..., Path], tmp_path:
     assert text.count("data:image/jpeg;base64,") == 16
     assert "http" not in text
     assert "train/tapered/broken.png" in text
+
+
+def test_a_validation_cell_is_not_trained_on_in_another_shape(cells: Callable[..., Path]) -> None:
+    root = cells(COUNTS)
+    held = sorted((root / "val").rglob("*.png"))
+    turned = cv2.flip(cv2.imread(str(held[2])), 1)
+    copy = root / "train" / "normal" / "copy.jpg"
+    cv2.imwrite(str(copy), turned, [cv2.IMWRITE_JPEG_QUALITY, 85])
+    images = [*sorted((root / "train").rglob("*.png")), copy]
+    assert seen_again(images, held) == {len(images) - 1}
 
 
 def test_a_sound_data_set_has_no_faults(cells: Callable[..., Path]) -> None:

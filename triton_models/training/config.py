@@ -80,6 +80,9 @@ class Data(_Part):
     folds: int = Field(default=5, ge=2, le=50)
     fold: int = Field(default=0, ge=0)
     split_seed: int = 0
+    drop_twins: bool = Field(
+        default=True, description="Leave out training images that show a cell of the validation part again."
+    )
 
     @model_validator(mode="after")
     def _splits(self) -> Self:

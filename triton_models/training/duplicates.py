@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from triton_models.training.preparation import read_image
+
 THUMBNAIL_PX: Final = 48
 NEAR: Final = 0.95  # re-encoded, resized, turned copies of real cells: 0.985 and up; other cells: seldom above 0.94
 _BLOCK: Final = 1024
@@ -43,6 +45,20 @@ def _turned(thumbnails: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
     for mirrored in (thumbnails, thumbnails[:, :, ::-1]):
         for quarter in range(4):
             yield np.rot90(mirrored, quarter, axes=(1, 2)).reshape(len(thumbnails), -1)
+
+
+def seen_again(images: Sequence[Path], held: Sequence[Path], near: float = NEAR) -> set[int]:
+    """Which of `images`, by place, show a cell that one of `held` shows.
+
+    Raises:
+        ImageUnreadable: names the first file that cannot be read.
+    """
+    if not images or not held:
+        return set()
+    shown, kept = (np.stack([thumbnail(read_image(path)) for path in paths]) for paths in (images, held))
+    flat = shown.reshape(len(shown), -1)
+    likeness = np.max([(flat @ others.T).max(1) for others in _turned(kept)], axis=0)
+    return set(np.flatnonzero(likeness >= near).tolist())
 
 
 def find_duplicates(

@@ -25,6 +25,7 @@ from triton_models.training.batches import VariedCrops, loader
 from triton_models.training.checkpoint import BEST, LAST
 from triton_models.training.config import TrainingConfig, as_toml
 from triton_models.training.dataset import LabelledImage, fingerprint, read_dataset, resolve_classes
+from triton_models.training.duplicates import seen_again
 from triton_models.training.journal import Journal
 from triton_models.training.logits import LabelledLogits
 from triton_models.training.pages import write_text
@@ -122,6 +123,8 @@ def train(
     dataset = read_dataset(config.data.path)
     classes = resolve_classes(dataset, config.data.classes)
     images, held = part if part is not None else cut(dataset, config.data)
+    twins = seen_again([i.path for i in images], [i.path for i in held]) if config.data.drop_twins else set()
+    images = tuple(image for number, image in enumerate(images) if number not in twins)
     training = read_part(images, classes, config, MARGIN)
     validation = read_part(held, classes, config)
     counts = [training.labels.count(index) for index in range(len(classes))]
@@ -148,6 +151,7 @@ def train(
         "member": member,
         "classes": list(classes),
         "counts": dict(zip(classes, counts, strict=True)),
+        "twins_left_out": len(twins),
         "preparation": config.preparation.model_dump(mode="json"),
         "weights": BEST if keeps_best else LAST,
         "epochs": run.position.epoch,
