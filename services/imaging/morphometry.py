@@ -51,7 +51,6 @@ def perimeter(contour: NDArray[np.integer | np.floating], smoothing: float) -> f
     """The length in pixels around a closed contour of pixel centres `[n, 2]`, smoothed over `smoothing` pixels."""
     reach = max(1, round(smoothing / 2))
     window = np.full(2 * reach + 1, 1 / (2 * reach + 1))
-    padded = np.pad(contour.astype(np.float64), ((reach, reach), (0, 0)), mode="wrap")
-    smooth = np.stack([np.convolve(padded[:, k], window, mode="valid") for k in (0, 1)], axis=1)
-    steps = np.diff(smooth, axis=0, append=smooth[:1])
-    return float(np.hypot(steps[:, 0], steps[:, 1]).sum()) + math.pi
+    closed = np.take(contour, range(-reach, len(contour) + reach), axis=0, mode="wrap").astype(np.float64)
+    x, y = (np.convolve(closed[:, k], window, mode="valid") for k in (0, 1))
+    return float(np.hypot(np.roll(x, -1) - x, np.roll(y, -1) - y).sum()) + math.pi

@@ -1,6 +1,7 @@
 """The outline of one head, at the full resolution of its field."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
 import cv2
@@ -10,8 +11,8 @@ from numpy.typing import NDArray
 from services.imaging.splitting import Polygon
 from services.imaging.types import RGB
 
-_FINE_UM: Final = 0.045  # a coarser field is enlarged, as an outline in whole pixels of it would be too rough
-_RED_AND_GREEN: Final = np.array([[0.5, 0.5, 0.0]], np.float32)
+_FINE_UM: Final = 0.07  # a coarser field is enlarged, as an outline in whole pixels of it would be too rough
+_RED_AND_GREEN: Final = np.array([[0.5, 0.5]], np.float32)
 _MARGIN_UM: Final = 1.4  # room for the start of the midpiece
 _SMOOTHING_UM: Final = 0.03
 _RIM_UM: Final = 0.3  # the blurred edge of a head: its darkness inside is measured further in
@@ -39,14 +40,14 @@ class Closeup:
         """The same head without what surrounds it."""
         x, y, w, h = cv2.boundingRect(self.mask)
         rows, columns = slice(max(0, y - 1), y + h + 1), slice(max(0, x - 1), x + w + 1)
-        return replace(self, grey=self.grey[rows, columns], mask=self.mask[rows, columns])
+        return Closeup(self.grey[rows, columns], self.mask[rows, columns], self.um_per_px, self.outline)
 
     def halved(self) -> "Closeup":
         """The same head at half the resolution: enough for levels and directions, in a quarter of the time."""
         size = max(1, self.mask.shape[1] // 2), max(1, self.mask.shape[0] // 2)
         grey = np.asarray(cv2.resize(self.grey, size, interpolation=cv2.INTER_AREA), np.uint8)
         mask = np.asarray(cv2.resize(self.mask, size, interpolation=cv2.INTER_NEAREST), np.uint8)
-        return replace(self, grey=grey, mask=mask, um_per_px=2 * self.um_per_px)
+        return Closeup(grey, mask, 2 * self.um_per_px, self.outline)
 
 
 def trace(
@@ -63,44 +64,56 @@ def trace(
     low, high = np.floor(piece.min(0)).astype(int), np.ceil(piece.max(0)).astype(int)
     x0, y0 = max(0, low[0] - margin), max(0, low[1] - margin)
     x1, y1 = min(width, high[0] + margin + 1), min(height, high[1] + margin + 1)
-    crop = np.asarray(pixels[y0:y1, x0:x1])
+    crop = np.ascontiguousarray(pixels[y0:y1, x0:x1, :2])
     if zoom > 1:
         crop = np.asarray(cv2.resize(crop, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_CUBIC), np.uint8)
     lit = _lit(crop, background)
 
-    def drawn(polygon: Polygon) -> NDArray[np.uint8]:
-        canvas = np.zeros(lit.shape[:2], np.uint8)
-        corners = np.round((polygon + 0.5 - [x0, y0]) * zoom - 0.5).astype(np.int32)
-        cv2.fillPoly(canvas, [corners], 1)
+    beyond = disc(_BEYOND_UM / fine)
+    reach = len(beyond) // 2 + 1
+    corners = _corners(piece, x0, y0, zoom)
+    # All that follows happens within reach of the piece.
+    (left, top), (right, bottom) = corners.min(0) - reach, corners.max(0) + reach + 1
+    left, top = max(0, int(left)), max(0, int(top))
+    near = lit[top : int(bottom), left : int(right), 1]
+
+    def drawn(outline: NDArray[np.int32]) -> NDArray[np.uint8]:
+        canvas = np.zeros(near.shape, np.uint8)
+        cv2.fillPoly(canvas, [outline - [left, top]], 1)
         return canvas
 
-    rough = drawn(piece)
-    allowed = cv2.dilate(rough, disc(_BEYOND_UM / fine))
+    rough = drawn(corners)
+    allowed = cv2.dilate(rough, beyond)
     for other in others:
-        allowed[drawn(other) > 0] = 0
+        allowed[drawn(_corners(other, x0, y0, zoom)) > 0] = 0
     x, y, w, h = cv2.boundingRect(allowed)
     here = slice(y, y + h), slice(x, x + w)
-    green = np.asarray(cv2.GaussianBlur(lit[*here, 1], (0, 0), max(0.5, _SMOOTHING_UM / fine)), np.uint8)
+    green = np.asarray(cv2.GaussianBlur(near[here], (0, 0), max(0.5, _SMOOTHING_UM / fine)), np.uint8)
     dark = ((green < _edge_level(green, rough[here], fine)) & (allowed[here] > 0)).astype(np.uint8)
     fill_holes(dark, dark.size)
     # Nothing is allowed outside: without a margin, opening would take the border of the array for more head.
     opened = cv2.morphologyEx(
         dark, cv2.MORPH_OPEN, disc(_TAIL_UM / 2 / fine), borderType=cv2.BORDER_CONSTANT, borderValue=(0,)
     )
-    contours, _ = cv2.findContours(opened, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE, offset=(x, y))
+    contours, _ = cv2.findContours(opened, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE, offset=(left + x, top + y))
     if not contours:
         return None
     contour = max(contours, key=cv2.contourArea)
     mask = np.zeros(lit.shape[:2], np.uint8)
     cv2.fillPoly(mask, [contour], 1)
-    corners = cv2.approxPolyDP(contour, _COMPACT_PX * zoom, closed=True).reshape(-1, 2)
-    outline = np.round((corners + 0.5) / zoom - 0.5 + [x0, y0]).astype(np.int32)
+    compact = cv2.approxPolyDP(contour, _COMPACT_PX * zoom, closed=True).reshape(-1, 2)
+    outline = np.round((compact + 0.5) / zoom - 0.5 + [x0, y0]).astype(np.int32)
     grey = np.asarray(cv2.transform(lit, _RED_AND_GREEN), np.uint8)
     return Closeup(grey, mask, fine, outline)
 
 
-def _lit(crop: RGB, background: NDArray[np.float64]) -> RGB:
-    levels = np.arange(256)[:, None, None] * 255 / np.maximum(background, 1)
+def _corners(polygon: Polygon, x0: int, y0: int, zoom: int) -> NDArray[np.int32]:
+    return np.round((polygon + 0.5 - [x0, y0]) * zoom - 0.5).astype(np.int32)
+
+
+def _lit(crop: NDArray[np.uint8], background: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Transmittance of the channels that `crop` `[h, w, 2]` has: red and green."""
+    levels = np.arange(256)[:, None, None] * 255 / np.maximum(background[:2], 1)
     return np.asarray(cv2.LUT(crop, np.minimum(levels, 255).astype(np.uint8)), np.uint8)
 
 
@@ -128,6 +141,7 @@ def fill_holes(mask: NDArray[np.uint8], largest: float) -> None:
                 cv2.fillPoly(mask, [contour], 1)
 
 
+@cache
 def disc(radius: float) -> NDArray[np.uint8]:
     """A round structuring element of `radius` pixels, at least 1."""
     size = 2 * max(1, round(radius)) + 1

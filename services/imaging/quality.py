@@ -183,7 +183,8 @@ def _edge_width(
     contrast = cv2.subtract(cv2.dilate(levels, window), cv2.erode(levels, window))
     if not lit.any():
         return None
-    strong = lit & (contrast > max(_LEAST_CONTRAST * background, 0.5 * _percentile(contrast[lit].astype(np.uint8, copy=False), 99.5)))
+    highest = _percentile(contrast[lit].astype(np.uint8, copy=False), 99.5)
+    strong = lit & (contrast > max(_LEAST_CONTRAST * background, 0.5 * highest))
     if not strong.any():
         return None
     # Noise is steep everywhere: what the background has is taken off (in squares, as noise adds to a slope).
