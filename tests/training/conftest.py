@@ -1,5 +1,6 @@
 """Data sets small enough to train on in a second."""
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,7 +8,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-pytest.importorskip("torch", reason="the train extra is not installed; `make test-training` runs these with it")
+WHY = "torch is not installed; `make test-training` runs these in an environment that has it"
+
+
+class _WithoutTorch(pytest.Module):
+    def collect(self) -> list[pytest.Item]:
+        pytest.skip(WHY, allow_module_level=True)
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
+    """Skip every module here, saying why, where it could not even be imported."""
+    if importlib.util.find_spec("torch") is None:
+        return _WithoutTorch.from_parent(parent, path=module_path)
+    return None
+
 
 SHAPES = ("normal", "tapered", "odd")
 
