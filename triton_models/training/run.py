@@ -210,6 +210,13 @@ class TrainingRun:
         if self.ema is not None:
             self.ema.module.load_state_dict(content["ema"])
 
+    def any_process(self, wish: bool) -> bool:
+        """Whether any process of the run wishes it: a signal reaches them between different steps."""
+        if self.fabric.world_size == 1:
+            return wish
+        wishes = torch.tensor(float(wish), device=self.fabric.device)
+        return bool(self.fabric.all_reduce(wishes, reduce_op="sum") > 0)
+
     def batches(self, labels: list[int], epoch: int, start: int) -> EpochBatches:
         """This process's part of the batches of an epoch."""
         return EpochBatches(

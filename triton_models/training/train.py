@@ -145,6 +145,7 @@ def train(
         if journal is not None:
             journal.close()
 
+    fabric.barrier()  # the first process may still be writing what all are about to read
     keeps_best = config.optimisation.keep == "best" and bool(validation.labels)
     run.load_weights(folder / (BEST if keeps_best else LAST))
     record = {
@@ -212,7 +213,7 @@ def _epochs(
             position.loss_sum += run.step(crops, labels, number, rate, mix)
             position.step += 1
             watch.step(position.epoch, position.step, batches.in_epoch, position.loss_sum / position.step)
-            if stop():
+            if run.any_process(stop()):
                 run.save(folder / LAST)
                 raise RunInterrupted(
                     f"stopped in epoch {position.epoch}; `morphbatch train … --resume` goes on from here"
