@@ -1,0 +1,66 @@
+"""The commands that reproduce figures on public data, with small networks on drawn cells."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from triton_models.release.schema import MEMBERS, TIMM_NAMES, read_release
+from triton_models.training import reproduce
+from triton_models.training.config import read_config
+from triton_models.training.dataset import read_dataset
+from triton_models.training.drawn import write_drawn_cells
+from triton_models.training.logits import read_logits
+
+KINDS = {"normal": 9, "tapered": 9}
+
+
+@pytest.mark.parametrize("path", sorted(reproduce.CONFIGS.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_shipped_configuration_is_valid(path: Path) -> None:
+    read_config(path)
+
+
+def test_every_fold_is_judged_by_networks_that_have_not_seen_it(
+    cells: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(TIMM_NAMES, MEMBERS[0], "test_efficientnet")
+    monkeypatch.setitem(TIMM_NAMES, MEMBERS[1], "test_resnet")
+    root = cells({"fold1": KINDS, "fold2": KINDS}, "hushem")
+    arguments = ["hushem", "--data", str(root), "--out", str(tmp_path / "out"), "--epochs", "1"]
+    done = CliRunner().invoke(reproduce.app, arguments, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+
+    held = [read_logits(tmp_path / "out" / f"{MEMBERS[0]}-{fold}" / "validation.npz") for fold in ("fold1", "fold2")]
+    assert {name.partition("/")[0] for name in held[0].names} == {"fold1"}
+    record = json.loads((tmp_path / "out" / f"{MEMBERS[0]}-fold1" / "run.json").read_text())
+    assert sum(record["counts"].values()) + record["twins_left_out"] == 18
+    assert record["weights"] == "last.pt"
+    release = read_release(tmp_path / "out" / "release")
+    assert release.metrics["started"] == "from scratch"
+    assert json.loads((tmp_path / "out" / MEMBERS[0] / "run.json").read_text())["counts"] == {
+        "Normal": 9 * 2,
+        "TaperedHead": 9 * 2,
+    }
+    document = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert document["images"] == 36
+    assert document["cross_validated"]
+    assert (tmp_path / "out" / "report.html").is_file()
+
+    before = (tmp_path / "out" / MEMBERS[0] / "last.pt").stat().st_mtime_ns
+    assert CliRunner().invoke(reproduce.app, arguments, catch_exceptions=False).exit_code == 0
+    assert (tmp_path / "out" / MEMBERS[0] / "last.pt").stat().st_mtime_ns == before
+
+
+def test_drawn_cells_are_the_same_for_the_same_seed(tmp_path: Path) -> None:
+    for name, seed in (("one", 1), ("again", 1), ("other", 2)):
+        write_drawn_cells(tmp_path / name, ("PinHead", "Normal"), {"train": 2, "val": 1}, 12.0, 48, seed)
+    images = read_dataset(tmp_path / "one").images
+    assert len(images) == 6
+    for image in images:
+        there = image.path.relative_to(tmp_path / "one")
+        assert image.path.read_bytes() == (tmp_path / "again" / there).read_bytes()
+        assert image.path.read_bytes() != (tmp_path / "other" / there).read_bytes()
+    assert np.unique([image.path.stat().st_size for image in images]).size > 1
