@@ -38,14 +38,12 @@ def close_batch(engine: Engine, store: ObjectStore, batch_id: int) -> BatchState
     Raises:
         OutageError: Postgres or the object store failed; the sweep publishes the closing again.
     """
-    with engine.connect() as guard:
-        if not guard.execute(text("select pg_try_advisory_lock(:id)"), {"id": batch_id}).scalar_one():
+    with transaction(engine) as guard:
+        # Held until this transaction ends, however it ends.
+        if not guard.execute(text("select pg_try_advisory_xact_lock(:id)"), {"id": batch_id}).scalar_one():
             log.info("batch %d is being closed by another worker", batch_id)
             return None
-        try:
-            return _close(engine, store, batch_id)
-        finally:
-            guard.execute(text("select pg_advisory_unlock(:id)"), {"id": batch_id})
+        return _close(engine, store, batch_id)
 
 
 def _close(engine: Engine, store: ObjectStore, batch_id: int) -> BatchState | None:

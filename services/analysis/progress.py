@@ -6,7 +6,7 @@ from datetime import datetime
 from sqlalchemy import Engine, text
 
 from services.database.session import transaction
-from services.database.states import BATCH_CLOSED, BatchState, SlideState
+from services.database.states import BATCH_CLOSED, SLIDE_ENDED, BatchState, SlideState
 from services.errors import PermanentError
 
 
@@ -47,7 +47,7 @@ class BatchProgress:
     @property
     def ended(self) -> int:
         """Slides that need no more work."""
-        return sum(n for state, n in self.slides.items() if state not in (SlideState.QUEUED, SlideState.RUNNING))
+        return sum(self.slides[state] for state in SLIDE_ENDED)
 
     @property
     def total(self) -> int:

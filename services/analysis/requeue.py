@@ -6,6 +6,7 @@ from sqlalchemy import Engine, text
 
 from services.database.models import AuditEvent
 from services.database.session import transaction
+from services.database.states import SLIDE_ENDED, SlideState
 from services.errors import PermanentError
 
 
@@ -21,7 +22,7 @@ def requeue(engine: Engine, batch_id: int, slide_codes: Sequence[str] = (), *, b
     Raises:
         NothingToRequeue: no slide fits; the message says why.
     """
-    states = ("done", "insufficient", "quarantined") if slide_codes else ("quarantined",)
+    states = sorted(SLIDE_ENDED) if slide_codes else [SlideState.QUARANTINED]
     with transaction(engine) as session:
         session.execute(text("select id from batch where id = :id for update"), {"id": batch_id})
         queued = session.execute(
@@ -32,7 +33,7 @@ def requeue(engine: Engine, batch_id: int, slide_codes: Sequence[str] = (), *, b
                 " and analysis.id in (select analysis_id from reporting.current_analysis)"
                 " returning slide.slide_code"
             ),
-            {"batch": batch_id, "states": list(states), "every": not slide_codes, "codes": list(slide_codes)},
+            {"batch": batch_id, "states": states, "every": not slide_codes, "codes": list(slide_codes)},
         )
         codes = sorted(queued.scalars())
         unknown = sorted(set(slide_codes) - set(codes))

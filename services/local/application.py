@@ -2,11 +2,9 @@
 
 import sys
 
-import urllib3
-
 from services.dispatch import CONTROL, SLIDES, connect_publisher
 from services.local.installation import Installation
-from services.local.service import NotReady, Service, Step
+from services.local.service import NotReady, Service, Step, ask_health
 from services.settings import Settings
 
 
@@ -70,25 +68,10 @@ def api(installation: Installation) -> Service:
             "--host", "127.0.0.1", "--port", str(port),
         ),
         port=port,
-        ready=lambda: _ask_api(port),
+        ready=lambda: ask_health(port, "/health/live"),
     )  # fmt: skip
 
 
 def _ask_worker(settings: Settings, node: str) -> None:
     if not connect_publisher(settings.broker_url).worker_answers(node):
         raise NotReady(f"{node} does not answer on the broker")
-
-
-def _ask_api(port: int) -> None:
-    try:
-        answer = urllib3.request(
-            "GET",
-            f"http://127.0.0.1:{port}/health/live",
-            headers={"Connection": "close"},
-            timeout=1.0,
-            retries=False,
-        )
-    except urllib3.exceptions.HTTPError as error:
-        raise NotReady(f"{type(error).__name__}: {error}") from error
-    if answer.status != 200:
-        raise NotReady(f"the HTTP service answers {answer.status}")

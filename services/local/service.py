@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+import urllib3
+
 from services.errors import OutageError
 
 CHECKOUT: Final = Path(__file__).resolve().parents[2]
@@ -17,6 +19,23 @@ class NotReady(OutageError):
     """A server does not answer yet, and why."""
 
     reason = "not_ready"
+
+
+def ask_health(port: int, path: str) -> None:
+    """Ask a server of ours on 127.0.0.1 by HTTP whether it is ready.
+
+    Raises:
+        NotReady: it does not answer within a second, or not with 200.
+    """
+    try:
+        # A connection kept alive would hold up Triton's exit until its timeout.
+        answer = urllib3.request(
+            "GET", f"http://127.0.0.1:{port}{path}", headers={"Connection": "close"}, timeout=1.0, retries=False
+        )
+    except urllib3.exceptions.HTTPError as error:
+        raise NotReady(f"{type(error).__name__}: {error}") from error
+    if answer.status != 200:
+        raise NotReady(f"{path} answers {answer.status}")
 
 
 def _nothing() -> None:

@@ -11,11 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import urllib3
-
 from services.errors import ConfigurationError
 from services.local.installation import Installation
-from services.local.service import CHECKOUT, NotReady, Service
+from services.local.service import CHECKOUT, Service, ask_health
 
 # Ends the stubs of the Python backend with the server; Triton waits this long for requests in flight.
 _EXIT_TIMEOUT_S: Final = 10
@@ -86,7 +84,7 @@ def triton_server(installation: Installation, python: TritonEnvironment, reposit
         grace_s=_EXIT_TIMEOUT_S + 5,
         deadline_s=180.0,  # OpenVINO compiles both networks
         prepare=lambda: _link_backend(python, backends),
-        ready=lambda: _ask_whether_ready(ports["triton_http"]),
+        ready=lambda: ask_health(ports["triton_http"], "/v2/health/ready"),
     )  # fmt: skip
 
 
@@ -125,19 +123,3 @@ def _link_backend(python: TritonEnvironment, backends: Path) -> None:
         if not source.exists():
             raise ConfigurationError(f"{source} is missing: Triton has no Python backend for Python {python.version}")
         (folder / source.name).symlink_to(source)
-
-
-def _ask_whether_ready(port: int) -> None:
-    try:
-        # A connection kept alive would hold up Triton's exit until its timeout.
-        answer = urllib3.request(
-            "GET",
-            f"http://127.0.0.1:{port}/v2/health/ready",
-            headers={"Connection": "close"},
-            timeout=1.0,
-            retries=False,
-        )
-    except urllib3.exceptions.HTTPError as error:
-        raise NotReady(f"{type(error).__name__}: {error}") from error
-    if answer.status != 200:
-        raise NotReady(f"Triton answers {answer.status}: a model is not ready")
