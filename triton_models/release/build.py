@@ -34,7 +34,13 @@ class Parts:
 
 
 def build_release(
-    parts: Parts, out: Path, name: str, crop_um: float, kind: ReleaseKind, metrics: dict[str, Any] | None = None
+    parts: Parts,
+    out: Path,
+    name: str,
+    crop_um: float,
+    kind: ReleaseKind,
+    metrics: dict[str, Any] | None = None,
+    compress: bool = False,
 ) -> Release:
     """Export both members and write the release folder `out`, which appears only when it is whole.
 
@@ -45,6 +51,7 @@ def build_release(
         crop_um: side of a crop, µm.
         kind: how far it may be believed.
         metrics: further figures for the document.
+        compress: store the weights as int8, a quarter of the bytes.
 
     Raises:
         FileExistsError: `out` exists.
@@ -69,7 +76,8 @@ def build_release(
         (partial / member).mkdir(parents=True)
         network = build_network(member, len(first["classes"]), Network())
         load_weights(network, str(parts.runs[member] / records[member]["weights"]))
-        export_network(network.eval(), preparation.side_px, partial / member / "model.onnx", len(first["classes"]))
+        path = partial / member / "model.onnx"
+        export_network(network.eval(), preparation.side_px, path, len(first["classes"]), compress)
         shutil.copyfile(parts.runs[member] / CONFIG_NAME, partial / member / CONFIG_NAME)
     write_text(partial / PREPARATION_NAME, preparation.model_dump_json(indent=2) + "\n")
     (partial / "fusion").mkdir()

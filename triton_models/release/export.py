@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from services.taxonomy import CLASS_NAMES
+from triton_models.release.compression import compress_weights
 
 MAX_BATCH = 64
 
@@ -35,8 +36,12 @@ class ServedNetwork(nn.Module):  # type: ignore[misc,unused-ignore] # torch is a
         return nn.functional.linear(features, head.weight.flatten(1), head.bias)
 
 
-def export_network(backbone: nn.Module, crop_px: int, path: Path, classes: int = len(CLASS_NAMES)) -> None:
+def export_network(
+    backbone: nn.Module, crop_px: int, path: Path, classes: int = len(CLASS_NAMES), compress: bool = False
+) -> None:
     """Write `backbone`, a timm network with one output a class, as the ONNX file of a member for crops of `crop_px`.
+
+    `compress` stores the weights as int8.
 
     Raises:
         ValueError: the exported graph is not what Triton and TensorRT are promised.
@@ -55,6 +60,8 @@ def export_network(backbone: nn.Module, crop_px: int, path: Path, classes: int =
         raise ValueError("torch.onnx.export gave no program")
     model = program.model_proto
     strip_traces(model)
+    if compress:
+        compress_weights(model)
     check_contract(model, crop_px, classes)
     partial = path.with_suffix(".partial")
     onnx.save(model, partial)
