@@ -11,12 +11,20 @@ import typer
 from services.cli.console import err, out
 
 if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
     from services.settings import Settings
+
+    Deliveries = dict[tuple[str, str], Path]  # (lab, batch): the folder that was delivered
 
 commands = typer.Typer()
 
 LABS = ("north-clinic", "south-clinic")
 BATCHES_A_LAB = 2
+NOTES = {
+    "untrained": "UNTRAINED NETWORKS: the classes below are meaningless; everything else is real.",
+    "demonstration": "DEMONSTRATION RELEASE: trained on generated images, not for clinical use.",
+}
 
 
 @commands.command()
@@ -34,7 +42,7 @@ def demo(
     _morphbatch("up")
     load_settings.cache_clear()  # `up` wrote where its services listen
     night = home() / "demo" / time.strftime("%Y%m%d-%H%M%S")
-    batches: list[tuple[str, str]] = []
+    batches: dict[tuple[str, str], Path] = {}
     for lab in LABS:
         for number in range(1, BATCHES_A_LAB + 1):
             batch = f"night-{night.name}-{number}"
@@ -45,11 +53,11 @@ def demo(
                 *("--seed", str(seed * 100 + len(batches)), "--lab", lab, "--batch", batch),
             )
             _morphbatch("submit", str(folder), "--lab", lab, "--batch", batch)
-            batches.append((lab, batch))
+            batches[lab, batch] = folder
     _step("analysing")
     settings = load_settings()
     complete = _follow_all(settings, batches)
-    _summary(settings, batches, night, time.monotonic() - started)
+    _summary(settings, batches, time.monotonic() - started)
     if stop:
         _step("stopping the stack (--keep leaves it up)")
         _morphbatch("down")
@@ -69,7 +77,7 @@ def _morphbatch(*arguments: str) -> None:
         raise typer.Exit(done.returncode)
 
 
-def _follow_all(settings: "Settings", batches: list[tuple[str, str]]) -> bool:
+def _follow_all(settings: "Settings", batches: "Deliveries") -> bool:
     from services.analysis.progress import UnknownBatch, find_batch
     from services.cli.batches import follow
     from services.database.session import make_engine
@@ -92,7 +100,7 @@ def _follow_all(settings: "Settings", batches: list[tuple[str, str]]) -> bool:
     return complete
 
 
-def _summary(settings: "Settings", batches: list[tuple[str, str]], night: Path, seconds: float) -> None:
+def _summary(settings: "Settings", batches: "Deliveries", seconds: float) -> None:
     from rich.table import Table
     from sqlalchemy import text
 
@@ -117,15 +125,35 @@ def _summary(settings: "Settings", batches: list[tuple[str, str]], night: Path, 
             ).one()
             share = f"{row[3] / row[2]:.1%}" if row[2] else "–"
             table.add_row(lab, batch, row[0], str(row[1]), str(row[2]), share)
-        kind = connection.execute(text("select kind from model_release where active")).scalar_one()
-    if kind == "untrained":
-        out.print("[bold yellow]UNTRAINED NETWORKS: the classes below are meaningless; everything else is real.[/]")
+        release, kind = connection.execute(text("select id, kind from model_release where active")).one()
+    out.print(f"[bold yellow]{NOTES[kind]}[/]" if kind in NOTES else f"release {release}")
     out.print(table)
-    lab, batch = batches[0]
-    out.print(f"took {seconds:.0f} s; the drawn smears and their truth: {night}", soft_wrap=True)
+    if kind != "untrained":
+        _agreement(engine, batches)
+    engine.dispose()
+    (lab, batch), folder = next(iter(batches.items()))
+    out.print(f"took {seconds:.0f} s; the drawn smears and their truth: {folder.parents[1]}", soft_wrap=True)
     out.print(f"report:  morphbatch report {batch} --lab {lab}")
     out.print(
         f"files:   results/{lab}/{batch}/ in the object store; morphbatch report {batch} --lab {lab} --out DIR",
         soft_wrap=True,
     )
     out.print(f"SQL:     psql '{settings.database_url.replace('+psycopg2', '')}'", soft_wrap=True)
+
+
+def _agreement(engine: "Engine", batches: "Deliveries") -> None:
+    """How well the classes agree with what was drawn."""
+    from rich.table import Table
+
+    from services.analysis.progress import find_batch
+    from services.evaluation.service import score_service
+
+    found = score_service(engine, {find_batch(engine, batch, lab): folder for (lab, batch), folder in batches.items()})
+    out.print(f"against the drawn truth: {found.matched} of {found.cells} whole cells found, {found.false} false finds")
+    table = Table("", "accuracy", "macro-F1", box=None, header_style="bold")
+    for name, accuracy in found.accuracy.items():
+        f1 = found.macro_f1[name]
+        table.add_row(name, "–" if accuracy is None else f"{accuracy:.1%}", "–" if f1 is None else f"{f1:.3f}")
+    out.print(table)
+    weakest = sorted(found.f1_by_class.items(), key=lambda item: item[1])[:3]
+    out.print(f"ECE {found.ece}; weakest classes: {', '.join(f'{name} {f1:.2f}' for name, f1 in weakest)}")

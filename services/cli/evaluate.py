@@ -95,7 +95,7 @@ def service(
     delivery = read_folder(folder, lab=lab, batch_code=batch, um_per_px=None, stain=None, advance=lambda _: None)
     send(delivery, wait=True)
     engine = make_engine(load_settings().database_url)
-    result = score_service(engine, find_batch(engine, batch, lab), folder)
+    result = score_service(engine, {find_batch(engine, batch, lab): folder})
     if as_json:
         print_json(asdict(result))
         return

@@ -1,4 +1,4 @@
-"""Score the whole service on drawn smears: a batch that it has analysed against the truth it was drawn from.
+"""Score the whole service on drawn smears: what it has analysed against the truth it was drawn from.
 
 A true cell is one whose head is whole. It matches the cell that the service stored with IoU ≥ 0.5 of the head boxes,
 best pairs first. The figures of the classes are over matched cells; what was missed shows in `matched` alone.
@@ -50,26 +50,27 @@ class _Truth:
     whole: list[bool]
 
 
-def score_service(engine: Engine, batch_id: int, folder: Path) -> ServiceFigures:
-    """Compare the cells of a closed batch with the truth in `folder`, where its images came from.
+def score_service(engine: Engine, batches: Mapping[int, Path]) -> ServiceFigures:
+    """Compare the cells of closed batches, by id, with the truth in the folders where their images came from.
 
     Raises:
-        AnnotationsUnreadable: the folder has no truth of drawn smears, or a line of it is malformed.
+        AnnotationsUnreadable: a folder has no truth of drawn smears, or a line of it is malformed.
     """
-    truth = _read_truth(folder / TRUTH)
-    stored = _read_cells(engine, batch_id)
     labels: list[int] = []
     matched: list[Any] = []
-    false = 0
-    for key, true in truth.items():
-        found = stored.get(key, [])
-        pairs = match_boxes(true.boxes, [(c.x0, c.y0, c.x1, c.y1) for c in found])
-        false += len(found) - len(pairs)
-        for index, other in pairs.items():
-            if true.whole[index]:
-                labels.append(true.classes[index])
-                matched.append(found[other])
-    cells = sum(sum(true.whole) for true in truth.values())
+    cells = false = 0
+    for batch_id, folder in batches.items():
+        truth = _read_truth(folder / TRUTH)
+        stored = _read_cells(engine, batch_id)
+        cells += sum(sum(true.whole) for true in truth.values())
+        for key, true in truth.items():
+            found = stored.get(key, [])
+            pairs = match_boxes(true.boxes, [(c.x0, c.y0, c.x1, c.y1) for c in found])
+            false += len(found) - len(pairs)
+            for index, other in pairs.items():
+                if true.whole[index]:
+                    labels.append(true.classes[index])
+                    matched.append(found[other])
     return _figures(cells, false, np.array(labels, np.int64), matched)
 
 
