@@ -39,8 +39,8 @@ class Classifier(Protocol):
     def served_release(self) -> ServedRelease:
         """The release that is served now."""
 
-    def submit(self, crops: NDArray[np.uint8]) -> Future[Predictions]:
-        """Send crops `[N, S, S, 3]`; blocks while too many requests are outstanding."""
+    def submit(self, crops: NDArray[np.uint8], release_id: str) -> Future[Predictions]:
+        """Send crops `[N, S, S, 3]` for this release alone; blocks while too many requests are outstanding."""
 
 
 class Sink(Protocol):
@@ -92,7 +92,7 @@ def run_slide(
         crops = np.concatenate(gathering.crops)
         for start in range(0, len(crops), networks.batch):
             part = slice(start, start + networks.batch)
-            future = clock.timed("wait_for_networks", partial(networks.submit, crops[part]))
+            future = clock.timed("wait_for_networks", partial(networks.submit, crops[part], slide.release_id))
             outstanding.append((gathering.cells[part], future))
         gathering = _Gathering()
 

@@ -19,6 +19,8 @@ class NothingToRequeue(PermanentError):
 def requeue(engine: Engine, batch_id: int, slide_codes: Sequence[str] = (), *, by: str) -> list[str]:
     """Queue quarantined slides of a batch again, or the named ones in any ended state; returns their codes.
 
+    They are analysed under the active release; what they had under another stays on record.
+
     Raises:
         NothingToRequeue: no slide fits; the message says why.
     """
@@ -27,11 +29,19 @@ def requeue(engine: Engine, batch_id: int, slide_codes: Sequence[str] = (), *, b
         session.execute(text("select id from batch where id = :id for update"), {"id": batch_id})
         queued = session.execute(
             text(
-                "update analysis set state = 'queued', attempts = 0, reason = null, detail = null, publish_at = now()"
-                " from slide where slide.id = analysis.slide_id and slide.batch_id = :batch"
-                " and analysis.state = any(:states) and (:every or slide.slide_code = any(:codes))"
-                " and analysis.id in (select analysis_id from reporting.current_analysis)"
-                " returning slide.slide_code"
+                "with again as ("
+                " select slide.id, slide_code,"
+                "  coalesce((select id from model_release where active), release_id) as release"
+                " from slide join reporting.current_analysis latest on latest.slide_key = slide.id"
+                " where slide.batch_id = :batch and latest.state = any(:states)"
+                " and (:every or slide_code = any(:codes))"
+                "), queued as ("
+                " insert into analysis (slide_id, release_id) select id, release from again"
+                " on conflict (slide_id, release_id) do update set state = 'queued', attempts = 0, reason = null,"
+                "  detail = null, queued_at = now(), publish_at = now()"
+                " where analysis.state not in ('queued', 'running')"
+                " returning slide_id)"
+                " select slide_code from again join queued on queued.slide_id = again.id"
             ),
             {"batch": batch_id, "states": states, "every": not slide_codes, "codes": list(slide_codes)},
         )

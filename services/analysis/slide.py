@@ -14,6 +14,7 @@ from services.analysis.closing import OPEN_SLIDES
 from services.analysis.fields import PreparedField, StageClock
 from services.analysis.leases import NOT_THE_SLIDES_FAULT, Lease, LeaseLost, RetryPolicy, claim, give_back, move
 from services.analysis.pipeline import Classifier, Limits, run_slide
+from services.analysis.release import require_same_crops
 from services.analysis.rows import CopySpool
 from services.analysis.work import SlideWork, load_work
 from services.database.models import AuditEvent
@@ -42,7 +43,10 @@ _FIELD_COLUMNS = (
 
 
 class ReleaseNotServed(OutageError):
-    """Triton serves another release than the slide was queued for; it waits until its own is served again."""
+    """Triton serves another release than the slide was queued for.
+
+    It waits until Triton serves its own, or until it is moved to the release that is active now.
+    """
 
     reason = "release_not_served"
 
@@ -180,9 +184,13 @@ def _attempt(
             f"{slide}: its worker died {settings.max_attempts} times while analysing it; look at its fields before"
             " requeueing it"
         )
-    served_release = networks.served_release().release_id
-    if slide.release_id != served_release:
-        raise ReleaseNotServed(f"{slide}: queued for release {slide.release_id}, Triton serves {served_release}")
+    served = networks.served_release()
+    if slide.release_id != served.release_id:
+        raise ReleaseNotServed(
+            f"{slide}: queued for release {slide.release_id}, Triton serves {served.release_id}: restart it, if it is"
+            " not about to change"
+        )
+    require_same_crops(served, slide.crop_px, slide.crop_um)
     result = SlideResult(slide, lease)
     try:
         limits = Limits(settings.max_field_bytes, settings.max_field_pixels)

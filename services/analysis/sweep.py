@@ -5,6 +5,7 @@ import logging
 from sqlalchemy import Engine, text
 
 from services.analysis.closing import OPEN_SLIDES
+from services.analysis.release import follow_active_release
 from services.database.session import transaction
 from services.dispatch import BrokerUnavailable, Publisher
 
@@ -20,6 +21,8 @@ def sweep_database(engine: Engine, publisher: Publisher, republish_s: int) -> No
         BrokerUnavailable: what could not be published is due again at the next sweep.
     """
     _end_expired_leases(engine)
+    if moved := follow_active_release(engine):
+        log.info("%d queued slides moved to the active release", moved)
     publish_due(engine, publisher, republish_s)
     _publish_closings(engine, publisher, republish_s)
 

@@ -1,7 +1,7 @@
-"""`morphbatch release …`: releases of the networks."""
+"""`morphbatch release …`: publish, list and activate releases of the networks."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,6 +10,7 @@ from services.cli.console import err, out, print_json
 
 if TYPE_CHECKING:
     from services.local.releases import Releases
+    from triton_models.release.schema import Release
 
 commands = typer.Typer(no_args_is_help=True)
 commands.command()(build)
@@ -31,24 +32,118 @@ def _releases() -> "Releases":
 def install(
     folder: Annotated[
         Path | None,
-        typer.Argument(help="Folder of a release to make the active one.", exists=True, file_okay=False),
+        typer.Argument(help="Folder of a release: publish and activate it.", exists=True, file_okay=False),
     ] = None,
 ) -> None:
-    """Make a release active and ready for Triton. Without FOLDER: see to the active one; untrained if there is none."""
-    done = _releases().install(folder)
-    release = done.release
-    what = [
-        word
-        for word, happened in (
-            ("recorded", done.recorded),
-            ("published", done.published),
-            ("laid out for Triton", done.laid_out),
+    """See that the active release is whole and laid out for Triton; an untrained one becomes it if there is none."""
+    if folder is not None:
+        _activate(_publish(folder).id)
+        return
+    # Part of every start of the stack, before Triton's: nothing is restarted here.
+    done = _releases().install()
+    laid_out = "laid out for Triton" if done.laid_out else "nothing to do"
+    err.print(f"release {done.release.id} ({done.release.kind}): {laid_out}", highlight=False)
+
+
+@commands.command()
+def publish(
+    folder: Annotated[Path, typer.Argument(help="Folder of the release.", exists=True, file_okay=False)],
+    as_json: _JSON = False,
+) -> None:
+    """Verify a release, copy it to the object store and record it. It is not active by that."""
+    release = _publish(folder)
+    if as_json:
+        print_json({"id": release.id, "kind": release.kind})
+
+
+@commands.command()
+def activate(
+    release_id: Annotated[str, typer.Argument(metavar="ID", help="A published release; see `release list`.")],
+    as_json: _JSON = False,
+) -> None:
+    """Switch the service to a published release, also back to an earlier one. No running slide is lost.
+
+    New and queued slides are analysed under it; one that runs ends under the old release or starts again under this
+    one. The embedded stack's Triton is restarted, which the workers wait out.
+    """
+    outcome = _activate(release_id)
+    if as_json:
+        print_json(outcome)
+
+
+@commands.command()
+def derive(
+    release_id: Annotated[str, typer.Argument(metavar="ID", help="A published release; see `release list`.")],
+    fusion: Annotated[Path, typer.Option(help="fusion.json of another fusion.", exists=True, dir_okay=False)],
+    folder: Annotated[Path, typer.Option("--out", help="Folder of the new release; must not exist.")],
+    as_json: _JSON = False,
+) -> None:
+    """The same networks with another fusion, as a release of its own: `morphbatch refuse` applies it to old cells."""
+    from triton_models.release.derive import derive_release
+
+    releases = _releases()
+    release = derive_release(releases.files(releases.recorded(release_id)), fusion, folder)
+    if as_json:
+        print_json({"folder": str(folder), **release.document()})
+    else:
+        out.print(f"release {release.id} in {folder}", highlight=False)
+
+
+def _publish(folder: Path) -> "Release":
+    done = _releases().publish(folder)
+    what = [word for word, happened in (("recorded", done.recorded), ("published", done.published)) if happened]
+    err.print(
+        f"release {done.release.id} ({done.release.kind}): {', '.join(what) or 'is published already'}", highlight=False
+    )
+    return done.release
+
+
+def _activate(release_id: str) -> dict[str, Any]:
+    from services.analysis.release import follow_active_release
+    from services.analysis.sweep import publish_due
+    from services.database.session import make_engine
+    from services.dispatch import BrokerUnavailable, connect_publisher
+    from services.local.control import restart_service
+    from services.settings import load_settings
+
+    settings = load_settings()
+    done = _releases().activate(release_id)
+    engine = make_engine(settings.database_url)
+    try:
+        moved = follow_active_release(engine)
+        err.print(f"release {release_id} ({done.release.kind}) is active; {moved} queued slides moved to it")
+        restarted = _serves_another(release_id, laid_out=done.laid_out) and restart_service(settings.home, "triton")
+        try:
+            publish_due(engine, connect_publisher(settings.broker_url), settings.republish_seconds)
+        except BrokerUnavailable as error:
+            err.print(f"[yellow]note[/]: {error}; the sweep publishes the slides when the broker is back")
+    finally:
+        engine.dispose()
+    if restarted:
+        err.print("Triton was restarted and serves it")
+    elif _serves_another(release_id, laid_out=False):
+        err.print(
+            "[yellow]note[/]: Triton does not serve it yet; slides wait until it is restarted from the repository"
         )
-        if happened
-    ]
-    err.print(f"release {release.id} ({release.kind}): {', '.join(what) or 'nothing to do'}", highlight=False)
-    if done.laid_out:
-        err.print("a Triton that runs already serves it after a restart")
+    return {"id": release_id, "before": done.before, "slides_moved": moved, "triton_restarted": restarted}
+
+
+def _serves_another(release_id: str, *, laid_out: bool) -> bool:
+    """Whether Triton must be restarted for the release: what it serves was laid out before, or is another."""
+    from services.errors import MorphbatchError
+    from services.inference.networks import Networks
+    from services.settings import load_settings
+
+    if laid_out:
+        return True
+    settings = load_settings()
+    line = Networks(settings.triton_endpoint, batch=settings.inference_batch, in_flight=1, timeout_s=10)
+    try:
+        return line.served_release().release_id != release_id
+    except MorphbatchError:  # down, or it serves what this version cannot use
+        return True
+    finally:
+        line.close()
 
 
 @commands.command(name="list")

@@ -189,7 +189,7 @@ def _count_work() -> dict[str, dict[str, int]]:
                 kind: dict(connection.execute(text(query)).tuples().all())
                 for kind, query in (
                     ("batches", "select state, count(*) from batch group by state order by state"),
-                    ("slides", "select state, count(*) from analysis group by state order by state"),
+                    ("slides", "select state, count(*) from reporting.current_analysis group by state order by state"),
                 )
             }
     finally:

@@ -171,7 +171,9 @@ class Analysis(Base):
     publish_at: Mapped[datetime] = mapped_column(
         server_default=func.now(), comment="While queued, the sweep publishes it (again) once this has passed"
     )
-    queued_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    queued_at: Mapped[datetime] = mapped_column(
+        server_default=func.now(), comment="When it was asked for; of a slide's analyses the latest counts"
+    )
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
     reason: Mapped[str | None] = mapped_column(comment="Code of why it is quarantined or was last retried")
@@ -180,6 +182,9 @@ class Analysis(Base):
     cells_on_border: Mapped[int] = mapped_column(server_default="0", comment="Heads cut by the border: not classified")
     objects_rejected: Mapped[int] = mapped_column(server_default="0", comment="Debris and other objects left out")
     timings: Mapped[dict[str, Any]] = mapped_column(server_default="{}", comment="Seconds by stage")
+    fused_from: Mapped[int | None] = mapped_column(
+        ForeignKey("analysis.id"), comment="The analysis whose logits were fused anew; null: the networks ran"
+    )
 
     slide: Mapped[Slide] = relationship()
     release: Mapped[ModelRelease] = relationship()

@@ -14,7 +14,7 @@ from tritonclient.utils import InferenceServerException
 from services.errors import MorphbatchError
 from services.inference.errors import InferenceFailed, InferenceUnavailable, as_ours
 from services.inference.predictions import Predictions
-from services.inference.served import ENSEMBLE, MODELS, ServedRelease, served_release
+from services.inference.served import ENSEMBLE, MODELS, ServedRelease, ensemble_version, served_release
 from services.taxonomy import CLASS_NAMES
 
 __all__ = ["Networks", "Predictions", "ServedRelease"]
@@ -59,10 +59,11 @@ class Networks:
         """
         return self.submit(crops).result()
 
-    def submit(self, crops: NDArray[np.uint8]) -> Future[Predictions]:
+    def submit(self, crops: NDArray[np.uint8], release_id: str | None = None) -> Future[Predictions]:
         """Send `crops` `[N, S, S, 3]`, RGB, in requests of at most `batch`; blocks while `in_flight` are under way.
 
-        The future ends as `classify` does. It cannot be cancelled: Triton runs what it has been sent.
+        If `release_id` is given, no other release answers: the future ends as `InferenceUnavailable` under another.
+        Else it ends as `classify` does. It cannot be cancelled: Triton runs what it has been sent.
 
         Raises:
             ValueError: `crops` is not an array of UINT8 squares.
@@ -78,7 +79,7 @@ class Networks:
                 self._slots.release()
                 gathering.part_ended(None)
                 continue
-            self._send(crops[start : start + self.batch], start, gathering)
+            self._send(crops[start : start + self.batch], start, gathering, release_id)
         return gathering.future
 
     def served_release(self) -> ServedRelease:
@@ -111,7 +112,7 @@ class Networks:
         configuration: dict[str, Any] = answer["config"]
         return configuration
 
-    def _send(self, crops: NDArray[np.uint8], start: int, gathering: "_Gathering") -> None:
+    def _send(self, crops: NDArray[np.uint8], start: int, gathering: "_Gathering", release_id: str | None) -> None:
         tensor = InferInput("CROPS", list(crops.shape), "UINT8")
         tensor.set_data_from_numpy(crops)
         try:
@@ -119,6 +120,7 @@ class Networks:
                 ENSEMBLE,
                 [tensor],
                 partial(self._answered, start, len(crops), gathering),
+                model_version="" if release_id is None else str(ensemble_version(release_id)),
                 outputs=self._outputs,
                 client_timeout=self._timeout_s,
             )

@@ -84,6 +84,21 @@ def change_services(home: Path, *, start: Iterable[str] = (), stop: Iterable[str
     return _wait_until_ready(home, None)
 
 
+def restart_service(home: Path, name: str) -> bool:
+    """Stop and start one service of a running stack, and wait until it is ready; False: it does not run here.
+
+    Raises:
+        StartFailed: it did not come up.
+    """
+    if not is_running(home) or name not in read_wanted(home):
+        return False
+    try:
+        change_services(home, stop=[name])
+    finally:  # an interrupted restart must not leave it down
+        change_services(home, start=[name])
+    return True
+
+
 def stop_stack(home: Path, patience_s: float = 180.0) -> bool:
     """Stop the stack of `home` and wait until every process is gone; False: it did not run.
 

@@ -1,4 +1,4 @@
-"""Install a release of the networks: recorded and active in the database, published, and laid out for Triton here.
+"""The releases of the networks: published, recorded in the database, active, and laid out for Triton here.
 
 The database says which release is active and what its document is. Its bytes are kept in the object store, and beside
 the embedded stack in `HOME/triton/releases/<id>`; either can be lost and is restored from the other.
@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Engine, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
-from services.database.models import ModelRelease
+from services.database.models import AuditEvent, ModelRelease
 from services.database.session import transaction
 from services.errors import ConfigurationError
 from services.storage import RELEASES, ObjectMissing, ObjectStore
@@ -25,12 +25,20 @@ _INSTALLING = "select pg_advisory_xact_lock(hashtext('morphbatch release install
 
 
 @dataclass(frozen=True, slots=True)
-class Installed:
-    """What `install` did about the active release: was it new to the database, to the store, to Triton's folder."""
+class Published:
+    """A release on record: was it new to the database, and to the store."""
 
     release: Release
     recorded: bool
     published: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Activated:
+    """The active release: which was it before, and was Triton's folder laid out anew. `before` may be the same."""
+
+    release: Release
+    before: str | None
     laid_out: bool
 
 
@@ -43,27 +51,41 @@ class Releases:
         self._kept = folder / "releases"
         self.repository = folder / "repository"
 
-    def install(self, given: Path | None = None) -> Installed:
-        """Make the release in the folder `given` active, or see that the active one is whole; untrained if none is.
+    def publish(self, given: Path) -> Published:
+        """Verify the release in the folder `given`, copy it to the object store, and record it; not active by that.
 
         Raises:
-            ReleaseBroken: a release is not what its document says, or differs from the record under the same id.
-            ReleaseLost: the bytes of the active release are neither here nor in the store.
+            ReleaseBroken: it is not what its document says, or another is on record or in the store under its id.
         """
-        recorded = False
-        if given is not None:
-            release = self._keep(given)
-            recorded = self._record(release)
-        elif (active := self._active()) is not None:
-            release = self._restore(active)
-        else:
+        release = verify_release(given)
+        self._refuse_another(release)
+        self._keep(given, release)
+        uploaded = self._upload(release)
+        return Published(release, self._record(release), uploaded)
+
+    def activate(self, release_id: str) -> Activated:
+        """Make a published release the active one, and lay it out for Triton here.
+
+        Everything that can fail comes before the switch in the database; what has to follow it can be done again.
+
+        Raises:
+            UnknownRelease: it is not on record.
+            ReleaseBroken: it is not what its document says.
+            ReleaseLost: its files are neither here nor in the store.
+        """
+        release = self.recorded(release_id)
+        self._restore(release)
+        self._upload(release)
+        laid_out = self._lay_out(release)
+        return Activated(release, self._make_active(release), laid_out)
+
+    def install(self) -> Activated:
+        """See that the active release is whole here and in the store; an untrained one becomes it if there is none."""
+        release = self._active()
+        if release is None:
             release = self._grow_untrained()
-            recorded = self._record(release)
-        published = self._publish(release)
-        laid_out = not is_laid_out(release, self.repository)
-        if laid_out:
-            lay_out_repository(self._kept / release.id, self.repository)
-        return Installed(release, recorded, published, laid_out)
+            self._record(release)
+        return self.activate(release.id)
 
     def verify(self) -> Release:
         """The active release, after its bytes here, its document in the store and Triton's folder were checked.
@@ -98,44 +120,87 @@ class Releases:
                 for row in session.scalars(select(ModelRelease).order_by(ModelRelease.created_at.desc()))
             ]
 
+    def recorded(self, release_id: str) -> Release:
+        """The release on record under this id.
+
+        Raises:
+            UnknownRelease: there is none; the message names those there are.
+        """
+        with transaction(self._engine) as session:
+            document = session.scalar(select(ModelRelease.document).where(ModelRelease.id == release_id))
+            if document is None:
+                known = session.scalars(select(ModelRelease.id).order_by(ModelRelease.created_at.desc())).all()
+                raise UnknownRelease(
+                    f"no release {release_id} is published; there are: {', '.join(known) or 'none'}."
+                    " `morphbatch release publish FOLDER` adds one"
+                )
+        return Release.model_validate_json(json.dumps(document))
+
+    def files(self, release: Release) -> Path:
+        """The folder with the files of a recorded release, brought from the store if they are not here.
+
+        Raises:
+            ReleaseLost: they are nowhere.
+        """
+        self._restore(release)
+        return self._kept / release.id
+
     def _active(self) -> Release | None:
         with transaction(self._engine) as session:
             document = session.scalar(select(ModelRelease.document).where(ModelRelease.active))
         return None if document is None else Release.model_validate_json(json.dumps(document))
 
-    def _record(self, release: Release) -> bool:
-        """Insert the release unless it is there, and make it the active one; whether it was inserted."""
+    def _refuse_another(self, release: Release) -> None:
         with transaction(self._engine) as session:
-            session.execute(text(_INSTALLING))
+            known = session.scalar(select(ModelRelease.document).where(ModelRelease.id == release.id))
+        if known is not None and known != release.document():
+            raise ReleaseBroken(f"another release is recorded as {release.id}; a release never changes")
+
+    def _record(self, release: Release) -> bool:
+        """Insert the release unless it is there; whether it was inserted."""
+        with transaction(self._engine) as session:
             inserted = session.scalar(
                 insert(ModelRelease)
                 .values(id=release.id, kind=release.kind, document=release.document())
                 .on_conflict_do_nothing()
                 .returning(ModelRelease.id)
             )
-            known = session.scalars(select(ModelRelease.document).where(ModelRelease.id == release.id)).one()
-            if known != release.document():
-                raise ReleaseBroken(f"another release is recorded as {release.id}; a release never changes")
-            session.execute(update(ModelRelease).where(ModelRelease.id != release.id).values(active=False))
-            session.execute(update(ModelRelease).where(ModelRelease.id == release.id).values(active=True))
+        self._refuse_another(release)
         return inserted is not None
 
-    def _restore(self, release: Release) -> Release:
+    def _make_active(self, release: Release) -> str | None:
+        """Switch in the database; the id of the release that was active before."""
+        with transaction(self._engine) as session:
+            session.execute(text(_INSTALLING))
+            before = session.scalar(select(ModelRelease.id).where(ModelRelease.active))
+            if before != release.id:
+                session.execute(update(ModelRelease).where(ModelRelease.active).values(active=False))
+                session.execute(update(ModelRelease).where(ModelRelease.id == release.id).values(active=True))
+                session.add(AuditEvent(kind="release_activated", detail={"release": release.id, "before": before}))
+        return before
+
+    def _lay_out(self, release: Release) -> bool:
+        if is_laid_out(release, self.repository):
+            return False
+        lay_out_repository(self._kept / release.id, self.repository)
+        return True
+
+    def _restore(self, release: Release) -> None:
         folder = self._kept / release.id
         try:
             whole = verify_release(folder) == release
         except ReleaseBroken:
             whole = False
         if whole:
-            return release
+            return
         shutil.rmtree(folder, ignore_errors=True)
         if self._fetch(release):
-            return release
+            return
         if release.kind is ReleaseKind.UNTRAINED and self._grow_untrained() == release:
-            return release
+            return
         raise ReleaseLost(
-            f"release {release.id} is active, but its files are neither in {folder} nor whole in the object store"
-            f" under {RELEASES}{release.id}/: put them back there, or install another release"
+            f"release {release.id} is on record, but its files are neither in {folder} nor whole in the object store"
+            f" under {RELEASES}{release.id}/: put them back there, or activate another release"
         )
 
     def _grow_untrained(self) -> Release:
@@ -148,16 +213,16 @@ class Releases:
         new.rename(folder)
         return release
 
-    def _keep(self, given: Path) -> Release:
-        release = verify_release(given)
+    def _keep(self, given: Path, release: Release) -> None:
         folder = self._kept / release.id
-        if given.absolute() != folder.absolute():
-            partial = self._kept / f"{release.id}.new"
-            shutil.rmtree(partial, ignore_errors=True)
-            shutil.copytree(given, partial)
-            shutil.rmtree(folder, ignore_errors=True)
-            partial.rename(folder)
-        return verify_release(folder)
+        if given.absolute() == folder.absolute():
+            return
+        partial = self._kept / f"{release.id}.new"
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(given, partial)
+        verify_release(partial)
+        shutil.rmtree(folder, ignore_errors=True)
+        partial.rename(folder)
 
     def _fetch(self, release: Release) -> bool:
         """Bring the release from the object store; whether it is there, whole and the one on record."""
@@ -178,12 +243,14 @@ class Releases:
         partial.rename(self._kept / release.id)
         return True
 
-    def _publish(self, release: Release) -> bool:
+    def _upload(self, release: Release) -> bool:
         """Put the release into the object store unless it is there; its document last, so that it means all is."""
         known = self._published_document(release.id)
         if known is not None:
             if known != release.document():
-                raise ReleaseBroken(f"{RELEASES}{release.id}/{DOCUMENT} in the object store is of another release")
+                raise ReleaseBroken(
+                    f"{RELEASES}{release.id}/{DOCUMENT} in the object store is of another release; one never changes"
+                )
             return False
         folder = self._kept / release.id
         for name in (*release.files, DOCUMENT):
@@ -198,8 +265,14 @@ class Releases:
         return Release.model_validate_json(document).document()
 
 
+class UnknownRelease(ConfigurationError):
+    """No release of that id is on record."""
+
+    reason = "unknown_release"
+
+
 class ReleaseLost(ConfigurationError):
-    """The files of the active release are nowhere."""
+    """The files of a recorded release are nowhere."""
 
     reason = "release_lost"
 

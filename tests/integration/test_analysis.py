@@ -46,13 +46,15 @@ class ConstantNetworks:
 
     batch = 16
 
-    def __init__(self, before: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, before: Callable[[], None] = lambda: None, release_id: str = "r1") -> None:
         self._before = before
+        self._release_id = release_id
 
     def served_release(self) -> ServedRelease:
-        return ServedRelease("r1", CLASS_NAMES, 64, 24.0)
+        return ServedRelease(self._release_id, CLASS_NAMES, 64, 24.0)
 
-    def submit(self, crops: NDArray[np.uint8]) -> Future[Predictions]:
+    def submit(self, crops: NDArray[np.uint8], release_id: str) -> Future[Predictions]:
+        assert release_id == self._release_id
         self._before()
         assert crops.shape[1:] == (64, 64, 3)
         values = np.full((len(crops), len(CLASS_NAMES)), 0.01, np.float32)

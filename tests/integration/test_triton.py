@@ -5,7 +5,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +29,7 @@ from services.inference.fusion import fuse
 from services.inference.networks import Networks
 from services.local.child import Child
 from services.local.installation import prepare_installation
-from services.local.releases import ReleaseLost, Releases
+from services.local.releases import ReleaseLost, Releases, UnknownRelease
 from services.local.triton import find_environment, triton_server
 from services.storage import RELEASES, ObjectStore
 from services.taxonomy import CLASS_NAMES
@@ -145,6 +145,12 @@ def test_the_served_release_is_the_one_laid_out(networks: Networks, triton: Serv
     assert (served.classes, served.crop_px, served.crop_um) == (CLASS_NAMES, 192, 24.0)
 
 
+def test_crops_sent_for_one_release_are_answered_by_no_other(networks: Networks, triton: Server) -> None:
+    assert len(networks.submit(drawn_crops(2), triton.release.id).result()) == 2
+    with pytest.raises(InferenceUnavailable, match="not found"):
+        networks.submit(drawn_crops(2), "untrained-another").result()
+
+
 def test_a_batch_beyond_the_models_is_refused_at_the_release_check(triton: Server) -> None:
     line = triton.networks(batch=100)
     with pytest.raises(ConfigurationError, match="at most 64"):
@@ -230,10 +236,9 @@ def test_an_untrained_release_is_installed_whole_and_once(
     with pytest.raises(ReleaseBroken, match="no release is active"):
         releases.verify()
     first = releases.install()
-    assert (first.recorded, first.published, first.laid_out) == (True, True, True)
+    assert (first.before, first.laid_out) == (None, True)
     again = releases.install()
-    assert again.release == first.release
-    assert (again.recorded, again.published, again.laid_out) == (False, False, False)
+    assert (again.release, again.before, again.laid_out) == (first.release, first.release.id, False)
     assert releases.verify() == first.release
     assert [(row["id"], row["kind"], row["active"]) for row in releases.rows()] == [
         (first.release.id, "untrained", True)
@@ -250,11 +255,12 @@ def test_an_untrained_release_is_installed_whole_and_once(
     for key in published:
         rclone_store.delete(key)
     third = Releases(database, rclone_store, tmp_path / "third")
-    assert third.install().published
+    third.install()
+    assert {found.key for found in rclone_store.list(f"{RELEASES}{first.release.id}/")} == published
     assert third.verify() == first.release
 
 
-def test_a_given_release_becomes_the_active_one(
+def test_a_published_release_becomes_the_active_one_when_it_is_activated(
     releases: Releases,
     release_dir: Path,
     rclone_store: ObjectStore,
@@ -268,15 +274,31 @@ def test_a_given_release_becomes_the_active_one(
     trained = read_release(release_dir).model_copy(update={"id": "demonstration-1", "kind": ReleaseKind.DEMONSTRATION})
     trained.write(given)
 
-    releases.install()
-    assert releases.install(given).recorded
+    untrained = releases.install().release.id
+    published = releases.publish(given)
+    assert (published.recorded, published.published) == (True, True)
+    assert releases.publish(given) == replace(published, recorded=False, published=False)
+    assert releases.verify().id == untrained, "published is not active"
+    with pytest.raises(UnknownRelease, match="demonstration-1"):
+        releases.activate("demonstration-2")
+
+    # Activated on another machine, which has it from the store.
+    other = Releases(database, rclone_store, tmp_path / "other")
+    switched = other.activate("demonstration-1")
+    assert (switched.release.id, switched.before, switched.laid_out) == ("demonstration-1", untrained, True)
+    assert other.verify() == trained
     assert releases.install().release.id == "demonstration-1"
     assert [row["id"] for row in releases.rows() if row["active"]] == ["demonstration-1"]
+    back = releases.activate(untrained)
+    assert (back.before, back.laid_out) == ("demonstration-1", True)
+    assert releases.verify().id == untrained
+    releases.activate("demonstration-1")
 
     # The same id with other content is refused, and nothing is switched.
     trained.model_copy(update={"crop_um": 30.0}).write(given)
     with pytest.raises(ReleaseBroken, match="never changes"):
-        releases.install(given)
+        releases.publish(given)
+    assert releases.verify() == trained
 
     # Its bytes nowhere: nothing can grow it again.
     for found in list(rclone_store.list(RELEASES)):

@@ -61,7 +61,7 @@ class CountingNetworks:
     def served_release(self) -> ServedRelease:
         raise NotImplementedError
 
-    def submit(self, crops: np.ndarray) -> Future[Predictions]:
+    def submit(self, crops: np.ndarray, release_id: str) -> Future[Predictions]:
         self.sizes.append(len(crops))
 
         def classify() -> Predictions:

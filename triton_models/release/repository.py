@@ -12,6 +12,7 @@ import shutil
 from pathlib import Path
 from typing import Literal
 
+from services.inference.served import ensemble_version
 from triton_models.release.model_configs import (
     ENSEMBLE,
     FUSION,
@@ -44,7 +45,7 @@ def render_repository(
     files[f"{FUSION}/1/fusion.json"] = json.dumps(fusion, indent=2, sort_keys=True) + "\n"  # jsonb keeps no order
     files[f"{ENSEMBLE}/config.pbtxt"] = ensemble_config(release)
     # An object store keeps no empty folder, and Triton wants this one.
-    files[f"{ENSEMBLE}/1/placeholder"] = "an ensemble has no file of its own\n"
+    files[f"{ENSEMBLE}/{ensemble_version(release.id)}/placeholder"] = "an ensemble has no file of its own\n"
     return files
 
 
