@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from services.cli.classifier import classifier
+from services.cli.compile import forms
 from services.cli.console import out, print_json
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ commands.add_typer(evaluate, name="evaluate", help="Measure the service against 
 
 
 evaluate.command()(classifier)
+evaluate.command()(forms)
 
 
 @evaluate.command()

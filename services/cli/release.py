@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from services.cli.classifier import build
+from services.cli.compile import compile_, lay_out, verify
 from services.cli.console import err, out, print_json
 
 if TYPE_CHECKING:
@@ -14,11 +15,13 @@ if TYPE_CHECKING:
 
 commands = typer.Typer(no_args_is_help=True)
 commands.command()(build)
+for _name, _command in (("compile", compile_), ("verify", verify), ("lay-out", lay_out)):
+    commands.command(_name)(_command)
 
 _JSON = Annotated[bool, typer.Option("--json", help="Print JSON to stdout and nothing else.")]
 
 
-def _releases() -> "Releases":
+def releases_here() -> "Releases":
     from services.database.session import make_engine
     from services.local.releases import Releases
     from services.settings import load_settings
@@ -40,7 +43,7 @@ def install(
         _activate(_publish(folder).id)
         return
     # Part of every start of the stack, before Triton's: nothing is restarted here.
-    done = _releases().install()
+    done = releases_here().install()
     laid_out = "laid out for Triton" if done.laid_out else "nothing to do"
     err.print(f"release {done.release.id} ({done.release.kind}): {laid_out}", highlight=False)
 
@@ -81,7 +84,7 @@ def derive(
     """The same networks with another fusion, as a release of its own: `morphbatch refuse` applies it to old cells."""
     from triton_models.release.derive import derive_release
 
-    releases = _releases()
+    releases = releases_here()
     release = derive_release(releases.files(releases.recorded(release_id)), fusion, folder)
     if as_json:
         print_json({"folder": str(folder), **release.document()})
@@ -90,7 +93,7 @@ def derive(
 
 
 def _publish(folder: Path) -> "Release":
-    done = _releases().publish(folder)
+    done = releases_here().publish(folder)
     what = [word for word, happened in (("recorded", done.recorded), ("published", done.published)) if happened]
     err.print(
         f"release {done.release.id} ({done.release.kind}): {', '.join(what) or 'is published already'}", highlight=False
@@ -107,7 +110,7 @@ def _activate(release_id: str) -> dict[str, Any]:
     from services.settings import load_settings
 
     settings = load_settings()
-    done = _releases().activate(release_id)
+    done = releases_here().activate(release_id)
     engine = make_engine(settings.database_url)
     try:
         moved = follow_active_release(engine)
@@ -151,7 +154,7 @@ def list_(as_json: _JSON = False) -> None:
     """Every release on record, newest first."""
     from rich.table import Table
 
-    rows = _releases().rows()
+    rows = releases_here().rows()
     if as_json:
         print_json(rows)
         return
@@ -166,13 +169,3 @@ def list_(as_json: _JSON = False) -> None:
             str((row["fusion"] or {}).get("alpha", "")),
         )
     out.print(table)
-
-
-@commands.command()
-def verify(as_json: _JSON = False) -> None:
-    """Check every byte of the active release, its copy in the object store, and what is laid out for Triton."""
-    release = _releases().verify()
-    if as_json:
-        print_json({"id": release.id, "kind": release.kind, "whole": True})
-        return
-    out.print(f"release {release.id} ({release.kind}) is whole", highlight=False)

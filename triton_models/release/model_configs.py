@@ -1,8 +1,14 @@
-"""The text of each `config.pbtxt`. Every one carries the release, so that a client can tell what it is served."""
+"""The text of each `config.pbtxt`. Every one carries the release and its form: a client can tell what it is served.
+
+Of the backends, `embedded` is ours (`repository/embedded_network`); the others are Triton's own, in the official
+images. What the text may say is in Triton's model_config.proto and in the READMEs of openvino_backend,
+onnxruntime_backend and tensorrt_backend.
+"""
 
 from dataclasses import dataclass
 from typing import Final
 
+from triton_models.release.forms import WITHOUT_FILES, Backend, Form
 from triton_models.release.schema import MEMBERS, Release
 
 ENSEMBLE: Final = "sperm_morphology"
@@ -28,9 +34,30 @@ class EmbeddedOptions:
     max_queue_size: int = 0
 
 
-def _parameters(release: Release, extra: dict[str, str]) -> str:
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """What is served by what. `form` None: the backend compiles the ONNX files itself."""
+
+    release: Release
+    backend: Backend = "embedded"
+    form: Form | None = None
+
+    @property
+    def form_name(self) -> str:
+        """As it stands in each configuration's parameters."""
+        return self.form.form if self.form is not None else WITHOUT_FILES[self.backend]
+
+    def model_file(self, member: str) -> str:
+        """Name of the file in the member's version folder that the backend opens."""
+        path = self.release.members[member].onnx if self.form is None else self.form.members[member]
+        return path.rpartition("/")[2]
+
+
+def _parameters(serving: Serving, extra: dict[str, str]) -> str:
+    release = serving.release
     values = {
         "release_id": release.id,
+        "form": serving.form_name,
         "classes": ",".join(release.classes),
         "crop_px": str(release.crop_px),
         "crop_um": repr(release.crop_um),
@@ -50,49 +77,97 @@ def _queue(options: EmbeddedOptions) -> str:
     return f"dynamic_batching {{ {bound}}}"
 
 
-def member_config(release: Release, member: str, options: EmbeddedOptions) -> str:
-    """`config.pbtxt` of a network under the embedded backend."""
-    side, classes = release.crop_px, len(release.classes)
-    settings = {
-        "sub_batch": str(options.sub_batch),
-        "streams": str(options.streams),
-    }
-    return f"""name: "{member}"
-backend: "python"
-max_batch_size: {MAX_BATCH}
-{_tensor("input", "CROPS", "TYPE_UINT8", (side, side, 3))}
-{_tensor("output", "LOGITS", "TYPE_FP32", (classes,))}
-instance_group {{ count: 1 kind: KIND_CPU }}
-{_queue(options)}
-response_cache {{ enable: false }}
-model_warmup {{
+def member_config(serving: Serving, member: str, options: EmbeddedOptions) -> str:
+    """`config.pbtxt` of a network."""
+    side, classes = serving.release.crop_px, len(serving.release.classes)
+    parts = [
+        f'name: "{member}"',
+        _backend(serving, member),
+        f"max_batch_size: {_most(serving)}",
+        _tensor("input", "CROPS", "TYPE_UINT8", (side, side, 3)),
+        _tensor("output", "LOGITS", "TYPE_FP32", (classes,)),
+        _instances(serving),
+        _queue(options),
+        "response_cache { enable: false }",
+        f"""model_warmup {{
   name: "one_sub_batch"
   batch_size: {options.sub_batch}
   inputs {{ key: "CROPS" value {{ data_type: TYPE_UINT8 dims: [ {side}, {side}, 3 ] random_data: true }} }}
-}}
-{_parameters(release, settings)}
-"""
+}}""",
+        _parameters(serving, _settings(serving, member, options)),
+    ]
+    return "\n".join(parts) + "\n"
 
 
-def fusion_config(release: Release, options: EmbeddedOptions) -> str:
+def _backend(serving: Serving, member: str) -> str:
+    file = serving.model_file(member)
+    match serving.backend:
+        case "embedded":
+            return 'backend: "python"'
+        case "openvino" | "onnxruntime":
+            return f'backend: "{serving.backend}"\ndefault_model_filename: "{file}"'
+        case "tensorrt":
+            # No default_model_filename: Triton looks a GPU of another capability up as model.plan, and does not load.
+            capability = "" if serving.form is None else serving.form.machine["compute_capability"]
+            return f'backend: "tensorrt"\ncc_model_filenames {{ key: "{capability}" value: "{file}" }}'
+
+
+def _instances(serving: Serving) -> str:
+    """One: on a CPU it takes the threads, on a GPU Triton's tensorrt backend overlaps copies with the kernels anyway.
+
+    CUDA graphs take the launching of some hundred small kernels out of each batch; Triton captures them for 1, the
+    batch sizes that it prefers and the largest.
+    """
+    if serving.backend != "tensorrt":
+        return "instance_group { count: 1 kind: KIND_CPU }"
+    return "instance_group { count: 1 kind: KIND_GPU }\noptimization { cuda { graphs: true } }"
+
+
+def _most(serving: Serving) -> int:
+    profile = None if serving.form is None else serving.form.profile
+    return MAX_BATCH if profile is None else profile.most
+
+
+def _settings(serving: Serving, member: str, options: EmbeddedOptions) -> dict[str, str]:
+    """The parameters that the backend reads.
+
+    Triton's openvino backend has none that holds a CPU with bf16 units at fp32 (HINT_BF16 only asks for bf16).
+    """
+    match serving.backend:
+        case "embedded":
+            return {
+                "model_file": serving.model_file(member),
+                "sub_batch": str(options.sub_batch),
+                "streams": str(options.streams),
+            }
+        case "openvino":
+            streams = str(options.streams) if options.streams else "AUTO"
+            return {"PERFORMANCE_HINT": "THROUGHPUT", "NUM_STREAMS": streams}
+        case "onnxruntime":
+            return {"intra_op_thread_count": str(options.streams)}  # 0: a thread a core
+        case "tensorrt":
+            return {}
+
+
+def fusion_config(serving: Serving, options: EmbeddedOptions) -> str:
     """`config.pbtxt` of the logit fusion."""
-    classes = len(release.classes)
+    classes = len(serving.release.classes)
     inputs = "\n".join(_tensor("input", LOGITS[member], "TYPE_FP32", (classes,)) for member in MEMBERS)
     return f"""name: "{FUSION}"
 backend: "python"
-max_batch_size: {MAX_BATCH}
+max_batch_size: {_most(serving)}
 {inputs}
 {_tensor("output", "PROBABILITIES", "TYPE_FP32", (classes,))}
 instance_group {{ count: 1 kind: KIND_CPU }}
 {_queue(options)}
 response_cache {{ enable: false }}
-{_parameters(release, {})}
+{_parameters(serving, {})}
 """
 
 
-def ensemble_config(release: Release) -> str:
+def ensemble_config(serving: Serving) -> str:
     """`config.pbtxt` of the ensemble. An ensemble takes neither instances, a queue nor a warm-up of its own."""
-    side, classes = release.crop_px, len(release.classes)
+    side, classes = serving.release.crop_px, len(serving.release.classes)
     outputs = "\n".join(
         _tensor("output", name, "TYPE_FP32", (classes,)) for name in ("PROBABILITIES", *LOGITS.values())
     )
@@ -108,7 +183,7 @@ def ensemble_config(release: Release) -> str:
     fused = "\n".join(f'    input_map {{ key: "{name}" value: "{name}" }}' for name in LOGITS.values())
     return f"""name: "{ENSEMBLE}"
 platform: "ensemble"
-max_batch_size: {MAX_BATCH}
+max_batch_size: {_most(serving)}
 {_tensor("input", "CROPS", "TYPE_UINT8", (side, side, 3))}
 {outputs}
 response_cache {{ enable: false }}
@@ -121,5 +196,5 @@ ensemble_scheduling {{
     output_map {{ key: "PROBABILITIES" value: "PROBABILITIES" }}
   }}
 }}
-{_parameters(release, {})}
+{_parameters(serving, {})}
 """

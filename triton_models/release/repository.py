@@ -10,52 +10,60 @@ import json
 import os
 import shutil
 from pathlib import Path
-from typing import Literal
 
 from services.inference.served import ensemble_version
+from triton_models.release.forms import Backend, Form, form_folder, form_served
 from triton_models.release.model_configs import (
     ENSEMBLE,
     FUSION,
     EmbeddedOptions,
+    Serving,
     ensemble_config,
     fusion_config,
     member_config,
 )
 from triton_models.release.schema import MEMBERS, Release, verify_release
 
-Backend = Literal["embedded"]
-
 SOURCES = Path(__file__).parent.parent / "repository"
 _MARK = ".laid-out"  # holds the fingerprint of all that is laid out
 
 
 def render_repository(
-    release: Release, backend: Backend = "embedded", options: EmbeddedOptions | None = None
+    release: Release,
+    backend: Backend = "embedded",
+    options: EmbeddedOptions | None = None,
+    form: Form | None = None,
 ) -> dict[str, str]:
-    """Every text file of the repository, by its path in it: configurations, Python models, the fusion."""
+    """Every text file of the repository, by its path in it: configurations, Python models, the fusion.
+
+    `form` None: the backend compiles the ONNX files itself.
+    """
     options = options or EmbeddedOptions()
-    network = (SOURCES / f"{backend}_network" / "model.py").read_text(encoding="utf-8")
+    serving = Serving(release, backend, form)
     files = {}
     for member in MEMBERS:
-        files[f"{member}/config.pbtxt"] = member_config(release, member, options)
-        files[f"{member}/1/model.py"] = network
-    files[f"{FUSION}/config.pbtxt"] = fusion_config(release, options)
+        files[f"{member}/config.pbtxt"] = member_config(serving, member, options)
+        if backend == "embedded":
+            files[f"{member}/1/model.py"] = (SOURCES / "embedded_network" / "model.py").read_text(encoding="utf-8")
+    files[f"{FUSION}/config.pbtxt"] = fusion_config(serving, options)
     files[f"{FUSION}/1/model.py"] = (SOURCES / FUSION / "model.py").read_text(encoding="utf-8")
     fusion = {**release.fusion.model_dump(), "classes": release.classes}
     files[f"{FUSION}/1/fusion.json"] = json.dumps(fusion, indent=2, sort_keys=True) + "\n"  # jsonb keeps no order
-    files[f"{ENSEMBLE}/config.pbtxt"] = ensemble_config(release)
+    files[f"{ENSEMBLE}/config.pbtxt"] = ensemble_config(serving)
     # An object store keeps no empty folder, and Triton wants this one.
     files[f"{ENSEMBLE}/{ensemble_version(release.id)}/placeholder"] = "an ensemble has no file of its own\n"
     return files
 
 
-def is_laid_out(release: Release, repository_dir: Path, options: EmbeddedOptions | None = None) -> bool:
-    """Whether `repository_dir` is what `lay_out_repository` of this version makes of `release`."""
+def is_laid_out(
+    release: Release, repository_dir: Path, options: EmbeddedOptions | None = None, form: Form | None = None
+) -> bool:
+    """Whether `repository_dir` is what `lay_out_repository` of this version makes of `release`, embedded."""
     try:
         mark = (repository_dir / _MARK).read_text(encoding="utf-8")
     except FileNotFoundError:
         return False
-    return mark == _fingerprint(release, render_repository(release, options=options))
+    return mark == _fingerprint(release, render_repository(release, options=options, form=form), form)
 
 
 def lay_out_repository(
@@ -63,22 +71,29 @@ def lay_out_repository(
     repository_dir: Path,
     backend: Backend = "embedded",
     options: EmbeddedOptions | None = None,
+    form: str | None = None,
 ) -> Release:
     """Write the four models of the release in `release_dir` as the repository `repository_dir`, replacing it whole.
 
+    `form` names a compiled form of the release; None: the backend compiles the ONNX files itself.
+
     Raises:
         ReleaseBroken: the release folder is not what its document says.
+        FormMissing, FormBroken: the form is not there, not for this backend, or not of this release.
     """
     release = verify_release(release_dir)
-    rendered = render_repository(release, backend, options)
+    compiled = form_served(release_dir, release, backend, form)
+    rendered = render_repository(release, backend, options, compiled)
     partial = repository_dir.with_name(repository_dir.name + ".new")
     shutil.rmtree(partial, ignore_errors=True)
     for name, content in rendered.items():
         (partial / name).parent.mkdir(parents=True, exist_ok=True)
         (partial / name).write_text(content, encoding="utf-8")
     for member in MEMBERS:
-        _link(release_dir / release.members[member].onnx, partial / member / "1" / "model.onnx")
-    (partial / _MARK).write_text(_fingerprint(release, rendered), encoding="utf-8")
+        for file in _model_files(release_dir, release, member, compiled):
+            (partial / member / "1").mkdir(exist_ok=True)
+            _link(file, partial / member / "1" / file.name)
+    (partial / _MARK).write_text(_fingerprint(release, rendered, compiled), encoding="utf-8")
 
     old = repository_dir.with_name(repository_dir.name + ".old")
     shutil.rmtree(old, ignore_errors=True)
@@ -89,8 +104,15 @@ def lay_out_repository(
     return release
 
 
-def _fingerprint(release: Release, rendered: dict[str, str]) -> str:
-    content = {**rendered, **{name: file.sha256 for name, file in release.files.items()}}
+def _model_files(release_dir: Path, release: Release, member: str, form: Form | None) -> list[Path]:
+    if form is None:
+        return [release_dir / release.members[member].onnx]
+    return [form_folder(release_dir, form.form) / name for name in form.files_of(member)]
+
+
+def _fingerprint(release: Release, rendered: dict[str, str], form: Form | None) -> str:
+    compiled = {} if form is None else form.files
+    content = {**rendered, **{name: file.sha256 for name, file in (*release.files.items(), *compiled.items())}}
     return f"{release.id} {hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()}\n"
 
 

@@ -1,7 +1,7 @@
 """`release.json`: what a release of the networks is, and the check that a folder holds it whole.
 
-A release is immutable. Its folder holds this document and the ONNX files of both members, the source of truth; what a
-backend compiles from them is not part of it.
+A release is immutable. Its folder holds this document and the ONNX files of both members, the source of truth. What a
+backend compiles from them stands in `forms/` there (forms.py) and is no part of it.
 """
 
 import hashlib
@@ -18,9 +18,10 @@ from services.taxonomy import CLASS_NAMES
 MEMBERS: Final = ("efficientnetv2_s", "resnetv2_50")
 TIMM_NAMES: Final = {"efficientnetv2_s": "tf_efficientnetv2_s", "resnetv2_50": "resnetv2_50"}
 DOCUMENT: Final = "release.json"
+FORMS: Final = "forms"  # folder of what was compiled from the release: see forms.py
 
-_Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-_RelativePath = Annotated[str, Field(pattern=r"^[0-9A-Za-z_-]+(/[0-9A-Za-z_-][0-9A-Za-z._-]*)*$")]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+RelativePath = Annotated[str, Field(pattern=r"^[0-9A-Za-z_-]+(/[0-9A-Za-z_-][0-9A-Za-z._-]*)*$")]
 _Temperature = Annotated[float, Field(gt=0)]
 
 
@@ -45,14 +46,14 @@ class _Part(BaseModel):
 class FileDigest(_Part):
     """Size in bytes and checksum of a file of the release."""
 
-    sha256: _Sha256
+    sha256: Sha256
     size: int = Field(ge=0)
 
 
 class Member(_Part):
     """One network. `onnx` is the path of its file in the release folder."""
 
-    onnx: _RelativePath
+    onnx: RelativePath
 
 
 class Fusion(_Part):
@@ -77,7 +78,7 @@ class Release(_Part):
     members: dict[str, Member]
     fusion: Fusion
     metrics: dict[str, Any] = Field(description="Per member and fused, with the data they were measured on.")
-    files: dict[_RelativePath, FileDigest] = Field(description="Every file of the folder but this document.")
+    files: dict[RelativePath, FileDigest] = Field(description="Every file of the folder but this document.")
 
     @model_validator(mode="after")
     def _agree_with_itself(self) -> Self:
@@ -131,7 +132,8 @@ def verify_release(folder: Path, classes: tuple[str, ...] | None = CLASS_NAMES) 
     faults = []
     if classes is not None and release.classes != classes:
         faults.append(f"classes are {', '.join(release.classes)}; this version knows {', '.join(classes)}")
-    present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - {DOCUMENT}
+    found_files = {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
+    present = {path.as_posix() for path in found_files if path.parts[0] != FORMS} - {DOCUMENT}
     faults += [f"{name} is no part of the release" for name in sorted(present - set(release.files))]
     for name, expected in release.files.items():
         if name not in present:

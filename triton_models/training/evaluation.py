@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.errors import PermanentError
-from triton_models.release.schema import MEMBERS
+from triton_models.release.schema import MEMBERS, Release
 from triton_models.training import metrics
 from triton_models.training.dataset import LabelledImage, fingerprint, read_dataset
 from triton_models.training.fusion import softmax
@@ -57,18 +57,26 @@ def evaluate_release(
     """
     dataset = read_dataset(data)
     images = dataset.in_splits(splits) if splits else dataset.images
-    release = classifier.release
-    unknown = sorted({image.label for image in images} - set(release.classes))
-    if unknown:
-        raise ClassesUnknown(
-            f"{data}: {', '.join(unknown)} is no class of release {release.id} ({', '.join(release.classes)})"
-        )
-    labels = np.array([release.classes.index(image.label) for image in images], np.int64)
+    labels = labels_of(classifier.release, images, data)
     total = len(images)
     logits = classifier.logits(
         [image.path for image in images], None if step is None else lambda done: step(done, total)
     )
     return score(classifier, images, labels, logits, precision)
+
+
+def labels_of(release: Release, images: Sequence[LabelledImage], data: Path) -> NDArray[np.int64]:
+    """Class index of each of `images`, which are of the data set `data`.
+
+    Raises:
+        ClassesUnknown: one is of a class that the release does not know.
+    """
+    unknown = sorted({image.label for image in images} - set(release.classes))
+    if unknown:
+        raise ClassesUnknown(
+            f"{data}: {', '.join(unknown)} is no class of release {release.id} ({', '.join(release.classes)})"
+        )
+    return np.array([release.classes.index(image.label) for image in images], np.int64)
 
 
 def score(

@@ -41,10 +41,19 @@ class ReleasedClassifier:
         for start in range(0, len(paths), _BATCH):
             crops = read_crops(paths[start : start + _BATCH], self.preparation)
             for member in MEMBERS:
-                parts[member].append(self.networks[member].run(["LOGITS"], {"CROPS": crops})[0])
+                parts[member].append(self.logits_of(member, crops))
             if step is not None:
                 step(min(start + _BATCH, len(paths)))
         return {member: np.concatenate(found) for member, found in parts.items()}
+
+    def logits_of(self, member: str, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Logits `[N, classes]` of one member for `crops` `[N, S, S, 3]`."""
+        return np.concatenate(
+            [
+                self.networks[member].run(["LOGITS"], {"CROPS": crops[start : start + _BATCH]})[0]
+                for start in range(0, len(crops), _BATCH)
+            ]
+        )
 
     def fused(self, logits: dict[str, NDArray[np.float32]]) -> NDArray[np.float64]:
         """Probabilities `[N, classes]` by the formula that is served."""

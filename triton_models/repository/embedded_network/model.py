@@ -35,7 +35,7 @@ class TritonPythonModel:
         # A compiled network is kept beside its model, so that a restart need not read and compile the ONNX file again.
         core.set_property({"CACHE_DIR": str(folder / "compiled")})
         side = int(parameters["crop_px"])
-        network = core.read_model(folder / args["model_version"] / "model.onnx")
+        network = core.read_model(folder / args["model_version"] / parameters["model_file"])
         network.reshape([self.sub_batch, side, side, 3])
         compiled = core.compile_model(
             network,
@@ -45,7 +45,8 @@ class TritonPythonModel:
                 "INFERENCE_NUM_THREADS": streams,
                 # Both members share the cores: threads that are pinned would sit on the same core while one is idle.
                 "ENABLE_CPU_PINNING": False,
-                "INFERENCE_PRECISION_HINT": "f32",  # or bf16 is taken where the CPU has it: slower, and less exact
+                # Or bf16 is taken where the CPU has it: slower, and less exact. Layers that are int8 in the file stay so.
+                "INFERENCE_PRECISION_HINT": "f32",
             },
         )
         self.classes = compiled.output(0).shape[1]

@@ -1,0 +1,245 @@
+"""`morphbatch release compile`, `verify` and `lay-out`, `evaluate forms`: compiled forms of a release."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from services.cli.console import err, out, print_json
+from services.cli.training import JsonOption, TrainingExtraMissing, training_extra
+
+if TYPE_CHECKING:
+    from triton_models.release.proof import Proof
+
+_Release = Annotated[
+    Path, typer.Argument(metavar="RELEASE", help="Folder of the release.", exists=True, file_okay=False)
+]
+_Cells = Annotated[int, typer.Option(min=1, help="How many crops.")]
+
+
+def compile_(
+    release: _Release,
+    target: Annotated[str, typer.Option(help="openvino-int8 or tensorrt.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Class folders with images, or a CSV. int8 needs it.", exists=True)
+    ] = None,
+    calibrate: Annotated[list[str] | None, typer.Option(help="Splits that set the ranges; default train.")] = None,
+    check: Annotated[list[str] | None, typer.Option(help="Splits that check the accuracy; default val.")] = None,
+    cells: _Cells = 300,
+    max_drop: Annotated[float, typer.Option(min=0, max=1, help="Most that fused macro-F1 may drop.")] = 0.005,
+    replace: Annotated[bool, typer.Option("--replace", help="Make a form that is there anew.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="tensorrt: only show what would be run.")] = False,
+    machine: Annotated[
+        str | None, typer.Option(metavar="VERSION,GPU,CAPABILITY", help="For --dry-run elsewhere than on the target.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compile the networks of a release for other hardware, checked against its ONNX files; the release stays as it is.
+
+    openvino-int8 is for CPUs, quantised on training crops and kept only if fused macro-F1 on validation crops drops by
+    no more than --max-drop. tensorrt is built on the GPU that will serve it.
+    """
+    if target == "tensorrt":
+        document = _plan(release, machine) if dry_run else _tensorrt(release, data, cells, replace)
+    elif target != "openvino-int8":
+        raise typer.BadParameter(f"'{target}' is neither openvino-int8 nor tensorrt", param_hint="--target")
+    elif data is None:
+        raise typer.BadParameter("quantising needs labelled images: training and validation", param_hint="--data")
+    elif dry_run:
+        raise typer.BadParameter("nothing to show: NNCF runs in this process", param_hint="--dry-run")
+    else:
+        document = _int8(release, data, (calibrate or ["train"], check or ["val"]), cells, max_drop, replace)
+    if as_json:
+        print_json(document)
+    elif dry_run:
+        out.print("\n".join(["# " + line for line in document["steps"]]), highlight=False, soft_wrap=True)
+        out.print("\n".join(document["commands"]), highlight=False, markup=False, soft_wrap=True)
+    else:
+        _print_changes(document["measured"])
+        out.print(f"form {document['form']} in {document['folder']}", highlight=False)
+
+
+def _int8(
+    release: Path, data: Path, splits: tuple[list[str], list[str]], cells: int, max_drop: float, replace: bool
+) -> dict[str, Any]:
+    with training_extra():
+        from triton_models.release.int8 import Quantisation, compile_int8
+    if set(splits[0]) & set(splits[1]):
+        raise typer.BadParameter("splits that calibrate cannot also check", param_hint="--check")
+    how = Quantisation(data, tuple(splits[0]), tuple(splits[1]), cells, max_drop)
+    with _saying():
+        form = compile_int8(release, how, replace=replace, say=_say)
+    return {"folder": str(release / "forms" / form.form), **form.model_dump(mode="json")}
+
+
+def _tensorrt(release: Path, data: Path | None, cells: int, replace: bool) -> dict[str, Any]:
+    from triton_models.release.tensorrt import Machine
+
+    Machine.here()  # refuses before anything is read
+    with training_extra():
+        from triton_models.release.proof import compile_and_prove_tensorrt
+    form = compile_and_prove_tensorrt(release, data, cells, replace=replace, say=_say)
+    return {"folder": str(release / "forms" / form.form), **form.model_dump(mode="json")}
+
+
+def _plan(release: Path, given: str | None) -> dict[str, Any]:
+    from triton_models.release.schema import verify_release
+    from triton_models.release.tensorrt import Machine, MachineUnsuited, show_plan
+
+    if given is not None:
+        version, _, rest = given.partition(",")
+        product, _, capability = rest.rpartition(",")
+        machine: Machine | None = Machine(version.strip(), product.strip(), capability.strip())
+    else:
+        try:
+            machine = Machine.here()
+        except MachineUnsuited as error:
+            err.print(f"[yellow]note[/]: {error}", highlight=False)
+            machine = None
+    return show_plan(release, verify_release(release, classes=None), machine)
+
+
+def verify(
+    folder: Annotated[
+        Path | None,
+        typer.Argument(help="Folder of a release; without it: the active one.", exists=True, file_okay=False),
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="Images instead of drawn cells.", exists=True)] = None,
+    cells: _Cells = 256,
+    form: Annotated[list[str] | None, typer.Option(help="A form that must be proven here; may be repeated.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check every byte of a release, and that each compiled form gives the logits of its ONNX files on real crops.
+
+    fp32 must give every logit within 1e-3; int8 the same class after fusion for 98 % of the crops, fp16 for 99 %. The
+    logits need the train extra. Of the active release, its copy in the object store and Triton's folder are checked.
+    """
+    from triton_models.release.schema import verify_release
+
+    active = folder is None
+    if folder is None:
+        from services.cli.release import releases_here
+
+        releases = releases_here()
+        folder = releases.files(releases.verify())
+    release = verify_release(folder, classes=None)
+    try:
+        with training_extra():
+            from triton_models.release.proof import prove_forms, require_proven
+    except TrainingExtraMissing as error:
+        if not active or form:
+            raise
+        err.print(f"[yellow]note[/]: the bytes are whole, the logits were not proven: {error}", highlight=False)
+        proofs: list[Proof] | None = None
+    else:
+        proofs = prove_forms(folder, data, cells)
+    if as_json:
+        print_json(
+            {
+                "id": release.id,
+                "kind": release.kind,
+                "whole": True,
+                "forms": None if proofs is None else [proof.document() for proof in proofs],
+            }
+        )
+    else:
+        out.print(f"release {release.id} ({release.kind}) is whole", highlight=False)
+        _print_proofs(proofs or [])
+    if proofs is not None:
+        require_proven(release, proofs, form or ())
+
+
+def forms(
+    release: _Release,
+    data: Annotated[Path, typer.Argument(metavar="DIR", help="Class folders with images, or a CSV.", exists=True)],
+    form: Annotated[str, typer.Option(help="The compiled form.")] = "openvino-int8",
+    split: Annotated[list[str] | None, typer.Option(help="Only this split of the data; may be repeated.")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="How often each is timed.")] = 5,
+    cells: _Cells = 256,
+    as_json: JsonOption = False,
+) -> None:
+    """A compiled form against fp32, both in OpenVINO on this CPU: speed in turns on the same crops, and accuracy."""
+    from rich.table import Table
+
+    with training_extra():
+        from triton_models.release.proof import compare_speed_and_accuracy
+    found = compare_speed_and_accuracy(release, form, data, tuple(split or ()), rounds, cells, _say)
+    if as_json:
+        print_json(found)
+        return
+    table = Table("", found["against"], form, "ratio", "least", "most", box=None, header_style="bold")
+    for network, ratio in found["speed_ratio"].items():
+        speeds = (f"{found['crops_per_s'][which][network]['median']:.1f}" for which in (found["against"], form))
+        table.add_row(network, *speeds, *(f"{ratio[which]:.2f}" for which in ("median", "min", "max")))
+    out.print(f"crops a second on {found['cores']} cores")
+    out.print(table)
+    _print_changes(found)
+    classes = Table("class", "F1 change", box=None, header_style="bold")
+    for name, change in sorted(found["f1_change"].items(), key=lambda item: item[1]):
+        classes.add_row(name, f"{change:+.4f}")
+    out.print(classes)
+
+
+def lay_out(
+    release: _Release,
+    folder: Annotated[Path, typer.Argument(metavar="OUT", help="Model repository; replaced whole.", file_okay=False)],
+    backend: Annotated[str, typer.Option(help="embedded, openvino, onnxruntime or tensorrt.")] = "embedded",
+    form: Annotated[str | None, typer.Option(help="A compiled form; default: the ONNX files themselves.")] = None,
+) -> None:
+    """Write a Triton model repository of a release, also for the backends of Triton's official images."""
+    from typing import get_args
+
+    from triton_models.release.forms import Backend
+    from triton_models.release.repository import lay_out_repository
+
+    if backend not in get_args(Backend):
+        raise typer.BadParameter(f"'{backend}' is none of {', '.join(get_args(Backend))}", param_hint="--backend")
+    laid_out = lay_out_repository(release, folder, backend, form=form)  # type: ignore[arg-type] # checked above
+    out.print(f"release {laid_out.id} in {folder}", highlight=False)
+
+
+def _say(what: str) -> None:
+    err.print(what, highlight=False, markup=False)
+
+
+@contextmanager
+def _saying() -> Iterator[None]:
+    """NNCF prints bars to stdout; stdout is for the answer."""
+    import sys
+    from contextlib import redirect_stdout
+
+    with redirect_stdout(sys.stderr):
+        yield
+
+
+def _print_changes(measured: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    if "macro_f1" not in measured:
+        return
+    table = Table("", "macro-F1, ONNX", "form", "change", "mean |Δ|", "same class", box=None, header_style="bold")
+    for name, found in measured["macro_f1"].items():
+        away = measured["difference"][name]
+        table.add_row(
+            name,
+            *(f"{found['onnx']:.4f}", f"{found['form']:.4f}", f"{found['change']:+.4f}"),
+            *(f"{away['mean_abs']:.4f}", f"{away['same_class']:.4f}"),
+        )
+    out.print(table)
+
+
+def _print_proofs(proofs: "list[Proof]") -> None:
+    from rich.table import Table
+
+    table = Table("form", "of", "mean |Δ|", "largest |Δ|", "same class", "", box=None, header_style="bold")
+    for proof in proofs:
+        verdict = proof.fault or proof.not_run or f"proven on {proof.cells} crops"
+        if not proof.differences:
+            table.add_row(proof.form, "", "", "", "", verdict)
+        for name, away in proof.differences.items():
+            figures = (f"{away['mean_abs']:.2g}", f"{away['max_abs']:.2g}", f"{away['same_class']:.4f}")
+            table.add_row(proof.form, name, *figures, verdict if name == "fused" else "")
+    if proofs:
+        out.print(table)
