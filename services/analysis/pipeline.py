@@ -87,14 +87,19 @@ def run_slide(
     outstanding: deque[tuple[list[tuple[int, Head]], Future[Predictions]]] = deque()
     gathering = _Gathering()
 
-    def send() -> None:
+    def send(*, rest: bool) -> None:
+        """Send full requests, and with `rest` what is over; else that waits for the crops of the next fields.
+
+        The networks run in small sub-batches of fixed size, so that odd requests would have them run on padding.
+        """
         nonlocal gathering
-        crops = np.concatenate(gathering.crops)
-        for start in range(0, len(crops), networks.batch):
-            part = slice(start, start + networks.batch)
+        crops, cells = np.concatenate(gathering.crops), gathering.cells
+        end = len(crops) if rest else len(crops) // networks.batch * networks.batch
+        for start in range(0, end, networks.batch):
+            part = slice(start, min(start + networks.batch, end))
             future = clock.timed("wait_for_networks", partial(networks.submit, crops[part], slide.release_id))
-            outstanding.append((gathering.cells[part], future))
-        gathering = _Gathering()
+            outstanding.append((cells[part], future))
+        gathering = _Gathering([crops[end:]], cells[end:])
 
     def add_cells(cells: list[tuple[int, Head]], predictions: Predictions) -> None:
         for row, (field_id, head) in enumerate(cells):
@@ -117,10 +122,10 @@ def run_slide(
                 gathering.crops.append(prepared.crops)
                 gathering.cells.extend((work.id, head) for head in prepared.found.heads)
                 if len(gathering.cells) >= networks.batch:
-                    send()
+                    send(rest=False)
             collect(wait=False)
     if gathering.cells and not faults:
-        send()
+        send(rest=True)
     collect(wait=True)
     return faults
 
