@@ -85,6 +85,31 @@ def feed(
     _table("milliseconds of processor a field", list(result["cpu_ms_per_field"].items()))
 
 
+@commands.command()
+def refusion(
+    cells: Annotated[int, typer.Option(help="Cells in the database.", min=1000)] = 200_000,
+    repeats: _Repeats = 3,
+    as_json: _AsJson = False,
+) -> None:
+    """Cells a second that get a new fusion (`morphbatch refuse`), on a Postgres of its own; logits are drawn."""
+    from services.benchmark.refusion import measure_refusion
+
+    result = measure_refusion(_home() / "refusion", cells, repeats, _tell)
+    if as_json:
+        print_json(result)
+        return
+    _heading(result, f"{result['cells']} cells of {result['slides']} slides")
+    _table(
+        "cells a second",
+        [
+            ("counted before the question", result["counted_cells_per_s"]),
+            ("the same of one core", result["counted_of_one_core_cells_per_s"]),
+            ("written", result["written_cells_per_s"]),
+            ("the same of one core", result["written_of_one_core_cells_per_s"]),
+        ],
+    )
+
+
 def _home() -> Path:
     from services.settings import home
 

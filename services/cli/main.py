@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from services.cli import batches, bench, demo, evaluate, release, report, smears, stack, submit, training
+from services.cli import batches, bench, demo, evaluate, refuse, release, report, smears, stack, submit, training
 from services.cli.console import err
 from services.errors import MorphbatchError
 
@@ -13,9 +13,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Classify stained sperm cells overnight, in batches. Start with `morphbatch doctor`.",
 )
-for module in (demo, stack, submit, batches, report, smears, training, evaluate):
+for module in (demo, stack, submit, batches, report, refuse, smears, training, evaluate):
     app.add_typer(module.commands)
-app.add_typer(release.commands, name="release", help="Build, install and list releases of the networks.")
+app.add_typer(release.commands, name="release", help="Build, publish, list and activate releases of the networks.")
 app.add_typer(bench.commands, name="bench", help="Measure the service and its feed on this machine.")
 
 
