@@ -50,6 +50,9 @@ class Settings(BaseSettings):
     s3_secret_key: SecretStr = Field(SecretStr(DEVELOPMENT_SECRET), description="Secret key of the object store.")
 
     triton_endpoint: str = Field("127.0.0.1:8001", description="host:port of Triton's gRPC service.")
+    triton_form: str = Field(
+        "openvino-fp32", description="Compiled form of the release that the embedded Triton serves."
+    )
     inference_batch: int = Field(16, ge=1, le=256, description="Most crops in one request to Triton.")
     inference_in_flight: int = Field(4, ge=1, le=64, description="Most requests to Triton at once, per worker process.")
     inference_timeout_s: float = Field(120.0, gt=0, description="Deadline of one request to Triton, seconds.")

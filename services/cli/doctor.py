@@ -192,7 +192,7 @@ def _release(engine: Engine, networks: Networks) -> str:
     require_known_release(engine, served)
     if served.release_id != active.id:
         raise Unwell(f"Triton serves {served.release_id}, the active release is {active.id}")
-    return f"{active.id} ({active.kind}) is active and served"
+    return f"{active.id} ({active.kind}) is active and served as {served.form}"
 
 
 def _classes(networks: Networks) -> str:

@@ -28,7 +28,8 @@ def releases_here() -> "Releases":
     from services.storage import connect_store
 
     settings = load_settings()
-    return Releases(make_engine(settings.database_url), connect_store(settings), settings.home / "triton")
+    engine, store = make_engine(settings.database_url), connect_store(settings)
+    return Releases(engine, store, settings.home / "triton", settings.triton_form)
 
 
 @commands.command()

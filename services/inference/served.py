@@ -20,6 +20,7 @@ class ServedRelease:
     classes: tuple[str, ...]
     crop_px: int
     crop_um: float
+    form: str  # as compiled: the ONNX files as they are, int8, …
 
 
 def ensemble_version(release_id: str) -> int:
@@ -40,7 +41,7 @@ def served_release(configurations: Mapping[str, Mapping[str, Any]], *, batch: in
     releases = {model: _release_of(model, configuration) for model, configuration in configurations.items()}
     if len(set(releases.values())) > 1:
         differing = "; ".join(
-            f"{model}: {r.release_id}, {r.crop_px} px, {r.crop_um} µm, {len(r.classes)} classes"
+            f"{model}: {r.release_id} ({r.form}), {r.crop_px} px, {r.crop_um} µm, {len(r.classes)} classes"
             for model, r in releases.items()
         )
         raise ConfigurationError(
@@ -69,6 +70,7 @@ def _release_of(model: str, configuration: Mapping[str, Any]) -> ServedRelease:
             classes=tuple(values["classes"].split(",")),
             crop_px=int(values["crop_px"]),
             crop_um=float(values["crop_um"]),
+            form=values["form"],
         )
     except (KeyError, ValueError) as error:
         raise ConfigurationError(

@@ -8,7 +8,7 @@ import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Engine, select, text, update
 from sqlalchemy.dialects.postgresql import insert
@@ -17,10 +17,12 @@ from services.database.models import AuditEvent, ModelRelease
 from services.database.session import transaction
 from services.errors import ConfigurationError
 from services.storage import RELEASES, ObjectMissing, ObjectStore
+from triton_models.release.forms import WITHOUT_FILES, form_served
 from triton_models.release.repository import is_laid_out, lay_out_repository
 from triton_models.release.schema import DOCUMENT, Release, ReleaseBroken, ReleaseKind, verify_release
 from triton_models.release.untrained import build_untrained
 
+DEFAULT_FORM: Final = WITHOUT_FILES["embedded"]
 _INSTALLING = "select pg_advisory_xact_lock(hashtext('morphbatch release install'))"
 
 
@@ -43,12 +45,13 @@ class Activated:
 
 
 class Releases:
-    """The releases of one installation. `folder` is `HOME/triton`."""
+    """The releases of one installation. `folder` is `HOME/triton`, `form` the one that Triton serves here."""
 
-    def __init__(self, engine: Engine, store: ObjectStore, folder: Path) -> None:
+    def __init__(self, engine: Engine, store: ObjectStore, folder: Path, form: str = DEFAULT_FORM) -> None:
         self._engine = engine
         self._store = store
         self._kept = folder / "releases"
+        self._form = form
         self.repository = folder / "repository"
 
     def publish(self, given: Path) -> Published:
@@ -72,6 +75,7 @@ class Releases:
             UnknownRelease: it is not on record.
             ReleaseBroken: it is not what its document says.
             ReleaseLost: its files are neither here nor in the store.
+            FormMissing, FormBroken: it has not the form that is to be served here.
         """
         release = self.recorded(release_id)
         self._restore(release)
@@ -100,9 +104,9 @@ class Releases:
             raise ReleaseBroken(f"{self._kept / release.id / DOCUMENT} is not the document in the database")
         if self._published_document(release.id) != release.document():
             raise ReleaseBroken(f"{RELEASES}{release.id}/{DOCUMENT} is missing from the object store, or differs")
-        if not is_laid_out(release, self.repository):
+        if not self._is_laid_out(release):
             raise ReleaseBroken(
-                f"{self.repository} is not laid out from {release.id}: run `morphbatch release install`"
+                f"{self.repository} is not laid out from {release.id} ({self._form}): run `morphbatch release install`"
             )
         return release
 
@@ -176,14 +180,19 @@ class Releases:
             if before != release.id:
                 session.execute(update(ModelRelease).where(ModelRelease.active).values(active=False))
                 session.execute(update(ModelRelease).where(ModelRelease.id == release.id).values(active=True))
-                session.add(AuditEvent(kind="release_activated", detail={"release": release.id, "before": before}))
+                detail = {"release": release.id, "before": before, "form": self._form}
+                session.add(AuditEvent(kind="release_activated", detail=detail))
         return before
 
     def _lay_out(self, release: Release) -> bool:
-        if is_laid_out(release, self.repository):
+        if self._is_laid_out(release):
             return False
-        lay_out_repository(self._kept / release.id, self.repository)
+        lay_out_repository(self._kept / release.id, self.repository, form=self._form)
         return True
+
+    def _is_laid_out(self, release: Release) -> bool:
+        form = form_served(self._kept / release.id, release, "embedded", self._form)
+        return is_laid_out(release, self.repository, form=form)
 
     def _restore(self, release: Release) -> None:
         folder = self._kept / release.id

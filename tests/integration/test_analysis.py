@@ -51,7 +51,7 @@ class ConstantNetworks:
         self._release_id = release_id
 
     def served_release(self) -> ServedRelease:
-        return ServedRelease(self._release_id, CLASS_NAMES, 64, 24.0)
+        return ServedRelease(self._release_id, CLASS_NAMES, 64, 24.0, "openvino-fp32")
 
     def submit(self, crops: NDArray[np.uint8], release_id: str) -> Future[Predictions]:
         assert release_id == self._release_id

@@ -195,7 +195,13 @@ def test_errors_are_told_apart_by_what_to_do(
 
 
 def configurations(**changed: dict[str, str]) -> dict[str, dict[str, Any]]:
-    usual = {"release_id": "r-1", "classes": ",".join(CLASS_NAMES), "crop_px": "192", "crop_um": "24.0"}
+    usual = {
+        "release_id": "r-1",
+        "form": "openvino-int8",
+        "classes": ",".join(CLASS_NAMES),
+        "crop_px": "192",
+        "crop_um": "24.0",
+    }
     return {
         model: {
             "max_batch_size": 64,
@@ -208,11 +214,13 @@ def configurations(**changed: dict[str, str]) -> dict[str, dict[str, Any]]:
 def test_the_served_release_is_read_from_all_four_models() -> None:
     release = served_release(configurations(), batch=64)
     assert (release.release_id, release.classes, release.crop_px, release.crop_um) == ("r-1", CLASS_NAMES, 192, 24.0)
+    assert release.form == "openvino-int8"
 
 
 @pytest.mark.parametrize("model", MODELS)
 @pytest.mark.parametrize(
-    "changed", [{"release_id": "r-2"}, {"crop_px": "128"}, {"crop_um": "16.0"}, {"classes": "A,B"}]
+    "changed",
+    [{"release_id": "r-2"}, {"crop_px": "128"}, {"crop_um": "16.0"}, {"classes": "A,B"}, {"form": "openvino-fp32"}],
 )
 def test_models_of_different_releases_are_refused(model: str, changed: dict[str, str]) -> None:
     with pytest.raises(ConfigurationError, match="different releases"):

@@ -1,0 +1,128 @@
+"""The real server with a compiled form of a release: IR files in the embedded backend, and which form is installed."""
+
+import shutil
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from intake_servers import database, rclone_store, serving
+from onnx.reference import ReferenceEvaluator
+from small_release import build_small_release, coloured_crops, small_network
+from sqlalchemy import Engine, text
+
+from services.database.session import transaction
+from services.errors import ConfigurationError
+from services.inference.networks import Networks
+from services.local.installation import prepare_installation
+from services.local.releases import Releases
+from services.local.triton import TritonEnvironment, find_environment, triton_server
+from services.storage import RELEASES, ObjectStore
+from triton_models.release.forms import (
+    OPENVINO_INT8,
+    Form,
+    FormMissing,
+    digests,
+    new_form,
+    onnx_hashes,
+    write_form,
+)
+from triton_models.release.repository import lay_out_repository
+from triton_models.release.schema import MEMBERS, Release, ReleaseBroken
+
+__all__ = ["database", "rclone_store"]
+
+_AS_IR = "import sys, openvino; openvino.save_model(openvino.Core().read_model(sys.argv[1]), sys.argv[2], False)"
+
+
+@pytest.fixture(scope="module")
+def environment() -> TritonEnvironment:
+    """Triton's environment, which has OpenVINO."""
+    try:
+        return find_environment(None)
+    except ConfigurationError as error:
+        pytest.skip(str(error))
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, environment: TritonEnvironment) -> tuple[Path, Release]:
+    """A small release with a form of IR files that hold other networks, so that one can tell which was opened."""
+    folder = tmp_path_factory.mktemp("made")
+    release = build_small_release(folder / "release")
+    with new_form(folder / "release", OPENVINO_INT8) as out:
+        for seed, member in enumerate(MEMBERS, 50):
+            onnx.save(small_network(seed, 18), folder / f"{member}.onnx")
+            (out / member).mkdir()
+            arguments = [folder / f"{member}.onnx", out / member / "model.xml"]
+            subprocess.run([environment.folder / "bin" / "python", "-c", _AS_IR, *arguments], check=True, timeout=60)
+        write_form(
+            out,
+            Form(
+                form=OPENVINO_INT8,
+                target="openvino-int8",
+                precision="int8",
+                created=datetime.now(UTC),
+                release_id=release.id,
+                classes=release.classes,
+                crop_px=release.crop_px,
+                onnx=onnx_hashes(release),
+                tool="a test",
+                versions={},
+                members={member: f"{member}/model.xml" for member in MEMBERS},
+                files=digests(out),
+                measured={},
+            ),
+        )
+    return folder / "release", release
+
+
+def test_the_server_opens_the_form_that_its_configuration_names(
+    made: tuple[Path, Release], environment: TritonEnvironment, tmp_path: Path
+) -> None:
+    folder, release = made
+    installation = prepare_installation(tmp_path, "rclone", minio_available=False)
+    repository = tmp_path / "triton" / "repository"
+    lay_out_repository(folder, repository, form=OPENVINO_INT8)
+    crops = coloured_crops(7, seed=3)
+    with serving(triton_server(installation, environment, repository), installation):
+        line = Networks(f"127.0.0.1:{installation.ports['triton_grpc']}", batch=16, in_flight=2, timeout_s=60)
+        served = line.served_release()
+        said = line.classify(crops)
+        line.close()
+    assert (served.release_id, served.form) == (release.id, OPENVINO_INT8)
+    for seed, logits in enumerate((said.efficientnetv2_s_logits, said.resnetv2_50_logits), 50):
+        expected = ReferenceEvaluator(small_network(seed, 18)).run(None, {"CROPS": crops})[0]
+        np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=1e-2)
+
+
+def test_the_installation_serves_the_form_that_it_is_set_to(
+    made: tuple[Path, Release], database: Engine, rclone_store: ObjectStore, tmp_path: Path
+) -> None:
+    with transaction(database) as session:
+        session.execute(text("truncate model_release cascade"))
+    folder, release = made
+    bare = tmp_path / "bare"
+    shutil.copytree(folder, bare)
+    shutil.rmtree(bare / "forms")
+
+    releases = Releases(database, rclone_store, tmp_path / "triton", OPENVINO_INT8)
+    releases.publish(bare)
+    with pytest.raises(FormMissing, match="has no form openvino-int8"):
+        releases.activate(release.id)
+    assert not any(row["active"] for row in releases.rows()), "nothing is switched to what cannot be served"
+
+    assert releases.publish(folder).published is False, "forms are no part of what is published"
+    assert releases.activate(release.id).laid_out
+    assert releases.verify() == release
+    assert (releases.repository / MEMBERS[0] / "1" / "model.xml").exists()
+    assert not releases.install().laid_out
+
+    plain = Releases(database, rclone_store, tmp_path / "triton")
+    with pytest.raises(ReleaseBroken, match=r"not laid out from small-.* \(openvino-fp32\)"):
+        plain.verify()
+    assert plain.install().laid_out
+    assert (releases.repository / MEMBERS[0] / "1" / "model.onnx").exists()
+    for found in list(rclone_store.list(RELEASES)):
+        rclone_store.delete(found.key)
