@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from services.imaging.types import RGB, Box
 
+_NARROW: Final = 0.6  # σ, pixels
 _SAMPLE_STEP: Final = 8  # every 8th pixel each way: 20,000 of a usual field are plenty for a median
 
 
@@ -78,23 +79,24 @@ def _near_scale(pixels: RGB, step: float) -> tuple[RGB, int]:
     rest = step / shrunk
     if rest > 1:  # leaves no more of a pattern too fine for the crop than the mean over the area would
         sigma = 0.55 * (rest**2 - 1) ** 0.5
-        pixels = cv2.GaussianBlur(pixels, (0, 0), sigma).astype(np.uint8, copy=False)
+        width = 3 if sigma < _NARROW else 0  # what a wider kernel would take in is less than half a grey level
+        pixels = cv2.GaussianBlur(pixels, (width, width), sigma).astype(np.uint8, copy=False)
     return pixels, shrunk
 
 
 def _field_background(pixels: RGB) -> tuple[float, float, float]:
     """Median colour of the brighter half: right as long as stain and vignette cover less than half of the field."""
-    sample = pixels[::_SAMPLE_STEP, ::_SAMPLE_STEP].reshape(-1, 3)
-    bright = sample[sample[:, 1] >= np.median(sample[:, 1])]
+    sample = np.ascontiguousarray(pixels[::_SAMPLE_STEP, ::_SAMPLE_STEP].reshape(-1, 3).T)
+    bright = sample[:, sample[1] >= np.median(sample[1])]
     return _median_colour(bright)
 
 
 def _rim_colour(pixels: RGB) -> tuple[float, float, float]:
     """Median colour of the outermost pixels: the cell stands in the middle, its tail crosses the rim once."""
     rim = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
-    return _median_colour(rim)
+    return _median_colour(rim.T)
 
 
 def _median_colour(colours: NDArray[np.uint8]) -> tuple[float, float, float]:
-    red, green, blue = np.median(colours, axis=0)
+    red, green, blue = np.median(colours, axis=1)
     return float(red), float(green), float(blue)

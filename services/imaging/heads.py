@@ -1,5 +1,6 @@
 """Find the sperm heads of a stained field."""
 
+import math
 from typing import Final
 
 import numpy as np
@@ -7,7 +8,7 @@ from numpy.typing import NDArray
 
 from services.imaging.candidates import Candidate, find_candidates
 from services.imaging.morphometry import measure
-from services.imaging.outline import trace
+from services.imaging.outline import Closeup, trace
 from services.imaging.splitting import Polygon
 from services.imaging.transmittance import flatten
 from services.imaging.types import RGB, Box, FoundHeads, Head, RejectedObject
@@ -16,7 +17,6 @@ _WORKING_UM: Final = 0.09
 _SMALLEST_UM2: Final = 4.0
 _LARGEST_UM2: Final = 24.0
 _USUAL_UM2: Final = (5.0, 11.0)
-_SPECK_UM2: Final = 2.0  # bacteria, grains of stain: not worth a line in the list of what was rejected
 _LEAST_DEEP: Final = 0.25  # share of a head that is stained as only chromatin is; large vacuoles leave little
 _OTHER_HUE: Final = 1.8
 _ENOUGH_TO_COMPARE: Final = 4  # heads; with fewer in a field, the usual one is not known
@@ -32,11 +32,11 @@ def find_heads(pixels: RGB, um_per_px: float) -> FoundHeads:
     as a head is left of it at full resolution). Specks below 2 µm² are not listed.
     """
     flat = flatten(pixels, um_per_px, _WORKING_UM)
-    candidates = [c for c in find_candidates(flat) if c.area_um2 >= _SPECK_UM2]
+    candidates = find_candidates(flat)
     usual_hue = _usual_hue(candidates)
     scale = np.array(flat.shrink, np.float32)
     height, width = pixels.shape[:2]
-    heads: list[Head] = []
+    traced: list[tuple[Box, Closeup]] = []
     rejected: list[RejectedObject] = []
     for candidate in candidates:
         rough = _in_field(candidate.outline, scale)
@@ -45,17 +45,21 @@ def find_heads(pixels: RGB, um_per_px: float) -> FoundHeads:
             rejected.append(RejectedObject(_box(rough), reason))
             continue
         others = [_in_field(sibling, scale) for sibling in candidate.siblings]
-        traced = trace(pixels, um_per_px, rough, others, flat.background_at(*candidate.outline.mean(axis=0)))
-        if traced is None:
+        head = trace(pixels, um_per_px, rough, others, flat.background_at(*candidate.outline.mean(axis=0)))
+        if head is None:
             rejected.append(RejectedObject(_box(rough), "border" if candidate.on_border else "shape"))
             continue
-        box, measures = _box(traced.outline), measure(traced)
+        box = _box(head.outline)
         if box.x0 <= 0 or box.y0 <= 0 or box.x1 >= width or box.y1 >= height:
             rejected.append(RejectedObject(box, "border"))
-        elif measures.area_um2 is not None and measures.area_um2 < _SMALLEST_UM2:
+        else:
+            traced.append((box, head))
+    heads: list[Head] = []
+    for (box, head), measures in zip(traced, measure([head for _, head in traced]), strict=True):
+        if measures.area_um2 is not None and measures.area_um2 < _SMALLEST_UM2:
             rejected.append(RejectedObject(box, "size"))
         else:
-            heads.append(Head(box, traced.outline, measures))
+            heads.append(Head(box, head.outline, measures))
     heads, bodies = _without_dark_bodies(heads)
     heads.sort(key=lambda head: (head.box.y0, head.box.x0))
     return FoundHeads(tuple(heads), (*rejected, *bodies))
@@ -104,5 +108,5 @@ def _in_field(outline: Polygon, scale: NDArray[np.float32]) -> Polygon:
 
 
 def _box(outline: NDArray[np.int32] | Polygon) -> Box:
-    low, high = np.floor(outline.min(axis=0)), np.ceil(outline.max(axis=0))
-    return Box(int(low[0]), int(low[1]), int(high[0]) + 1, int(high[1]) + 1)
+    (left, top), (right, bottom) = outline.min(axis=0).tolist(), outline.max(axis=0).tolist()
+    return Box(math.floor(left), math.floor(top), math.ceil(right) + 1, math.ceil(bottom) + 1)

@@ -1,5 +1,6 @@
 """The outline of one head, at the full resolution of its field."""
 
+import math
 from dataclasses import dataclass
 from functools import cache
 from typing import Final
@@ -9,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.imaging.splitting import Polygon
+from services.imaging.transmittance import Colour
 from services.imaging.types import RGB
 
 _FINE_UM: Final = 0.07  # a coarser field is enlarged, as an outline in whole pixels of it would be too rough
-_RED_AND_GREEN: Final = np.array([[0.5, 0.5]], np.float32)
 _MARGIN_UM: Final = 1.4  # room for the start of the midpiece
 _SMOOTHING_UM: Final = 0.03
 _RIM_UM: Final = 0.3  # the blurred edge of a head: its darkness inside is measured further in
@@ -21,11 +22,15 @@ _EDGE: Final = 0.61  # of the way from the darkness inside to empty glass, where
 _BEYOND_UM: Final = 0.25
 _COMPACT_PX: Final = 0.7  # the outline is kept as a polygon no further than this from the traced one
 _TAIL_UM: Final = 0.9  # whatever is thinner is tail
+_VECTOR: Final = 16  # pixels
+_HALF: Final = np.float32(0.5)
+_LEVELS: Final = np.arange(256) * 255.0
+_NEXT_TO_NOTHING: Final = np.float32(1e-6)
 
 
 @dataclass(frozen=True, slots=True)
 class Closeup:
-    """A head alone, `[h, w]` at `um_per_px`, and its `outline` in field pixels.
+    """A head alone, `[h, w]` at `um_per_px`; `contour` `[n, 1, 2]` is that of `mask`, `outline` is in field pixels.
 
     `grey` is the mean of red and green transmittance: the acrosome takes up less of any of the usual stains than the
     nucleus does, and noise of one channel counts half.
@@ -34,25 +39,11 @@ class Closeup:
     grey: NDArray[np.uint8]
     mask: NDArray[np.uint8]
     um_per_px: float
+    contour: NDArray[np.int32]
     outline: NDArray[np.int32]
 
-    def tight(self) -> "Closeup":
-        """The same head without what surrounds it."""
-        x, y, w, h = cv2.boundingRect(self.mask)
-        rows, columns = slice(max(0, y - 1), y + h + 1), slice(max(0, x - 1), x + w + 1)
-        return Closeup(self.grey[rows, columns], self.mask[rows, columns], self.um_per_px, self.outline)
 
-    def halved(self) -> "Closeup":
-        """The same head at half the resolution: enough for levels and directions, in a quarter of the time."""
-        size = max(1, self.mask.shape[1] // 2), max(1, self.mask.shape[0] // 2)
-        grey = np.asarray(cv2.resize(self.grey, size, interpolation=cv2.INTER_AREA), np.uint8)
-        mask = np.asarray(cv2.resize(self.mask, size, interpolation=cv2.INTER_NEAREST), np.uint8)
-        return Closeup(grey, mask, 2 * self.um_per_px, self.outline)
-
-
-def trace(
-    pixels: RGB, um_per_px: float, piece: Polygon, others: list[Polygon], background: NDArray[np.float64]
-) -> Closeup | None:
+def trace(pixels: RGB, um_per_px: float, piece: Polygon, others: list[Polygon], background: Colour) -> Closeup | None:
     """Trace the head that `piece` marks roughly; `piece` and `others`, which it must not enter, in field pixels.
 
     None where nothing as thick as a head is left.
@@ -61,71 +52,80 @@ def trace(
     fine = um_per_px / zoom
     margin = round(_MARGIN_UM / um_per_px)
     height, width = pixels.shape[:2]
-    low, high = np.floor(piece.min(0)).astype(int), np.ceil(piece.max(0)).astype(int)
-    x0, y0 = max(0, low[0] - margin), max(0, low[1] - margin)
-    x1, y1 = min(width, high[0] + margin + 1), min(height, high[1] + margin + 1)
-    crop = np.ascontiguousarray(pixels[y0:y1, x0:x1, :2])
-    if zoom > 1:
-        crop = np.asarray(cv2.resize(crop, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_CUBIC), np.uint8)
-    lit = _lit(crop, background)
+    (left, top), (right, bottom) = piece.min(0).tolist(), piece.max(0).tolist()
+    x0, y0 = max(0, math.floor(left) - margin), max(0, math.floor(top) - margin)
+    x1, y1 = min(width, math.ceil(right) + margin + 1), min(height, math.ceil(bottom) + margin + 1)
+    red, green = _lit(pixels[y0:y1, x0:x1], zoom, background)
 
     beyond = disc(_BEYOND_UM / fine)
     reach = len(beyond) // 2 + 1
-    corners = _corners(piece, x0, y0, zoom)
+
+    own = _corners(piece, x0, y0, zoom)
     # All that follows happens within reach of the piece.
-    (left, top), (right, bottom) = corners.min(0) - reach, corners.max(0) + reach + 1
-    left, top = max(0, int(left)), max(0, int(top))
-    near = lit[top : int(bottom), left : int(right), 1]
+    x, y, w, h = cv2.boundingRect(own)
+    x, y, right, bottom = max(0, x - reach), max(0, y - reach), x + w + reach, y + h + reach
+    near = green[y:bottom, x : x + up_to_vector(right - x)]
 
-    def drawn(outline: NDArray[np.int32]) -> NDArray[np.uint8]:
-        canvas = np.zeros(near.shape, np.uint8)
-        cv2.fillPoly(canvas, [outline - [left, top]], 1)
-        return canvas
-
-    rough = drawn(corners)
-    allowed = cv2.dilate(rough, beyond)
+    rough = _drawn(own, near.shape, x, y)
+    allowed = np.asarray(cv2.dilate(rough, beyond), np.uint8)
     for other in others:
-        allowed[drawn(_corners(other, x0, y0, zoom)) > 0] = 0
-    x, y, w, h = cv2.boundingRect(allowed)
-    here = slice(y, y + h), slice(x, x + w)
-    green = np.asarray(cv2.GaussianBlur(near[here], (0, 0), max(0.5, _SMOOTHING_UM / fine)), np.uint8)
-    dark = ((green < _edge_level(green, rough[here], fine)) & (allowed[here] > 0)).astype(np.uint8)
-    fill_holes(dark, dark.size)
+        allowed[_drawn(_corners(other, x0, y0, zoom), near.shape, x, y) > 0] = 0
+    near = np.asarray(cv2.GaussianBlur(near, (0, 0), max(0.5, _SMOOTHING_UM / fine)), np.uint8)
+    dark = (_is_dark(near, rough, fine) & allowed.view(np.bool_)).view(np.uint8)
+    cv2.fillPoly(dark, cv2.findContours(dark, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0], 1)
     # Nothing is allowed outside: without a margin, opening would take the border of the array for more head.
     opened = cv2.morphologyEx(
         dark, cv2.MORPH_OPEN, disc(_TAIL_UM / 2 / fine), borderType=cv2.BORDER_CONSTANT, borderValue=(0,)
     )
-    contours, _ = cv2.findContours(opened, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE, offset=(left + x, top + y))
+    contours, _ = cv2.findContours(opened, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE, offset=(x, y))
     if not contours:
         return None
-    contour = max(contours, key=cv2.contourArea)
-    mask = np.zeros(lit.shape[:2], np.uint8)
+    contour = np.asarray(max(contours, key=cv2.contourArea), np.int32)
+    mask = np.zeros(green.shape, np.uint8)
     cv2.fillPoly(mask, [contour], 1)
     compact = cv2.approxPolyDP(contour, _COMPACT_PX * zoom, closed=True).reshape(-1, 2)
-    outline = np.round((compact + 0.5) / zoom - 0.5 + [x0, y0]).astype(np.int32)
-    grey = np.asarray(cv2.transform(lit, _RED_AND_GREEN), np.uint8)
-    return Closeup(grey, mask, fine, outline)
+    outline = np.rint((compact + 0.5) / zoom - 0.5 + (x0, y0)).astype(np.int32)
+    grey = np.asarray(cv2.addWeighted(red, 0.5, green, 0.5, 0), np.uint8)
+    return Closeup(grey, mask, fine, contour, outline)
 
 
 def _corners(polygon: Polygon, x0: int, y0: int, zoom: int) -> NDArray[np.int32]:
-    return np.round((polygon + 0.5 - [x0, y0]) * zoom - 0.5).astype(np.int32)
+    return np.asarray(np.rint((polygon + _HALF - (x0, y0)) * zoom - _HALF), np.int32)
 
 
-def _lit(crop: NDArray[np.uint8], background: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """Transmittance of the channels that `crop` `[h, w, 2]` has: red and green."""
-    levels = np.arange(256)[:, None, None] * 255 / np.maximum(background[:2], 1)
-    return np.asarray(cv2.LUT(crop, np.minimum(levels, 255).astype(np.uint8)), np.uint8)
+def _drawn(polygon: NDArray[np.int32], shape: tuple[int, ...], x: int, y: int) -> NDArray[np.uint8]:
+    canvas = np.zeros(shape, np.uint8)
+    cv2.fillPoly(canvas, [polygon], 1, offset=(-x, -y))
+    return canvas
 
 
-def _edge_level(green: NDArray[np.uint8], rough: NDArray[np.uint8], fine: float) -> NDArray[np.float32]:
-    """Where the edge is, by how dark the head is nearby: a pale acrosome ends at a brighter level than the nucleus."""
-    inside = cv2.erode(rough, disc(_RIM_UM / fine))
-    if not inside.any():
+def up_to_vector(width: int) -> int:
+    """`width` rounded up to what OpenCV takes at once: what is left over, a pixel at a time, takes twice as long."""
+    return -(-width // _VECTOR) * _VECTOR
+
+
+def _lit(crop: RGB, zoom: int, background: Colour) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Transmittance of red and of green, enlarged `zoom` times."""
+    channels = []
+    for channel in (0, 1):
+        levels = cv2.extractChannel(crop, channel)
+        if zoom > 1:
+            levels = cv2.resize(levels, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_CUBIC)
+        table = np.minimum(_LEVELS / max(background[channel], 1.0), 255).astype(np.uint8)
+        channels.append(np.asarray(cv2.LUT(levels, table), np.uint8))
+    return channels[0], channels[1]
+
+
+def _is_dark(green: NDArray[np.uint8], rough: NDArray[np.uint8], fine: float) -> NDArray[np.bool_]:
+    """What lies within the edge, by how dark the head is nearby: a pale acrosome ends at a brighter level."""
+    inside = np.asarray(cv2.erode(rough, disc(_RIM_UM / fine)), np.uint8)
+    if not cv2.countNonZero(inside):
         inside = rough
     window = (round(_INSIDE_UM / fine) | 1,) * 2
-    weight = cv2.boxFilter(inside.astype(np.float32), -1, window)
-    darkness = cv2.boxFilter(inside * (255 - green.astype(np.float32)), -1, window) / np.maximum(weight, 1e-6)
-    return np.asarray(255 - (1 - _EDGE) * darkness, np.float32)
+    darkness = ~green
+    size = cv2.boxFilter(inside, cv2.CV_32F, window, normalize=False)
+    total = cv2.boxFilter(inside * darkness, cv2.CV_32F, window, normalize=False)
+    return np.asarray(darkness * np.maximum(size, _NEXT_TO_NOTHING) > (1 - _EDGE) * total)
 
 
 def fill_holes(mask: NDArray[np.uint8], largest: float) -> None:

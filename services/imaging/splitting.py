@@ -11,9 +11,12 @@ Polygon = NDArray[np.float32]
 """`[n, 2]` x, y."""
 
 _POINTS: Final = 72
+_RESAMPLING: Final = 0.5  # px; points of equal distance lie so much deeper, or less deep, than the outline itself
 _WAIST: Final = 0.75
 _SHORTEST_ARC: Final = 5  # points; nearer ones are neighbours on the outline, not the two sides of a waist
-
+# Which points [point, end of the cut] the two pieces have, where point 0 and the end are of both.
+_BEFORE_THE_CUT: Final = np.triu(np.ones((_POINTS, _POINTS), np.bool_))
+_BEHIND_THE_CUT: Final = ~_BEFORE_THE_CUT | np.eye(_POINTS, dtype=np.bool_) | (np.arange(_POINTS) == 0)[:, None]
 
 Accept = Callable[[Polygon, float], bool]
 """Whether to cut off this (smaller) piece at a waist of this ratio."""
@@ -37,7 +40,7 @@ def split_at_waists(outline: Polygon, notch: float, smallest_area: float, accept
 
 
 def _best_cut(outline: Polygon, notch: float, smallest_area: float, accept: Accept) -> tuple[Polygon, Polygon] | None:
-    if cv2.contourArea(outline) < 2 * smallest_area:
+    if cv2.contourArea(outline) < 2 * smallest_area or not _notches(outline, notch - _RESAMPLING):
         return None
     points = _evenly(outline)
     best, chosen = _WAIST, None
@@ -66,11 +69,11 @@ def _waist_ratios(points: Polygon) -> NDArray[np.float32]:
     steps = points - points[0]
     lengths = np.maximum(np.hypot(steps[:, 0], steps[:, 1]), 1e-6)
     along = points @ (steps / lengths[:, None]).T  # [point, end of the cut]
-    one = np.maximum.accumulate(along) - np.minimum.accumulate(along)
-    back = along[::-1]
-    highest = np.maximum(np.maximum.accumulate(back)[::-1], along[0])
-    lowest = np.minimum(np.minimum.accumulate(back)[::-1], along[0])
-    ratios = lengths / np.maximum(np.minimum(np.diag(one), np.diag(highest - lowest)), 1e-6)
+    one, other = (
+        np.max(along, axis=0, where=piece, initial=-np.inf) - np.min(along, axis=0, where=piece, initial=np.inf)
+        for piece in (_BEFORE_THE_CUT, _BEHIND_THE_CUT)
+    )
+    ratios = lengths / np.maximum(np.minimum(one, other), 1e-6)
     ratios[:_SHORTEST_ARC] = ratios[-_SHORTEST_ARC:] = np.inf
     return np.asarray(ratios, np.float32)
 

@@ -7,7 +7,8 @@ import pytest
 from drawn_heads import Drawn, draw
 
 from services.imaging.heads import find_heads
-from services.imaging.morphometry import perimeter
+from services.imaging.morphometry import measure, perimeter
+from services.imaging.outline import Closeup
 from services.imaging.types import Morphometry
 
 
@@ -69,6 +70,33 @@ def test_width_and_angle_of_the_midpiece(angle: float, bend: float) -> None:
     m = measured(Drawn(20, 15, angle, midpiece=0.7, bend=bend))
     assert m.midpiece_width_um == pytest.approx(0.7, rel=0.25)
     assert m.midpiece_angle_deg == pytest.approx(bend, abs=8)
+
+
+def test_a_head_measures_the_same_alone_and_among_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    lone = [Drawn(8, 8, 20), Drawn(22, 8, 130, midpiece=0.7), Drawn(36, 8, 75, 6.0, 2.2), Drawn(9, 21, acrosome=0.0)]
+    close = [Drawn(3.2, 27, 90, midpiece=0.8), Drawn(20, 20.0), Drawn(20, 24.5, bend=15, midpiece=0.7)]
+    cut_short = [Drawn(30, 26.55, 270, midpiece=0.7), Drawn(30, 2.35, 90)]  # the border cuts what surrounds them
+    drawn = [*lone, *close, *cut_short]
+    heads: list[Closeup] = []
+
+    def keep(closeups: list[Closeup]) -> list[Morphometry]:
+        heads.extend(closeups)
+        return measure(closeups)
+
+    monkeypatch.setattr("services.imaging.heads.measure", keep)
+    for um_per_px in (0.045, 0.09):
+        heads.clear()
+        find_heads(draw(drawn, um_per_px, bright=[Drawn(8.5, 8.2, length=0.7, width=0.6)]), um_per_px)
+        assert len(heads) == len(drawn)
+        alone = [measure([head])[0] for head in heads]
+        assert measure(heads) == alone
+        assert measure(heads * 12) == alone * 12  # more than are taken at once
+        for number, head in enumerate(heads):
+            assert [measure([head, other])[0] for other in heads] == [alone[number]] * len(heads)
+
+
+def test_no_heads_have_no_measures() -> None:
+    assert measure([]) == []
 
 
 def test_a_finer_image_of_the_same_head_has_the_same_measures() -> None:
