@@ -1,6 +1,7 @@
 """Crops a second of the whole service, of its networks alone, and of a plain PyTorch loop, in turns in one run."""
 
 import json
+import re
 import subprocess
 import tempfile
 import time
@@ -148,11 +149,19 @@ def _cut(fields: Fields, release: ServedRelease) -> _Cut:
 
 def _networks_alone(stack: BenchStack, crops: Path) -> dict[str, Any]:
     python = find_environment(stack.settings.triton_env).folder / "bin" / "python"
-    models = [str(stack.repository / member / "1" / "model.onnx") for member in _MEMBERS]
-    answer = _program(python, "openvino_alone.py", str(crops), *models)
+    answer = _program(python, "openvino_alone.py", str(crops), *(str(_model_file(stack, m)) for m in _MEMBERS))
     if not answer["finite"]:
         raise BenchmarkFailed("OpenVINO alone answered values that are not finite")
     return answer
+
+
+def _model_file(stack: BenchStack, member: str) -> Path:
+    """The very file that is served, whatever the form of the release."""
+    folder = stack.repository / member
+    named = re.search(r'key: "model_file" value { string_value: "([^"]+)"', (folder / "config.pbtxt").read_text())
+    if named is None:
+        raise BenchmarkFailed(f"{folder}: its configuration names no model_file")
+    return folder / "1" / named[1]
 
 
 class _PlainLoop:
