@@ -14,7 +14,7 @@ from services.reporting.references import FEWEST_CELLS, LOW_CONFIDENCE, LOWER_LI
 SCHEMA: Final = "morphbatch.report/1"
 WARNINGS: Final[dict[str, str]] = {
     "untrained": "UNTRAINED NETWORKS: classes are meaningless; counts, boxes and measures are real",
-    "demonstration": "DEMONSTRATION NETWORKS: classes are not for use; they were learned from drawn images",
+    "demonstration": "demonstration, generated images, not for clinical use",
 }
 HAS_RESULT: Final = frozenset({SlideState.DONE, SlideState.INSUFFICIENT})
 
@@ -152,6 +152,7 @@ def _slide(
         "reason": row["reason"] if row["state"] != SlideState.DONE else None,
         "detail": row["detail"] if row["state"] != SlideState.DONE else None,
         "release_id": row["release_id"],
+        "release_kind": row["release_kind"],
         "cells": row["cells"],
         "on_border": row["on_border"],
         "objects_rejected": row["objects_rejected"],

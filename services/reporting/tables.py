@@ -19,7 +19,10 @@ FETCH_ROWS: Final = 2_000
 ROWS_A_GROUP: Final = 20_000
 
 _REGIONS: Final = ("normal", "head", "neck", "tail")
-_FACTS: Final = ("slide_id", "specimen", "replicate", "stain", "um_per_px", "state", "reason", "release_id", "cells")
+_FACTS: Final = (
+    *("slide_id", "specimen", "replicate", "stain", "um_per_px", "state", "reason"),
+    *("release_id", "release_kind", "cells"),
+)
 _SUMMARIES: Final = ("median", "p05", "p95")
 SLIDE_COLUMNS: Final[tuple[str, ...]] = (
     "warning",

@@ -21,6 +21,7 @@ from services.database.models import (
 from services.database.session import transaction
 from services.database.states import BatchState, SlideState
 from services.errors import OutageError
+from services.reporting.palette import WARNING_GROUND
 from services.reporting.tables import CELL_SCHEMA, SLIDE_COLUMNS
 from services.reporting.write import write_batch_report
 from services.storage import ObjectStore, StoreUnavailable
@@ -65,6 +66,26 @@ def test_the_report_says_first_that_networks_are_untrained_and_holds_what_was_co
     assert first["confidence"] == {"mean_pct": pytest.approx(72.25), "low_share_pct": 25.0, "low_means_below": 0.5}
     assert first["quality_flags"] == ["soft_focus:2"]
     assert first["seconds"] == {"total": 2.5}
+
+
+def test_every_file_says_first_that_a_demonstration_is_not_for_clinical_use(night: Night) -> None:
+    with transaction(night.engine) as session:
+        session.execute(text("update model_release set kind = 'demonstration'"))
+    night.slide(0, {"Normal": 4})
+    report = night.write()
+    said = "demonstration, generated images, not for clinical use"
+    assert next(iter(report.items())) == ("warning", said)
+    assert {slide["release_kind"] for slide in report["slides"]} == {"demonstration"}
+    assert night.get("report.json").decode().splitlines()[1] == f'  "warning": "{said}",'
+    header, row = csv.reader(io.StringIO(night.get("slides.csv").decode()))
+    assert (header[0], row[0], row[header.index("release_kind")]) == ("warning", said, "demonstration")
+    cells = pq.read_table(io.BytesIO(night.get("cells.parquet")))
+    assert cells.schema.metadata[b"warning"] == said.encode()
+    assert set(cells["release_kind"].to_pylist()) == {"demonstration"}
+    assert night.get("slides/slide-0/cells.geojson").decode().startswith(f'{{"warning": "{said}"')
+    for name in ("overlay-1", "sprites-1"):
+        top = np.asarray(Image.open(io.BytesIO(night.get(f"slides/slide-0/{name}.jpg"))))[4]
+        assert np.abs(top - np.array(WARNING_GROUND)).max() < 24, f"{name} has no banner on top"
 
 
 def test_a_quarantined_slide_has_its_reason_and_no_distribution(written: Written) -> None:
