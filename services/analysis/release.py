@@ -21,7 +21,7 @@ def require_known_release(engine: Engine, served: ServedRelease) -> None:
     if known is None:
         raise ConfigurationError(
             f"Triton serves release {served.release_id}, which this database does not know: run"
-            " `morphbatch release install`, or point Triton at the repository of a known release"
+            " `morphbatch release activate`, or point Triton at the repository of a known release"
         )
     require_same_crops(served, int(known[0]), float(known[1]))
 

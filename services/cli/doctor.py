@@ -28,7 +28,9 @@ from services.storage import connect_store
 _MOST_SKEW_S: Final = 5.0
 _LEAST_FREE_BYTES: Final = 2 * 2**30
 _START: Final = "`morphbatch up` starts what is missing; `morphbatch status` names the log of each service"
-_INSTALL: Final = "run `morphbatch release install`, then restart Triton: `morphbatch down triton`, `morphbatch up`"
+_INSTALL: Final = (
+    "run `morphbatch release activate ID` (`morphbatch release list` names them): Triton is restarted with it"
+)
 
 
 @dataclass(frozen=True, slots=True)
