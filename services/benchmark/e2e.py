@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from services.benchmark.cores import Cores
 from services.benchmark.deliveries import Fields, lay_out
 from services.benchmark.spread import machine, spread
 from services.benchmark.stack import BenchmarkFailed, BenchStack, Run, bench_stack
@@ -94,11 +95,13 @@ def measure_e2e(
             "inference_in_flight": in_flight,
             "stages_s": [dict(run.stages) for run in service],
             "cpu_s": [dict(run.cpu) for run in service],
+            "cores_s": [dict(run.cores) for run in service],
         },
         "networks_alone": {
             **_rates([run["crops"] for run in alone], [run["seconds"] for run in alone]),
             "streams": alone[0]["streams"],
             "sub_batch": alone[0]["sub_batch"],
+            "others_s": [run["others_s"] for run in alone],
             "seconds_each": {
                 member: spread([run["seconds_each"][k] for run in alone]) for k, member in enumerate(_MEMBERS)
             },
@@ -149,10 +152,11 @@ def _cut(fields: Fields, release: ServedRelease) -> _Cut:
 
 def _networks_alone(stack: BenchStack, crops: Path) -> dict[str, Any]:
     python = find_environment(stack.settings.triton_env).folder / "bin" / "python"
+    cores = Cores.without_services()
     answer = _program(python, "openvino_alone.py", str(crops), *(str(_model_file(stack, m)) for m in _MEMBERS))
     if not answer["finite"]:
         raise BenchmarkFailed("OpenVINO alone answered values that are not finite")
-    return answer
+    return {**answer, "others_s": cores.spent()["others"]}
 
 
 def _model_file(stack: BenchStack, member: str) -> Path:

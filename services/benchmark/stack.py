@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from sqlalchemy import Engine, TextClause, text
 
+from services.benchmark.cores import Cores
 from services.database.session import make_engine
 from services.dispatch import connect_publisher
 from services.errors import PermanentError, TransientError
@@ -42,7 +43,8 @@ class TooSlow(TransientError):
 class Run:
     """One batch through the service: seconds from the end of its upload until all its rows were seen committed.
 
-    `stages` and `cpu` are seconds by stage, summed over its slides: of the clock, and of the processor.
+    `stages` and `cpu` are seconds by stage, summed over its slides: of the clock, and of the processor. `cores` is
+    where the cores' time went meanwhile (`Cores.spent`).
     """
 
     seconds: float
@@ -50,6 +52,7 @@ class Run:
     cells: int
     stages: Mapping[str, float]
     cpu: Mapping[str, float]
+    cores: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +83,12 @@ class BenchStack:
         """
         delivery = read_folder(folder, lab=LAB, batch_code=batch, um_per_px=um_per_px)
         upload(self.store, delivery)
+        cores = Cores({name: self.pid(name) for name in SERVICES})
         started = time.perf_counter()
         connect_publisher(self.settings.broker_url).intake_batch(LAB, batch)
         self._wait_for_rows(batch, len(delivery.manifest.slides))
         seconds = time.perf_counter() - started
+        spent = cores.spent()
         with self.engine.connect() as connection:
             cells, faulty = connection.execute(text(f"{_OF_BATCH} {_TOTALS}"), {"batch": batch}).one()
             timings = connection.execute(text(f"{_OF_BATCH} select timings from ours"), {"batch": batch}).scalars()
@@ -91,7 +96,7 @@ class BenchStack:
         if faulty:
             raise BenchmarkFailed(f"{faulty} slides of {batch} were quarantined: `morphbatch report` in {self.home}")
         self._wait_until_closed(batch)
-        return Run(seconds, delivery.manifest.field_count, cells, stages, cpu)
+        return Run(seconds, delivery.manifest.field_count, cells, stages, cpu, spent)
 
     def _wait_for_rows(self, batch: str, slides: int) -> None:
         done = text(f"{_OF_BATCH} select count(*) from ours where state not in ('queued', 'running')")
