@@ -45,7 +45,12 @@ def test_what_is_down_fails_with_a_way_to_mend_it_and_the_rest_does_not(stack: S
             "revision",
             "0001",
         ),
-        ("update model_release set active = false", "update model_release set active = true", "release", "no release"),
+        (
+            "update model_release set active = false",
+            "update model_release set active = true where created_at = (select min(created_at) from model_release)",
+            "release",
+            "no release",
+        ),
     ],
 )
 def test_a_record_that_does_not_fit(stack: Stack, breaking: str, mending: str, check: str, says: str) -> None:
