@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from services.imaging.types import RGB, Box
 
 _NARROW: Final = 0.6  # σ, pixels
-_SAMPLE_STEP: Final = 8  # every 8th pixel each way: 20,000 of a usual field are plenty for a median
+_SAMPLE_STEP: Final = 16  # every 16th pixel each way: 5,000 of a usual field are plenty for a median
 
 
 def crop_cells(

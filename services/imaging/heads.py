@@ -1,8 +1,8 @@
 """Find the sperm heads of a stained field."""
 
-import math
 from typing import Final
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -108,5 +108,5 @@ def _in_field(outline: Polygon, scale: NDArray[np.float32]) -> Polygon:
 
 
 def _box(outline: NDArray[np.int32] | Polygon) -> Box:
-    (left, top), (right, bottom) = outline.min(axis=0).tolist(), outline.max(axis=0).tolist()
-    return Box(math.floor(left), math.floor(top), math.ceil(right) + 1, math.ceil(bottom) + 1)
+    x, y, w, h = cv2.boundingRect(outline)
+    return Box(x, y, x + w, y + h)

@@ -1,6 +1,5 @@
 """The outline of one head, at the full resolution of its field."""
 
-import math
 from dataclasses import dataclass
 from functools import cache
 from typing import Final
@@ -52,9 +51,9 @@ def trace(pixels: RGB, um_per_px: float, piece: Polygon, others: list[Polygon], 
     fine = um_per_px / zoom
     margin = round(_MARGIN_UM / um_per_px)
     height, width = pixels.shape[:2]
-    (left, top), (right, bottom) = piece.min(0).tolist(), piece.max(0).tolist()
-    x0, y0 = max(0, math.floor(left) - margin), max(0, math.floor(top) - margin)
-    x1, y1 = min(width, math.ceil(right) + margin + 1), min(height, math.ceil(bottom) + margin + 1)
+    x, y, w, h = cv2.boundingRect(piece)
+    x0, y0 = max(0, x - margin), max(0, y - margin)
+    x1, y1 = min(width, x + w + margin + 1), min(height, y + h + margin + 1)
     red, green = _lit(pixels[y0:y1, x0:x1], zoom, background)
 
     beyond = disc(_BEYOND_UM / fine)
