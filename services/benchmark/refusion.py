@@ -4,6 +4,7 @@ import hashlib
 import os
 import shutil
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
@@ -56,14 +57,15 @@ def measure_refusion(home: Path, cells: int, repeats: int, tell: Tell = lambda _
     The figure of one core counts the processor's seconds of this process and of Postgres's backends together.
     """
     about = machine()
-    runs: dict[str, list[float]] = {"counted": [], "written": [], "written_of_one_core": [], "counted_of_one_core": []}
+    runs: dict[str, list[float]] = defaultdict(list)
     with _postgres(home) as engine:
         tell(f"drawing {cells} cells")
         fill(engine, cells, releases=repeats + 1)
         for number in range(repeats):
             plan = plan_refusion(engine, f"bench-{number + 1}", DAY)
-            for what, work in (("counted", _count), ("written", _apply)):
-                seconds, cpu = _measured(engine, plan, work)
+            counting, writing = (_measured(engine, plan, work) for work in (_count, _apply))
+            both = tuple(map(sum, zip(counting, writing, strict=True)))
+            for what, (seconds, cpu) in (("counted", counting), ("written", writing), ("both", both)):
                 runs[what].append(plan.cells / seconds)
                 runs[f"{what}_of_one_core"].append(plan.cells / cpu)
             tell(f"repeat {number + 1} of {repeats}: {runs['written'][-1]:.0f} cells a second")

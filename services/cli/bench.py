@@ -106,6 +106,8 @@ def refusion(
             ("the same of one core", result["counted_of_one_core_cells_per_s"]),
             ("written", result["written_cells_per_s"]),
             ("the same of one core", result["written_of_one_core_cells_per_s"]),
+            ("counted and written", result["both_cells_per_s"]),
+            ("the same of one core", result["both_of_one_core_cells_per_s"]),
         ],
     )
 

@@ -1,5 +1,6 @@
 """`morphbatch release …`: publish, list and activate releases of the networks."""
 
+import getpass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -111,7 +112,7 @@ def _activate(release_id: str) -> dict[str, Any]:
     from services.settings import load_settings
 
     settings = load_settings()
-    done = releases_here().activate(release_id)
+    done = releases_here().activate(release_id, by=getpass.getuser())
     engine = make_engine(settings.database_url)
     try:
         moved = follow_active_release(engine)

@@ -66,8 +66,8 @@ class Releases:
         uploaded = self._upload(release)
         return Published(release, self._record(release), uploaded)
 
-    def activate(self, release_id: str) -> Activated:
-        """Make a published release the active one, and lay it out for Triton here.
+    def activate(self, release_id: str, *, by: str) -> Activated:
+        """Make a published release the active one, and lay it out for Triton here; `by` goes into the audit.
 
         Everything that can fail comes before the switch in the database; what has to follow it can be done again.
 
@@ -78,10 +78,8 @@ class Releases:
             FormMissing, FormBroken: it has not the form that is to be served here.
         """
         release = self.recorded(release_id)
-        self._restore(release)
-        self._upload(release)
-        laid_out = self._lay_out(release)
-        return Activated(release, self._make_active(release), laid_out)
+        laid_out = self._prepare(release)
+        return Activated(release, self._make_active(release, by), laid_out)
 
     def install(self) -> Activated:
         """See that the active release is whole here and in the store; an untrained one becomes it if there is none."""
@@ -89,7 +87,9 @@ class Releases:
         if release is None:
             release = self._grow_untrained()
             self._record(release)
-        return self.activate(release.id)
+            return self.activate(release.id, by="release install")
+        # Not made active again: another machine may be switching at this moment.
+        return Activated(release, release.id, self._prepare(release))
 
     def verify(self) -> Release:
         """The active release, after its bytes here, its document in the store and Triton's folder were checked.
@@ -172,7 +172,16 @@ class Releases:
         self._refuse_another(release)
         return inserted is not None
 
-    def _make_active(self, release: Release) -> str | None:
+    def _prepare(self, release: Release) -> bool:
+        """Have the release here, in the store and in Triton's folder; whether that had to be laid out anew."""
+        self._restore(release)
+        self._upload(release)
+        if self._is_laid_out(release):
+            return False
+        lay_out_repository(self._kept / release.id, self.repository, form=self._form)
+        return True
+
+    def _make_active(self, release: Release, by: str) -> str | None:
         """Switch in the database; the id of the release that was active before."""
         with transaction(self._engine) as session:
             session.execute(text(_INSTALLING))
@@ -180,15 +189,9 @@ class Releases:
             if before != release.id:
                 session.execute(update(ModelRelease).where(ModelRelease.active).values(active=False))
                 session.execute(update(ModelRelease).where(ModelRelease.id == release.id).values(active=True))
-                detail = {"release": release.id, "before": before, "form": self._form}
+                detail = {"release": release.id, "before": before, "form": self._form, "by": by}
                 session.add(AuditEvent(kind="release_activated", detail=detail))
         return before
-
-    def _lay_out(self, release: Release) -> bool:
-        if self._is_laid_out(release):
-            return False
-        lay_out_repository(self._kept / release.id, self.repository, form=self._form)
-        return True
 
     def _is_laid_out(self, release: Release) -> bool:
         form = form_served(self._kept / release.id, release, "embedded", self._form)

@@ -280,19 +280,19 @@ def test_a_published_release_becomes_the_active_one_when_it_is_activated(
     assert releases.publish(given) == replace(published, recorded=False, published=False)
     assert releases.verify().id == untrained, "published is not active"
     with pytest.raises(UnknownRelease, match="demonstration-1"):
-        releases.activate("demonstration-2")
+        releases.activate("demonstration-2", by="test")
 
     # Activated on another machine, which has it from the store.
     other = Releases(database, rclone_store, tmp_path / "other")
-    switched = other.activate("demonstration-1")
+    switched = other.activate("demonstration-1", by="test")
     assert (switched.release.id, switched.before, switched.laid_out) == ("demonstration-1", untrained, True)
     assert other.verify() == trained
     assert releases.install().release.id == "demonstration-1"
     assert [row["id"] for row in releases.rows() if row["active"]] == ["demonstration-1"]
-    back = releases.activate(untrained)
+    back = releases.activate(untrained, by="test")
     assert (back.before, back.laid_out) == ("demonstration-1", True)
     assert releases.verify().id == untrained
-    releases.activate("demonstration-1")
+    releases.activate("demonstration-1", by="test")
 
     # The same id with other content is refused, and nothing is switched.
     trained.model_copy(update={"crop_um": 30.0}).write(given)

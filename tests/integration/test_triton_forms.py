@@ -110,11 +110,11 @@ def test_the_installation_serves_the_form_that_it_is_set_to(
     releases = Releases(database, rclone_store, tmp_path / "triton", OPENVINO_INT8)
     releases.publish(bare)
     with pytest.raises(FormMissing, match="has no form openvino-int8"):
-        releases.activate(release.id)
+        releases.activate(release.id, by="test")
     assert not any(row["active"] for row in releases.rows()), "nothing is switched to what cannot be served"
 
     assert releases.publish(folder).published is False, "forms are no part of what is published"
-    assert releases.activate(release.id).laid_out
+    assert releases.activate(release.id, by="test").laid_out
     assert releases.verify() == release
     assert (releases.repository / MEMBERS[0] / "1" / "model.xml").exists()
     assert not releases.install().laid_out
