@@ -23,6 +23,8 @@ def classifier(
     from rich.progress import Progress
     from rich.table import Table
 
+    from services.reporting.batch_report import WARNINGS
+
     with training_extra():
         from triton_models.training.evaluation import evaluate_release
         from triton_models.training.released import open_release
@@ -42,6 +44,8 @@ def classifier(
     if as_json:
         print_json(found.document)
         return
+    if warning := WARNINGS.get(found.document["kind"]):
+        out.print(f"[bold black on yellow] {warning} [/]")
     table = Table("", "accuracy", "95 %", "macro-F1", "ECE", box=None, header_style="bold")
     for name, figures in found.document["classifiers"].items():
         low, high = figures["interval_95"]["accuracy"]

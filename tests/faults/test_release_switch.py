@@ -3,10 +3,11 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, TextClause, text
 
 from services.inference.fusion import fuse
 from tests.conftest import Stack
@@ -44,6 +45,11 @@ def other(stack: Stack, grown: str, tmp_path: Path) -> str:
     wide.write(folder)
     assert json.loads(cli(stack, "release", "publish", str(folder), "--json"))["id"] == wide.id
     return wide.id
+
+
+def scalar(engine: Engine, query: TextClause) -> Any:
+    with engine.connect() as connection:
+        return connection.execute(query).scalar_one()
 
 
 def releases_of(night: Night) -> list[str]:
@@ -89,11 +95,18 @@ def test_another_release_is_activated_in_mid_batch_and_back(night: Night, stack:
     again = json.loads(cli(stack, "release", "activate", other, "--json"))
     assert (again["before"], again["slides_moved"], again["triton_restarted"]) == (other, 0, False)
 
-    # A slide that ended under it is queued again, and the service goes back: the slide does, too.
+    # Back again, by a command that dies once the database is switched: Triton still serves the other one. A queued
+    # slide is moved and waits; the command, run again, restarts Triton, and the slide is analysed.
+    stack.stop("worker")
     cli(stack, "requeue", night.batch, "--slide", "slide-05")
+    with night.engine.begin() as connection:
+        connection.execute(text("update model_release set active = false where active"))
+        connection.execute(text("update model_release set active = true where id = :id"), {"id": grown})
+    stack.start("worker")
+    waiting = text("select count(*) from analysis where state = 'queued' and reason = 'release_not_served'")
+    stack.wait_until(lambda: scalar(night.engine, waiting) == 1, 30, "the slide waits for its release")
     back = json.loads(cli(stack, "release", "activate", grown, "--json"))
-    assert (back["before"], back["triton_restarted"]) == (other, True)
+    assert (back["before"], back["triton_restarted"]) == (grown, True)
     night.finish()
+    assert grown in releases_of(night)
     assert set(releases_of(night)) <= {grown, other}
-    with night.engine.connect() as connection:
-        assert connection.execute(text("select id from model_release where active")).scalar_one() == grown
