@@ -9,7 +9,7 @@ LOCK = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --gene
 PIP = -m pip install --quiet --disable-pip-version-check --require-virtualenv
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench bench-env reproduce-smids reproduce-hushem test-training minio lock
+.PHONY: help setup demo test lint bench bench-env demonstration reproduce-smids reproduce-hushem test-training minio lock
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 12
@@ -33,6 +33,9 @@ bench: setup ## measure what the service and its feed reach on this machine
 	.venv/bin/morphbatch bench e2e $(E2E)
 
 bench-env: .venv-train/ready ## the environment of the plain PyTorch loop that `make bench` compares with, 6 GB
+
+demonstration: .venv-train/ready ## train the demonstration release anew, on drawn cells; runs/demonstration, about two hours
+	.venv-train/bin/python -m triton_models.training.demonstration
 
 reproduce-smids: .venv-train/ready ## train, fuse, release and evaluate on SMIDS; report in runs/smids
 	.venv-train/bin/python -m triton_models.training.reproduce smids $(REPRODUCE)

@@ -59,3 +59,13 @@ def _weights_of_layers(graph: onnx.GraphProto) -> set[str]:
                 raise ValueError(f"{node.name}: the outputs of {node.input[1]} are not its first axis")
             names.add(node.input[1])
     return names
+
+
+def unfolded(graph: onnx.GraphProto) -> dict[str, NDArray[np.float32]]:
+    """Every floating tensor stored in `graph`, by name, compressed or not."""
+    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "DequantizeLinear" and node.input[0] in stored:
+            codes, scale = stored.pop(node.input[0]), stored.pop(node.input[1])
+            stored[node.output[0]] = codes * scale.reshape(-1, *[1] * (codes.ndim - 1))
+    return {name: array for name, array in stored.items() if array.dtype == np.float32}

@@ -98,7 +98,8 @@ class Network(_Part):
 
     weights: str | None = Field(
         default=None,
-        description="A checkpoint of a run, a safetensors or torch file, or `hub:<timm model id>`; None: drawn.",
+        description="A checkpoint of a run, the ONNX file of a release's member, a safetensors or torch file, or "
+        "`hub:<timm model id>`; None: drawn.",
     )
     dropout: Share = 0.2
     drop_path: Share = 0.1

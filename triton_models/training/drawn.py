@@ -1,59 +1,136 @@
-"""Image folders of drawn cells, to start networks from that later see few real ones."""
+"""Image folders of drawn cells, found and cropped on drawn fields by the service's own stages.
 
-from collections.abc import Callable, Sequence
+What a network sees in service is what the detector centred on: half of a double head, a head beside a touching one, a
+crop filled up at the border. So drawn cells are not cut where they were drawn, but where they were found.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
+from typing import Final
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
-from services.smears.field import draw_cell_crop
+from services.imaging.crops import crop_cells
+from services.imaging.heads import find_heads
+from services.imaging.types import RGB, Box
+from services.smears.batch import as_jpeg
+from services.smears.field import FieldSpec, draw_field
 from services.smears.stains import Stain
-from services.taxonomy import class_named
+from services.smears.truth import TrueCell
+from services.taxonomy import CLASSES
+from triton_models.training.augmentation import MARGIN
 from triton_models.training.batches import seed_of
 from triton_models.training.dataset import DatasetBroken
 
-_STAINS = tuple(Stain)
+_COVERED: Final = 0.6  # of a found head's box inside a drawn cell's, for it to be that cell
 
 
-def write_drawn_cells(
-    out: Path,
-    classes: Sequence[str],
-    counts: dict[str, int],
-    crop_um: float,
-    size_px: int,
-    seed: int,
-    step: Callable[[int, int], None] | None = None,
-) -> None:
-    """Write `<out>/<split>/<class>/<n>.png`, a drawn cell each, all stains in turn; the same seed, the same folder.
+@dataclass(frozen=True, slots=True)
+class DrawnSpec:
+    """What to draw. `fields` is a number of fields by split, about 16 cells each.
+
+    Crops hold `crop_px` × MARGIN pixels of `crop_um` × MARGIN µm, so that turning them shows real surroundings; their
+    middle `crop_px` are what the service would send. `blur_um` and `um_per_px` are drawn evenly between two values.
+    """
+
+    fields: dict[str, int]
+    crop_um: float
+    crop_px: int
+    stains: tuple[Stain, ...] = tuple(Stain)
+    blur_um: tuple[float, float] = (0.05, 0.16)
+    um_per_px: tuple[float, float] = (0.075, 0.105)
+    seed: int = 0
+
+
+def write_drawn_cells(out: Path, spec: DrawnSpec, step: Callable[[int, int], None] | None = None) -> None:
+    """Write `<out>/<split>/<class>/<field>-<cell>.png`; all classes, stains in turn. The same spec, the same folder.
 
     Args:
         out: must not exist; it appears only when it is whole.
-        classes: of the taxonomy.
-        counts: cells of each class, by split.
-        crop_um: side of a crop, µm.
-        size_px: side of a crop, pixels.
-        seed: every cell is drawn from its own stream.
-        step: called with (cells drawn, cells in all).
+        spec: what to draw; each field is drawn from a stream of its own.
+        step: called with (fields drawn, fields in all).
 
     Raises:
         DatasetBroken: `out` exists.
     """
     if out.exists():
         raise DatasetBroken(f"{out} exists; choose another folder")
-    partial = out.with_name(out.name + ".partial")
-    total, done = len(classes) * sum(counts.values()), 0
-    for part, (split, count) in enumerate(counts.items()):
-        for name in classes:
-            index = class_named(name).index
-            folder = partial / split / name
-            folder.mkdir(parents=True, exist_ok=True)
-            for number in range(count):
-                rng = np.random.default_rng(seed_of(seed, part, index, number))
-                crop = draw_cell_crop(
-                    rng, index, stain=_STAINS[number % len(_STAINS)], crop_um=crop_um, size_px=size_px
-                )
-                cv2.imwrite(str(folder / f"{number:05}.png"), cv2.cvtColor(crop, cv2.COLOR_RGB2BGR))
-                done += 1
-                if step is not None:
-                    step(done, total)
-    partial.rename(out)
+    unfinished = out.with_name(out.name + ".partial")
+    jobs = [(part, number) for part, split in enumerate(spec.fields) for number in range(spec.fields[split])]
+    for split in spec.fields:
+        for known in CLASSES:
+            (unfinished / split / known.name).mkdir(parents=True, exist_ok=True)
+    # Forked, a process would inherit locks that torch's and OpenCV's threads may hold just then, and wait for ever.
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        written = pool.map(partial(_write_field, unfinished, spec), jobs, chunksize=8)
+        for done, _ in enumerate(written, start=1):
+            if step is not None:
+                step(done, len(jobs))
+    unfinished.rename(out)
+
+
+def _write_field(out: Path, spec: DrawnSpec, job: tuple[int, int]) -> None:
+    cv2.setNumThreads(1)
+    part, number = job
+    split = list(spec.fields)[part]
+    for index, (class_index, crop) in enumerate(drawn_cells(spec, part, number)):
+        path = out / split / CLASSES[class_index].name / f"{number:05}-{index:02}.png"
+        cv2.imwrite(str(path), cv2.cvtColor(crop, cv2.COLOR_RGB2BGR))
+
+
+def drawn_cells(spec: DrawnSpec, part: int, number: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """Class index and crop of every cell found on field `number` of split `part`."""
+    rng = np.random.default_rng(seed_of(spec.seed, part, number))
+    um_per_px = float(rng.uniform(*spec.um_per_px))
+    field = draw_field(
+        rng,
+        FieldSpec(
+            um_per_px=um_per_px,
+            stain=spec.stains[number % len(spec.stains)],
+            classes=_dealt(rng),
+            bacteria=int(rng.poisson(18)) if rng.random() < 0.25 else 0,
+            blur_um=float(rng.uniform(*spec.blur_um)),
+        ),
+    )
+    pixels = _stored(field.pixels)
+    boxes = [head.box for head in find_heads(pixels, um_per_px).heads]
+    crops = crop_cells(
+        pixels,
+        boxes,
+        um_per_px=um_per_px,
+        crop_um=spec.crop_um * MARGIN,
+        size_px=round(spec.crop_px * MARGIN),
+    )
+    for box, crop in zip(boxes, crops, strict=True):
+        cell = _cell_at(box, field.truth.cells)
+        if cell is not None and cell.whole:
+            yield cell.class_index, crop
+
+
+def _dealt(rng: np.random.Generator) -> tuple[int, ...]:
+    """The classes of a field's cells: each of the 18 once, in any order."""
+    return tuple(int(index) for index in rng.permutation(len(CLASSES)))
+
+
+def _stored(pixels: RGB) -> RGB:
+    """As they come back from the JPEG file that a camera writes."""
+    read = cv2.imdecode(np.frombuffer(as_jpeg(pixels, 92), np.uint8), cv2.IMREAD_COLOR_RGB)
+    return np.asarray(read, np.uint8)
+
+
+def _cell_at(box: Box, cells: Sequence[TrueCell]) -> TrueCell | None:
+    """The drawn cell whose heads cover most of a found box, if any covers enough."""
+    best, most = None, _COVERED
+    for cell in cells:
+        x0, y0, x1, y1 = cell.head_box
+        width, height = min(x1, box.x1) - max(x0, box.x0), min(y1, box.y1) - max(y0, box.y0)
+        covered = max(width, 0.0) * max(height, 0.0) / ((box.x1 - box.x0) * (box.y1 - box.y0))
+        if covered >= most:
+            best, most = cell, covered
+    return best

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from services.errors import ConfigurationError
 from triton_models.release.schema import TIMM_NAMES
 from triton_models.training.config import Network
+from triton_models.training.unfolding import unfold_into
 
 
 class WeightsUnusable(ConfigurationError):
@@ -48,7 +49,7 @@ def load_weights(network: nn.Module, source: str) -> None:
     Raises:
         WeightsUnusable: the file is missing or holds another network's weights.
     """
-    weights = _read_weights(source)
+    weights = unfold_into(network, Path(source)) if source.endswith(".onnx") else _read_weights(source)
     own = network.state_dict()
     classifier: Any = network.get_classifier()
     inside = {id(value) for value in classifier.parameters()}

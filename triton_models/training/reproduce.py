@@ -1,12 +1,11 @@
 """One command a public data set: train both members, fuse, write a release and its report.
 
-`python -m triton_models.training.reproduce smids|hushem [--data DIR] [--out DIR] [--pretrain]`. What was interrupted
-goes on where it stopped when it is started again.
+`python -m triton_models.training.reproduce smids|hushem [--data DIR] [--out DIR] [--start RELEASE]`. What was
+interrupted goes on where it stopped when it is started again.
 """
 
 import json
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -16,13 +15,11 @@ import typer
 from rich.console import Console
 
 from services.errors import ConfigurationError
-from services.taxonomy import CLASS_NAMES
 from triton_models.release.build import Parts, build_release
-from triton_models.release.schema import MEMBERS, ReleaseKind
+from triton_models.release.schema import MEMBERS, ReleaseKind, verify_release
 from triton_models.training.checkpoint import LAST
 from triton_models.training.config import TrainingConfig, read_config, with_data
 from triton_models.training.dataset import LabelledImage, read_dataset
-from triton_models.training.drawn import write_drawn_cells
 from triton_models.training.evaluation import Evaluation, evaluate_release, score
 from triton_models.training.fuse import FUSION_NAME, fuse_logits, fuse_runs
 from triton_models.training.logits import LabelledLogits, read_logits
@@ -33,7 +30,6 @@ from triton_models.training.train import LOGITS_NAME, RUN_NAME, train
 
 CONFIGS: Final = Path(__file__).parent / "configs"
 REPOSITORY: Final = Path(__file__).parents[2]
-DRAWN_A_CLASS: Final = {"train": 150, "val": 20}
 console = Console(stderr=True)
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -82,44 +78,29 @@ def trained(member: str, config: TrainingConfig, folder: Path, part: Any = None)
         train(member, config, folder, resume=(folder / LAST).exists(), watch=_Lines(folder.name), part=part)
 
 
-def pretrained(out: Path, crop_um: float, side_px: int) -> Callable[[str], str]:
-    """Weights of a member after drawn cells of the same scale."""
-    folder = out / "drawn"
-    if not folder.exists():
-        console.print("drawing cells to start from")
-        write_drawn_cells(folder, CLASS_NAMES, DRAWN_A_CLASS, crop_um, side_px, seed=7)
-
-    def weights(member: str) -> str:
-        run = out / f"drawn-{member}"
-        trained(member, with_data(read_config(CONFIGS / "drawn.toml"), folder), run)
-        return str(run / json.loads((run / RUN_NAME).read_text(encoding="utf-8"))["weights"])
-
-    return weights
-
-
 def started_from(config: TrainingConfig, weights: str | None) -> TrainingConfig:
     """`config` with other weights to start from."""
     return config.model_copy(update={"network": config.network.model_copy(update={"weights": weights})})
 
 
-def one_split(config: TrainingConfig, out: Path, weights: Callable[[str], str] | None) -> tuple[Parts, None]:
+def one_split(config: TrainingConfig, out: Path, weights: dict[str, str] | None) -> tuple[Parts, None]:
     """Train and fuse on the data's own training and validation parts."""
     runs = {member: out / member for member in MEMBERS}
     for member, run in runs.items():
-        trained(member, started_from(config, weights(member) if weights else None), run)
+        trained(member, started_from(config, weights[member] if weights else None), run)
     fuse_runs((runs[MEMBERS[0]], runs[MEMBERS[1]]), out / "fusion")
     return Parts(runs, out / "fusion"), None
 
 
 def every_fold(
-    config: TrainingConfig, out: Path, weights: Callable[[str], str] | None
+    config: TrainingConfig, out: Path, weights: dict[str, str] | None
 ) -> tuple[Parts, dict[str, LabelledLogits]]:
     """Cross-validate along the data's folds, fuse on the held-out logits, and train the released members on all."""
     dataset = read_dataset(config.data.path)
     held_out = {}
     runs = {}
     for member in MEMBERS:
-        start = started_from(config, weights(member) if weights else None)
+        start = started_from(config, weights[member] if weights else None)
         logits = []
         for fold in dataset.splits:
             run = out / f"{member}-{fold}"
@@ -160,7 +141,9 @@ def reproduce(
         Path | None, typer.Option(help="Default: the folder in MORPHBATCH_DATA, or ../shared/data.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Default: runs/<name>.")] = None,
-    pretrain: Annotated[bool, typer.Option(help="Start from networks trained on drawn cells.")] = False,
+    start: Annotated[
+        Path | None, typer.Option(help="Folder of a release whose networks are trained on; else from scratch.")
+    ] = None,
     epochs: Annotated[int, typer.Option(help="Other than the TOML file says; 0: as it says.")] = 0,
 ) -> None:
     """Train both members on a public data set, fuse, write a release, evaluate it."""
@@ -174,11 +157,14 @@ def reproduce(
     config = with_data(read_config(CONFIGS / f"{name}.toml"), root)
     if epochs:
         config = config.model_copy(update={"optimisation": config.optimisation.model_copy(update={"epochs": epochs})})
-    weights = pretrained(out, chosen.crop_um, config.preparation.side_px) if pretrain else None
+    began = verify_release(start, classes=None) if start else None
+    weights = None
+    if start and began:
+        weights = {member: str(start / began.members[member].onnx) for member in MEMBERS}
     parts, held_out = (every_fold if chosen.folds else one_split)(config, out, weights)
     release = out / "release"
     if not release.exists():
-        started = "after pretraining on drawn cells" if pretrain else "from scratch"
+        started = f"from {began.id}" if began else "from scratch"
         build_release(parts, release, name, chosen.crop_um, ReleaseKind.TRAINED, {"started": started})
     evaluation = evaluated(release, config, held_out)
     write_report(evaluation, out / "report.html")

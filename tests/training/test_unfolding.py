@@ -1,0 +1,53 @@
+"""Training starts from the networks of a release."""
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+from triton_models.release.export import export_network
+from triton_models.training.config import Network
+from triton_models.training.networks import build_network
+
+SIDE = 48
+
+
+def lived_in(name: str, classes: int) -> nn.Module:
+    """A network whose normalisations have seen something."""
+    torch.manual_seed(2)
+    network = build_network(name, classes, Network(dropout=0, drop_path=0))
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.bias.data.normal_(0, 0.3)
+            layer.weight.data.uniform_(0.7, 1.4)
+    with torch.no_grad():
+        for _ in range(20):
+            network(torch.rand(16, 3, SIDE, SIDE) * 2 - 1)
+    return network.eval()
+
+
+@pytest.mark.parametrize("name", ["test_efficientnet", "resnetv2_50"])
+def test_a_network_started_from_a_release_says_what_the_release_says(name: str, tmp_path: Path) -> None:
+    export_network(lived_in(name, 4), SIDE, tmp_path / "model.onnx", classes=4, compress=True)
+    crops = np.random.default_rng(0).integers(0, 256, (3, SIDE, SIDE, 3), dtype=np.uint8)
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx", providers=["CPUExecutionProvider"])
+    (wanted,) = session.run(None, {"CROPS": crops})
+
+    started = build_network(name, 4, Network(weights=str(tmp_path / "model.onnx"))).eval()
+    with torch.no_grad():
+        found = started(torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 127.5 - 1).numpy()
+    assert np.abs(found - wanted).max() < 2e-3 * max(np.abs(wanted).max(), 1)
+
+
+def test_another_number_of_classes_keeps_its_own_drawn_head(tmp_path: Path) -> None:
+    export_network(lived_in("test_efficientnet", 4), SIDE, tmp_path / "model.onnx", classes=4)
+    torch.manual_seed(7)
+    plain = build_network("test_efficientnet", 2, Network())
+    torch.manual_seed(7)
+    started = build_network("test_efficientnet", 2, Network(weights=str(tmp_path / "model.onnx")))
+    assert torch.equal(started.get_classifier().weight, plain.get_classifier().weight)
+    first, drawn = next(started.parameters()), next(plain.parameters())
+    assert not torch.equal(first, drawn)
