@@ -6,7 +6,7 @@ first stays on record.
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 
 import numpy as np
@@ -22,7 +22,8 @@ from services.inference.fusion import fuse
 from services.taxonomy import CLASS_NAMES
 from triton_models.release.schema import MEMBERS, Release
 
-_CELLS_AT_ONCE = 20_000
+_CELLS_A_TRANSACTION = 100_000
+_CELLS_AT_ONCE = 20_000  # in memory
 
 _NEW_COLUMNS = ("analysis_id", "class_index", "confidence", "probabilities")
 _KEPT_COLUMNS = tuple(column.name for column in Cell.__table__.columns if column.name not in _NEW_COLUMNS)
@@ -36,12 +37,12 @@ class RefusionRefused(PermanentError):
 
 @dataclass(frozen=True, slots=True)
 class _Batch:
-    """Slides of one batch, by the analyses that count now."""
+    """Slides of one batch, by the analyses that count now; `cells` of each."""
 
     id: int
     received_on: date
     analyses: tuple[int, ...]
-    cells: int
+    cells: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ class Refusion:
     @property
     def cells(self) -> int:
         """Cells of these slides."""
-        return sum(batch.cells for batch in self.batches)
+        return sum(sum(batch.cells) for batch in self.batches)
 
     def probabilities(self, logits: Logits) -> NDArray[np.float32]:
         """Fused probabilities `[N, 18]` under the release."""
@@ -88,7 +89,7 @@ def plan_refusion(engine: Engine, release_id: str, since: date) -> Refusion:
         rows = session.execute(
             text(
                 "select b.id, b.received_on, a.release_id, array_agg(a.analysis_id order by a.analysis_id) as analyses,"
-                " sum(a.cells_classified)::bigint as cells"
+                " array_agg(a.cells_classified order by a.analysis_id) as cells"
                 " from reporting.current_analysis a join slide s on s.id = a.slide_key"
                 " join batch b on b.id = s.batch_id"
                 " where b.received_on >= :since and a.state in ('done', 'insufficient') and a.release_id <> :release"
@@ -107,9 +108,8 @@ def plan_refusion(engine: Engine, release_id: str, since: date) -> Refusion:
         )
     by_batch: dict[int, _Batch] = {}
     for row in rows:  # a batch has several where the release changed while it ran
-        known = by_batch.get(row.id, _Batch(row.id, row.received_on, (), 0))
-        analyses = (*known.analyses, *row.analyses)
-        by_batch[row.id] = _Batch(row.id, row.received_on, analyses, known.cells + row.cells)
+        known = by_batch.get(row.id, _Batch(row.id, row.received_on, (), ()))
+        by_batch[row.id] = replace(known, analyses=(*known.analyses, *row.analyses), cells=(*known.cells, *row.cells))
     return Refusion(release, sources, tuple(by_batch.values()))
 
 
@@ -175,21 +175,30 @@ def _networks(release: Release | None) -> object:
 def _groups(batches: Sequence[_Batch]) -> Iterator[list[_Batch]]:
     """Whole batches of one day, so many that a transaction is worth its while."""
     group: list[_Batch] = []
+    cells = 0
     for batch in batches:
-        if group and (batch.received_on != group[0].received_on or sum(b.cells for b in group) >= _CELLS_AT_ONCE):
+        if group and (batch.received_on != group[0].received_on or cells >= _CELLS_A_TRANSACTION):
             yield group
-            group = []
+            group, cells = [], 0
         group.append(batch)
+        cells += sum(batch.cells)
     if group:
         yield group
 
 
 def _parts(group: Sequence[_Batch]) -> Iterator[list[int]]:
     """The analyses of a group in parts that fit into memory, whatever a batch holds."""
+    part: list[int] = []
+    cells = 0
     for batch in group:
-        most = max(1, len(batch.analyses) * _CELLS_AT_ONCE // max(batch.cells, 1))
-        for start in range(0, len(batch.analyses), most):
-            yield list(batch.analyses[start : start + most])
+        for analysis, here in zip(batch.analyses, batch.cells, strict=True):
+            if part and cells + here > _CELLS_AT_ONCE:
+                yield part
+                part, cells = [], 0
+            part.append(analysis)
+            cells += here
+    if part:
+        yield part
 
 
 def _write(session: Session, plan: Refusion, group: list[_Batch], by: str, step: Callable[[int], None] | None) -> int:

@@ -131,6 +131,7 @@ def test_slides_before_the_day_and_those_requeued_meanwhile_are_left_alone(fille
 
 def test_a_batch_is_written_whole_or_not_at_all(filled: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """The connection is lost within the second batch: the first is done, the second untouched; a new run does it."""
+    monkeypatch.setattr("services.analysis.refusion._CELLS_A_TRANSACTION", 1000)
     monkeypatch.setattr("services.analysis.refusion._CELLS_AT_ONCE", 1000)
     plan = plan_refusion(filled, "bench-1", DAY)
     done = 0
