@@ -101,6 +101,7 @@ def measure_e2e(
             **_rates([run["crops"] for run in alone], [run["seconds"] for run in alone]),
             "streams": alone[0]["streams"],
             "sub_batch": alone[0]["sub_batch"],
+            "cpu_s": [run["cpu_s"] for run in alone],
             "others_s": [run["others_s"] for run in alone],
             "seconds_each": {
                 member: spread([run["seconds_each"][k] for run in alone]) for k, member in enumerate(_MEMBERS)

@@ -23,7 +23,7 @@ from services.settings import Settings
 from services.storage import ObjectStore, connect_store
 
 LAB: Final = "bench"
-_POLL_S: Final = 0.1  # asked every 20 ms, Postgres and this process took 3 % of two cores from what is measured
+_POLL_S: Final = 0.25  # asked every 20 ms, Postgres and this process took 3 % of two cores from what is measured
 _PATIENCE_S: Final = 900.0
 
 

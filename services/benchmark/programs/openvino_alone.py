@@ -56,6 +56,7 @@ def main(crops_path, *model_paths):
     for queue, logits in zip(queues, results, strict=True):
         run(queue, crops[: 8 * SUB_BATCH], logits)
     seconds = []
+    cpu_before = time.process_time()
     for queue, logits in zip(queues, results, strict=True):
         started = time.perf_counter()
         run(queue, crops, logits)
@@ -64,6 +65,7 @@ def main(crops_path, *model_paths):
         "crops": len(crops),
         "seconds": sum(seconds),
         "seconds_each": seconds,
+        "cpu_s": round(time.process_time() - cpu_before, 2),
         "streams": streams,
         "sub_batch": SUB_BATCH,
         "finite": bool(np.isfinite(results).all()),
