@@ -20,6 +20,7 @@ from services.local.installation import prepare_installation
 from services.local.releases import Releases
 from services.local.triton import TritonEnvironment, find_environment, triton_server
 from services.storage import RELEASES, ObjectStore
+from triton_models.release.compression import compress_weights
 from triton_models.release.forms import (
     OPENVINO_INT8,
     Form,
@@ -29,12 +30,22 @@ from triton_models.release.forms import (
     onnx_hashes,
     write_form,
 )
+from triton_models.release.model_configs import EmbeddedOptions
 from triton_models.release.repository import lay_out_repository
-from triton_models.release.schema import MEMBERS, Release, ReleaseBroken
+from triton_models.release.schema import MEMBERS, Release, ReleaseBroken, digest
+from triton_models.release.tensorrt import unfold_weights
+from triton_models.release.untrained import CROP_PX, build_untrained
 
 __all__ = ["database", "rclone_store"]
 
 _AS_IR = "import sys, openvino; openvino.save_model(openvino.Core().read_model(sys.argv[1]), sys.argv[2], False)"
+
+_ONE_STREAM = (
+    "import sys, numpy, openvino\n"
+    "settings = {'INFERENCE_PRECISION_HINT': 'f32', 'NUM_STREAMS': 1}\n"
+    "network = openvino.Core().compile_model(sys.argv[1], 'CPU', settings)\n"
+    "numpy.save(sys.argv[3], network(numpy.load(sys.argv[2]))[0])\n"
+)
 
 
 @pytest.fixture(scope="module")
@@ -95,6 +106,32 @@ def test_the_server_opens_the_form_that_its_configuration_names(
     for seed, logits in enumerate((said.efficientnetv2_s_logits, said.resnetv2_50_logits), 50):
         expected = ReferenceEvaluator(small_network(seed, 18)).run(None, {"CROPS": crops})[0]
         np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=1e-2)
+
+
+def test_weights_that_are_stored_as_int8_answer_as_meant(environment: TritonEnvironment, tmp_path: Path) -> None:
+    # At full size: left to unfold them itself, OpenVINO 2026.4.1 answered 1e20 and more on two streams.
+    folder = tmp_path / "release"
+    release = build_untrained(folder)
+    for member in MEMBERS:
+        model = onnx.load(folder / member / "model.onnx")
+        compress_weights(model)
+        onnx.save(model, folder / member / "model.onnx")
+    files = {name: digest(folder / name) for name in release.files}
+    release.model_copy(update={"id": "untrained-compressed", "files": files}).write(folder)
+    installation = prepare_installation(tmp_path, "rclone", minio_available=False)
+    repository = tmp_path / "triton" / "repository"
+    lay_out_repository(folder, repository, options=EmbeddedOptions(streams=2))
+    crops = np.random.default_rng(3).integers(0, 256, (6, CROP_PX, CROP_PX, 3), np.uint8)
+    with serving(triton_server(installation, environment, repository), installation):
+        line = Networks(f"127.0.0.1:{installation.ports['triton_grpc']}", batch=16, in_flight=2, timeout_s=120)
+        said = line.classify(crops)
+        line.close()
+    np.save(tmp_path / "crops.npy", crops)
+    for member, logits in zip(MEMBERS, (said.efficientnetv2_s_logits, said.resnetv2_50_logits), strict=True):
+        unfold_weights(folder / member / "model.onnx", tmp_path / member / "fp32.onnx")
+        arguments = [tmp_path / member / "fp32.onnx", tmp_path / "crops.npy", tmp_path / f"{member}.npy"]
+        subprocess.run([environment.folder / "bin" / "python", "-c", _ONE_STREAM, *arguments], check=True, timeout=120)
+        np.testing.assert_allclose(logits, np.load(tmp_path / f"{member}.npy"), atol=1e-2, rtol=1e-3)
 
 
 def test_the_installation_serves_the_form_that_it_is_set_to(
