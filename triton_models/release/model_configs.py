@@ -22,9 +22,8 @@ LOGITS: Final = {member: f"{member.upper()}_LOGITS" for member in MEMBERS}
 class EmbeddedOptions:
     """How the embedded backend uses the CPU, per member: sub-batches on a one-threaded stream a core (`streams` 0).
 
-    One network at work alone takes the same processor time a crop in sub-batches of 2, 3 or 4 on two cores (within 1 %).
-    With both at work, as here, 2 took some 4 % more than 4, which outweighs what they pad less: the last sub-batch of a
-    run of crops is filled up with black.
+    Both networks at work on two cores take the same processor time a crop in sub-batches of 2, 4 or 8 (within 1 %).
+    The last of a run of crops is filled up with black, so that requests should be a multiple of it.
 
     `max_queue_size` 0 bounds no queue: in the server of the wheel (Triton 2.51) a member that refuses a request of the
     ensemble, because its queue is full or its time in the queue is over, brings the whole server down with SIGSEGV or
