@@ -31,7 +31,7 @@ from triton_models.release.forms import (
     read_form,
     write_form,
 )
-from triton_models.release.model_configs import MODELS
+from triton_models.release.model_configs import MODELS, EmbeddedOptions
 from triton_models.release.repository import is_laid_out, lay_out_repository
 from triton_models.release.schema import MEMBERS, Release, ReleaseBroken, verify_release
 
@@ -215,7 +215,7 @@ def test_each_backend_gets_a_repository_that_triton_reads(
         ]
         assert config.HasField("dynamic_batching")
         assert not config.response_cache.enable
-        assert config.model_warmup[0].batch_size == 4
+        assert config.model_warmup[0].batch_size == EmbeddedOptions().sub_batch
         assert config.backend == {"embedded": "python"}.get(backend, backend)
         assert (repository / member / "1" / file).exists()
         if form is not None:

@@ -1,7 +1,7 @@
 """A network in OpenVINO on this CPU, set up as the embedded backend sets it up. Needs the `train` extra."""
 
 import os
-from collections import Counter
+from collections import Counter, deque
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,7 +10,9 @@ import openvino
 from numpy.typing import NDArray
 from openvino.passes import ConstantFolding, Manager
 
-SUB_BATCH: Final = 4  # as model_configs.EmbeddedOptions
+from triton_models.release.model_configs import EmbeddedOptions
+
+SUB_BATCH: Final = EmbeddedOptions().sub_batch
 _LAYERS: Final = ("Convolution", "FullyConnected", "MatMul")
 _INT8: Final = ("i8", "u8")
 
@@ -47,24 +49,24 @@ class OpenVinoNetwork:
                 "INFERENCE_PRECISION_HINT": "f32",
             },
         )
-        self._queue = openvino.AsyncInferQueue(self._compiled, threads + 1)
-        self._queue.set_callback(self._keep)
-
-    @staticmethod
-    def _keep(request: Any, place: tuple[NDArray[np.float32], int]) -> None:
-        logits, start = place
-        stop = min(start + SUB_BATCH, len(logits))
-        logits[start:stop] = request.get_output_tensor(0).data[: stop - start]
+        # No AsyncInferQueue: one that is dropped while its last callback still ends may wait for ever (2026.4.1).
+        self._requests = [self._compiled.create_infer_request() for _ in range(threads + 1)]  # one waits its turn
 
     def logits(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Logits `[N, classes]` of `crops` `[N, S, S, 3]`."""
         logits = np.empty((len(crops), self._compiled.output(0).shape[1]), np.float32)
-        for start in range(0, len(crops), SUB_BATCH):
+        under_way: deque[tuple[Any, int]] = deque()
+        for number, start in enumerate(range(0, len(crops), SUB_BATCH)):
+            if len(under_way) == len(self._requests):
+                _take(*under_way.popleft(), logits)
             part = crops[start : start + SUB_BATCH]
             if len(part) < SUB_BATCH:
                 part = np.concatenate([part, np.zeros((SUB_BATCH - len(part), *part.shape[1:]), np.uint8)])
-            self._queue.start_async({0: part}, (logits, start))
-        self._queue.wait_all()
+            request = self._requests[number % len(self._requests)]
+            request.start_async({0: part})
+            under_way.append((request, start))
+        while under_way:
+            _take(*under_way.popleft(), logits)
         return logits
 
     def layers(self) -> dict[str, int]:
@@ -75,3 +77,10 @@ class OpenVinoNetwork:
             if str(about["layerType"].value) in _LAYERS:
                 counts["int8" if str(about["runtimePrecision"].value) in _INT8 else "float"] += 1
         return {"int8": counts["int8"], "float": counts["float"]}
+
+
+def _take(request: Any, start: int, logits: NDArray[np.float32]) -> None:
+    """Wait for a request and put its rows where they belong; what the last one was filled up with is left out."""
+    request.wait()
+    rows = logits[start : start + SUB_BATCH]
+    rows[:] = request.get_output_tensor(0).data[: len(rows)]
