@@ -21,10 +21,6 @@ commands = typer.Typer()
 
 LABS = ("north-clinic", "south-clinic")
 BATCHES_A_LAB = 2
-NOTES = {
-    "untrained": "UNTRAINED NETWORKS: the classes below are meaningless; everything else is real.",
-    "demonstration": "DEMONSTRATION RELEASE: trained on generated images, not for clinical use.",
-}
 
 
 @commands.command()
@@ -105,6 +101,7 @@ def _summary(settings: "Settings", batches: "Deliveries", seconds: float) -> Non
     from sqlalchemy import text
 
     from services.database.session import make_engine
+    from services.reporting.batch_report import WARNINGS
 
     _step("the morning's summary")
     engine = make_engine(settings.database_url)
@@ -126,7 +123,7 @@ def _summary(settings: "Settings", batches: "Deliveries", seconds: float) -> Non
             share = f"{row[3] / row[2]:.1%}" if row[2] else "–"
             table.add_row(lab, batch, row[0], str(row[1]), str(row[2]), share)
         release, kind = connection.execute(text("select id, kind from model_release where active")).one()
-    out.print(f"[bold yellow]{NOTES[kind]}[/]" if kind in NOTES else f"release {release}")
+    out.print(f"[bold yellow]{WARNINGS[kind]}[/]" if kind in WARNINGS else f"release {release}")
     out.print(table)
     if kind != "untrained":
         _agreement(engine, batches)
