@@ -171,6 +171,28 @@ def test_an_int8_repository_holds_the_network_it_names(made: tuple[Path, Path], 
     assert {path.rpartition("/")[2] for path in form.files} == {"model.xml", "model.bin"}
 
 
+@pytest.mark.parametrize(
+    ("changed", "wrong", "worth"),
+    [
+        (0, 0, 1.0),
+        (10, 0, 0.5),  # of 1000 cells, 20 may change
+        (20, 0, 0.0),
+        (20, 20, -1.0),  # macro-F1 drops by 0.02, twice of what it may
+    ],
+)
+def test_accuracy_control_minds_both_rules(changed: int, wrong: int, worth: float) -> None:
+    truth = np.repeat([0, 1], 500)
+    before = truth.copy()
+    before[:10] = 1  # fp32 is wrong on some, int8 may be right on them
+    before[500:510] = 0
+    after = before.copy()
+    if wrong:
+        after[100:110], after[600:610] = 1, 0
+    else:
+        after[: changed // 2], after[500 : 500 + changed // 2] = 0, 1
+    assert int8.worth_kept(truth, before, after, max_drop=0.01) == pytest.approx(worth, abs=1e-6)
+
+
 def test_rare_classes_calibrate_too() -> None:
     images = [
         LabelledImage(Path(f"{kind}{number}"), kind, kind, "train", None, None)
