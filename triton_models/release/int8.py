@@ -3,8 +3,8 @@
 NNCF's post-training quantisation with accuracy control (`nncf.quantize_with_accuracy_control`): weights and
 activations become int8 with ranges seen on training crops; while a member's macro-F1 on the validation crops is more
 than `max_drop` below that of fp32, or more than 2 % of them change their class, the layers that hurt most go back to
-fp32. What counts at last is the fused answer of what was written to disk: that is compared with the ONNX files, and refused
-if it lost more than `max_drop`, or changed the class of more than 2 %.
+fp32. What counts at last is the fused answer of what was written to disk: that is compared with the ONNX files, and
+refused if it lost more than `max_drop`, or changed the class of more than 2 %.
 """
 
 import logging
