@@ -156,6 +156,8 @@ def list_(as_json: _JSON = False) -> None:
     """Every release on record, newest first."""
     from rich.table import Table
 
+    from services.inference.fusion import weight_text
+
     rows = releases_here().rows()
     if as_json:
         print_json(rows)
@@ -168,6 +170,6 @@ def list_(as_json: _JSON = False) -> None:
             "yes" if row["active"] else "",
             f"{row['created_at']:%Y-%m-%d %H:%M}",
             f"{row['crop_px']} px, {row['crop_um']} µm",
-            str((row["fusion"] or {}).get("alpha", "")),
+            weight_text(row["fusion"]["alpha"]) if row["fusion"] else "",
         )
     out.print(table)

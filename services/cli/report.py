@@ -77,14 +77,16 @@ def download(store: "ObjectStore", lab: str, batch: str, folder: Path) -> list[s
 def _show(document: dict[str, Any]) -> None:
     from rich.markup import escape
 
+    from services.inference.fusion import weight_text
+
     if warning := document.get("warning"):
         out.print(f"[bold black on yellow] {warning} [/]")
     release = document["release"]
     out.print(f"[bold]{document['lab']}/{document['batch']}[/]  [bold]{document['state']}[/]", highlight=False)
     if release:
-        weight = "–" if release["fusion_weight"] is None else f"{release['fusion_weight']:g}"
+        weight = "–" if release["fusion_weight"] is None else weight_text(release["fusion_weight"])
         out.print(
-            f"release {release['id']} ({release['kind']}), fusion weight {weight} of EfficientNetV2-S", highlight=False
+            f"release {release['id']} ({release['kind']}), fusion weight of EfficientNetV2-S {weight}", highlight=False
         )
     summary = document["summary"]
     out.print(

@@ -159,6 +159,8 @@ def fuse(
     """Choose the weight α of z = α·z₁/T₁ + (1 − α)·z₂/T₂ on the members' validation logits."""
     from rich.table import Table
 
+    from services.inference.fusion import weight_text
+
     with training_extra():
         from triton_models.training.fuse import fuse_runs
         from triton_models.training.fusion import FusionObjective
@@ -173,5 +175,7 @@ def fuse(
         table.add_row(form, f"{found['mean']:.4f}")
     out.print(table)
     at = "  ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in choice["at_alpha"].items())
-    out.print(f"α = {fitted.alpha:g} (the weight of EfficientNetV2-S); on validation: {at}", highlight=False)
-    out.print(f"members alone: {choice['members']}; best form: {fitted.best_form}; folder: {folder}", highlight=False)
+    weight = weight_text(fitted.alpha)
+    out.print(f"α = {weight} (the weight of EfficientNetV2-S); on validation: {at}", highlight=False)
+    forms = f"best form: {fitted.best_form}, released: {fitted.released.form}"
+    out.print(f"members alone: {choice['members']}; {forms}; folder: {folder}", highlight=False)

@@ -3,6 +3,8 @@
 Here it serves to choose a weight and to apply a new one to stored logits; a test holds the two together.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,21 +13,34 @@ def fuse(
     efficientnetv2_s_logits: NDArray[np.float32],
     resnetv2_50_logits: NDArray[np.float32],
     *,
-    alpha: float,
+    alpha: float | Sequence[float],
     efficientnetv2_s_temperature: float = 1.0,
     resnetv2_50_temperature: float = 1.0,
 ) -> NDArray[np.float32]:
     """Probabilities `[N, C]` = softmax(α·z₁/T₁ + (1 − α)·z₂/T₂) of the logits `[N, C]`; α weighs EfficientNetV2-S.
 
+    α is one number for all classes, or one a class in the order of the logits.
+
     Raises:
-        ValueError: α is outside 0..1, or a temperature is not positive.
+        ValueError: α is outside 0..1 or not one a class, or a temperature is not positive.
     """
-    if not 0 <= alpha <= 1 or efficientnetv2_s_temperature <= 0 or resnetv2_50_temperature <= 0:
+    weight = np.asarray(alpha, np.float64)
+    classes = efficientnetv2_s_logits.shape[1]
+    if weight.shape not in ((), (classes,)):
+        raise ValueError(f"alpha must be one number or {classes}, one a class, not of shape {weight.shape}")
+    if not ((weight >= 0) & (weight <= 1)).all() or efficientnetv2_s_temperature <= 0 or resnetv2_50_temperature <= 0:
         raise ValueError(f"alpha {alpha} must be in 0..1, temperatures positive")
     z = (
-        alpha / efficientnetv2_s_temperature * efficientnetv2_s_logits.astype(np.float64)
-        + (1 - alpha) / resnetv2_50_temperature * resnetv2_50_logits
+        weight / efficientnetv2_s_temperature * efficientnetv2_s_logits.astype(np.float64)
+        + (1 - weight) / resnetv2_50_temperature * resnetv2_50_logits
     )
     odds = np.exp(z - z.max(axis=1, keepdims=True))
     probabilities: NDArray[np.float32] = (odds / odds.sum(axis=1, keepdims=True)).astype(np.float32)
     return probabilities
+
+
+def weight_text(alpha: float | Sequence[float]) -> str:
+    """α as a reader is told it: the number, or the range of one a class."""
+    if isinstance(alpha, Sequence):
+        return f"{min(alpha):.3g} to {max(alpha):.3g}, one a class"
+    return f"{alpha:g}"

@@ -87,7 +87,7 @@ def _releases(session: Session, ids: list[str]) -> list[dict[str, Any]]:
         {
             "id": row["release_id"],
             "kind": row["kind"],
-            "fusion_weight": row["fusion_alpha"],
+            "fusion_weight": row["fusion_alpha_by_class"] if row["fusion_alpha"] is None else row["fusion_alpha"],
             "fusion_weight_of": "efficientnetv2_s",
             "crop_px": row["crop_px"],
             "crop_um": row["crop_um"],

@@ -260,6 +260,15 @@ def test_only_the_latest_analysis_of_a_slide_counts(night: Night) -> None:
     assert pq.read_table(io.BytesIO(night.get("cells.parquet"))).num_rows == 7
 
 
+def test_a_release_that_weighs_by_class_is_told_with_its_weight_of_each(night: Night) -> None:
+    by_class = [round(0.05 * number, 2) for number in range(18)]
+    with transaction(night.engine) as session:
+        document = {**DOCUMENT, "fusion": {"alpha": by_class, "temperatures": {}}}
+        session.get(ModelRelease, "r1").document = document
+    night.slide(0, {"Normal": 3})
+    assert night.write()["release"]["fusion_weight"] == by_class
+
+
 def test_a_batch_without_any_analysis_or_cell_has_a_report(night: Night) -> None:
     empty = night.write()
     assert (empty["slides"], empty["release"]) == ([], None)

@@ -10,13 +10,14 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from intake_servers import database, empty_bucket, engine, rclone_store
-from reporting_night import DAY, Night, full, night
+from reporting_night import DAY, DOCUMENT, Night, full, night
 from sqlalchemy import Engine, text
 from sqlalchemy.exc import ProgrammingError
 from typer.testing import CliRunner
 
 from migrations.run import downgrade, upgrade
 from services.cli.report import commands, download
+from services.database.models import ModelRelease
 from services.database.session import transaction
 from services.errors import PermanentError
 from services.reporting.references import MEASURES
@@ -66,9 +67,9 @@ def test_views_of_a_batch_its_nights_and_its_fields(full: Night) -> None:
         assert session.execute(text("select count(*) from reporting.measure")).scalar_one() == len(MEASURES)
 
 
-def test_every_view_and_column_is_commented(engine: Engine) -> None:
+def without_comment(engine: Engine) -> list[Any]:
     with engine.connect() as connection:
-        bare = connection.execute(
+        return connection.execute(
             text(
                 "select c.relname, a.attname from pg_class c join pg_namespace n on n.oid = c.relnamespace"
                 " join pg_attribute a on a.attrelid = c.oid and a.attnum > 0"
@@ -76,7 +77,10 @@ def test_every_view_and_column_is_commented(engine: Engine) -> None:
                 " and (col_description(c.oid, a.attnum) is null or obj_description(c.oid, 'pg_class') is null)"
             )
         ).all()
-    assert bare == []
+
+
+def test_every_view_and_column_is_commented(engine: Engine) -> None:
+    assert without_comment(engine) == []
 
 
 @pytest.fixture
@@ -145,6 +149,20 @@ def test_the_migration_goes_down_and_up_again(engine: Engine) -> None:
         assert connection.execute(named, {"index": NORMAL.index}).scalar_one() == "Normal"
 
 
+def test_the_weight_by_class_leaves_the_view_of_releases_whole(full: Night) -> None:
+    url = full.engine.url.render_as_string(hide_password=False)
+    full.engine.dispose()
+    downgrade(url, "0003")
+    with full.engine.connect() as connection:
+        before = connection.execute(text("select * from reporting.release")).mappings().one()
+    assert without_comment(full.engine) == []
+    full.engine.dispose()
+    upgrade(url)
+    with full.engine.connect() as connection:
+        after = connection.execute(text("select * from reporting.release")).mappings().one()
+    assert dict(after) == {**before, "fusion_alpha_by_class": None}
+
+
 @pytest.fixture
 def terminal(full: Night, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
     """The command line with this database."""
@@ -152,6 +170,14 @@ def terminal(full: Night, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
     monkeypatch.setattr("services.settings.load_settings", lambda: settings)
     monkeypatch.setattr("services.storage.connect_store", lambda _: full.store)
     return CliRunner()
+
+
+def test_the_command_tells_of_a_weight_by_class(terminal: CliRunner, full: Night) -> None:
+    with transaction(full.engine) as session:
+        by_class = {"alpha": [0.25, *[0.5] * 16, 0.75], "temperatures": {}}
+        session.get(ModelRelease, "r1").document = {**DOCUMENT, "fusion": by_class}
+    shown = terminal.invoke(commands, ["night-1"], catch_exceptions=False).stdout
+    assert "fusion weight of EfficientNetV2-S 0.25 to 0.75, one a class" in " ".join(shown.split())
 
 
 def test_the_command_prints_a_running_batch_as_json(terminal: CliRunner) -> None:

@@ -35,7 +35,7 @@ from services.storage import RELEASES, ObjectStore
 from services.taxonomy import CLASS_NAMES
 from triton_models.release.model_configs import EmbeddedOptions
 from triton_models.release.repository import lay_out_repository
-from triton_models.release.schema import MEMBERS, Release, ReleaseBroken, ReleaseKind, read_release
+from triton_models.release.schema import MEMBERS, Fusion, Release, ReleaseBroken, ReleaseKind, read_release
 from triton_models.release.untrained import build_untrained
 
 __all__ = ["database", "rclone_store"]
@@ -45,9 +45,11 @@ BOUND = 8  # on the members' queues, to fill one; nothing here sends the ensembl
 
 @pytest.fixture(scope="module")
 def release_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The untrained release."""
+    """The untrained networks, fused with one α a class and unlike temperatures."""
     folder = tmp_path_factory.mktemp("grown") / "untrained"
-    build_untrained(folder)
+    by_class = tuple(round(0.05 * number, 2) for number in range(18))
+    fusion = Fusion(alpha=by_class, temperatures=dict(zip(MEMBERS, (0.7, 1.4), strict=True)))
+    build_untrained(folder).model_copy(update={"fusion": fusion}).write(folder)
     return folder
 
 
@@ -103,7 +105,10 @@ def test_the_ensemble_answers_logits_and_their_fusion(networks: Networks, triton
     crops = drawn_crops(7)
     said = networks.classify(crops)
     assert said.probabilities.shape == (7, 18)
-    fused = fuse(said.efficientnetv2_s_logits, said.resnetv2_50_logits, alpha=triton.release.fusion.alpha)
+    fusion = triton.release.fusion
+    assert isinstance(fusion.alpha, tuple)
+    temperatures = {f"{member}_temperature": fusion.temperatures[member] for member in MEMBERS}
+    fused = fuse(said.efficientnetv2_s_logits, said.resnetv2_50_logits, alpha=fusion.alpha, **temperatures)
     np.testing.assert_allclose(said.probabilities, fused, atol=1e-5)
     # Untrained, but alive: another crop gives another answer, and no logit is absurd.
     for logits in (said.efficientnetv2_s_logits, said.resnetv2_50_logits):

@@ -8,9 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
+from small_release import build_small_release, coloured_crops
 
 from services.inference.fusion import fuse
+from triton_models.release.derive import derive_release
 from triton_models.release.schema import MEMBERS
+from triton_models.training.evaluation import evaluate_release
 from triton_models.training.fuse import fuse_logits
 from triton_models.training.fusion import (
     Form,
@@ -24,6 +28,9 @@ from triton_models.training.fusion import (
     sweep,
 )
 from triton_models.training.logits import LabelledLogits, LogitsDiffer, check_alike
+from triton_models.training.metrics import calibration_error
+from triton_models.training.released import open_release
+from triton_models.training.report import write_report
 
 CLASSES = 4
 
@@ -50,8 +57,8 @@ def test_the_temperature_undoes_a_scale() -> None:
 def test_alpha_compares_like_with_like_whatever_the_scale_of_a_member() -> None:
     plain = fit_fusion(*members(600), repeats=1)
     loud = fit_fusion(*members(600, first_scale=20), repeats=1)
-    assert loud.alpha == pytest.approx(plain.alpha, abs=0.011)
-    assert 0.2 < plain.alpha < 0.8
+    assert loud.scalar_alpha == pytest.approx(plain.scalar_alpha, abs=0.011)
+    assert 0.2 < plain.scalar_alpha < 0.8
 
 
 def test_fused_is_not_below_the_better_member_where_alpha_was_chosen() -> None:
@@ -59,7 +66,7 @@ def test_fused_is_not_below_the_better_member_where_alpha_was_chosen() -> None:
         first, second, labels = members(300, seed=4)
         fitted = fit_fusion(first, second, labels, objective, repeats=1)
         values = fitted.curve.values[objective]
-        at = int(np.argmin(abs(fitted.curve.alpha - fitted.alpha)))
+        at = int(np.argmin(abs(fitted.curve.alpha - fitted.scalar_alpha)))
         assert values[at] == values.max() >= max(values[0], values[-1])
 
 
@@ -70,7 +77,8 @@ def test_a_useless_member_gets_no_weight() -> None:
     assert fit_fusion(noise, first, labels, repeats=1).alpha < 0.3
 
 
-def test_one_weight_a_class_wins_where_each_member_knows_its_own_classes() -> None:
+def specialists() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Logits of two members that know two classes each; and labels."""
     rng = np.random.default_rng(1)
     labels = rng.integers(0, CLASSES, 1200)
     knows = np.array([[2.5, 2.5, 0.0, 0.0], [0.0, 0.0, 2.5, 2.5]])
@@ -79,15 +87,38 @@ def test_one_weight_a_class_wins_where_each_member_knows_its_own_classes() -> No
         (np.eye(CLASSES)[labels] * knows[m] + rng.normal(0, 1, (1200, CLASSES)) * noise[m]).astype(np.float32)
         for m in range(2)
     )
-    fitted = fit_fusion(first, second, labels, repeats=3)
-    assert fitted.best_form is Form.PER_CLASS
-    assert (fitted.best.alpha[:2] > 0.6).all()
-    assert (fitted.best.alpha[2:] < 0.4).all()
+    return first, second, labels
+
+
+def test_one_weight_a_class_wins_and_is_released_where_each_member_knows_its_own_classes() -> None:
+    fitted = fit_fusion(*specialists(), repeats=3)
+    assert fitted.best_form is fitted.released.form is Form.PER_CLASS
+    assert (fitted.released.alpha[:2] > 0.6).all()
+    assert (fitted.released.alpha[2:] < 0.4).all()
+    at_best_scalar = fitted.curve.values[FusionObjective.F1].max()
+    assert fitted.at_alpha[FusionObjective.F1] > at_best_scalar
 
 
 def test_the_scalar_is_kept_where_nothing_else_helps() -> None:
-    kept = [fit_fusion(*members(300, seed=seed), repeats=2, seed=seed).best_form for seed in range(6)]
-    assert kept.count(Form.SCALAR) >= 5
+    fitted = [fit_fusion(*members(300, seed=seed), repeats=2, seed=seed) for seed in range(6)]
+    assert [one.best_form for one in fitted].count(Form.SCALAR) >= 5
+    assert all((one.released is one.scalar) == (not one.comparisons[Form.PER_CLASS].wins) for one in fitted)
+    assert sum(isinstance(one.alpha, float) for one in fitted) >= 5
+
+
+def test_the_adaptive_form_is_never_released() -> None:
+    rng = np.random.default_rng(7)
+    labels = rng.integers(0, CLASSES, 900)
+    truth, nothing = np.eye(CLASSES)[labels] * 6, np.zeros((900, CLASSES))
+    sure = rng.random(900) < 0.5  # each member sees half of the cells, and knows which
+    first, second = (
+        (np.where(sees[:, None], truth, nothing) + rng.normal(0, 1.2, truth.shape)).astype(np.float32)
+        for sees in (sure, ~sure)
+    )
+    fitted = fit_fusion(first, second, labels, repeats=2)
+    assert fitted.best_form is Form.ADAPTIVE
+    assert fitted.released is fitted.scalar
+    assert fitted.document()["released_form"] == "scalar"
 
 
 def test_the_adaptive_form_gives_more_to_the_surer_member() -> None:
@@ -129,10 +160,13 @@ def _triton_model(folder: Path, classes: tuple[str, ...], monkeypatch: pytest.Mo
     return module
 
 
-def test_the_fusion_folder_is_what_triton_and_numpy_read_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first, second, labels = members(400, seed=3, first_scale=3)
+@pytest.mark.parametrize("form", [Form.SCALAR, Form.PER_CLASS])
+def test_the_fusion_folder_is_what_triton_and_numpy_read_alike(
+    form: Form, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second, labels = specialists() if form is Form.PER_CLASS else members(400, seed=3, first_scale=3)
     classes = tuple("abcd")
-    names = tuple(map(str, range(400)))
+    names = tuple(map(str, range(len(labels))))
     fitted, choice = fuse_logits(
         LabelledLogits(classes, names, labels, first), LabelledLogits(classes, names, labels, second), tmp_path
     )
@@ -142,12 +176,49 @@ def test_the_fusion_folder_is_what_triton_and_numpy_read_alike(tmp_path: Path, m
     by_triton = model.fuse(first, second, served["alpha"], t1, t2)
     by_numpy = fuse(first, second, alpha=served["alpha"], efficientnetv2_s_temperature=t1, resnetv2_50_temperature=t2)
     m1, m2 = fitted.member_temperatures
-    joined = fitted.scalar.join(first.astype(np.float64) / m1, second.astype(np.float64) / m2)
+    joined = fitted.released.join(first.astype(np.float64) / m1, second.astype(np.float64) / m2)
     as_chosen = softmax(joined / fitted.fused_temperature)
     assert np.abs(by_triton - by_numpy).max() < 1e-5
     assert np.abs(by_triton - as_chosen).max() < 1e-5
     assert choice["ece"]["fused"]["after"] < 0.06
+    assert (
+        served["alpha"]
+        == choice["alpha"]
+        == (fitted.released.alpha.tolist() if form is Form.PER_CLASS else fitted.scalar_alpha)
+    )
+    assert choice["released_form"] == form
+    scores = macro_scores(by_numpy.argmax(1), labels, CLASSES)
+    assert choice["at_alpha"] == {str(name): value for name, value in scores.items()}
+    assert (
+        max(choice["curve"]["macro_f1"])
+        == choice["curve"]["macro_f1"][choice["curve"]["alpha"].index(choice["scalar_alpha"])]
+    )
     assert (tmp_path / "curve.svg").read_text().count("<svg") == 1
+
+
+def test_a_release_that_weighs_by_class_is_evaluated_as_it_is_served(tmp_path: Path) -> None:
+    kinds = ("Normal", "PinHead", "RoundHead")
+    by_class, temperatures = [1.0, 0.0, 0.5], dict(zip(MEMBERS, (0.5, 2.0), strict=True))
+    build_small_release(tmp_path / "scalar", classes=kinds)
+    (tmp_path / "fusion.json").write_text(json.dumps({"alpha": by_class, "temperatures": temperatures}))
+    derive_release(tmp_path / "scalar", tmp_path / "fusion.json", tmp_path / "release")
+    for number, crop in enumerate(coloured_crops(30, seed=2)):
+        folder = tmp_path / "cells" / kinds[number % 3]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(crop).save(folder / f"{number:02}.png")
+
+    classifier = open_release(tmp_path / "release", threads=1)
+    evaluation = evaluate_release(classifier, tmp_path / "cells")
+    assert json.loads(json.dumps(evaluation.document))["alpha"] == by_class
+    logits = classifier.logits(sorted((tmp_path / "cells").rglob("*.png")))
+    first, second = (logits[member].astype(np.float64) for member in MEMBERS)
+    alpha = np.array(by_class)
+    wanted = softmax(alpha / 0.5 * first + (1 - alpha) / 2.0 * second)
+    np.testing.assert_allclose(evaluation.probabilities["fused"], wanted, atol=1e-5)
+    before = evaluation.document["classifiers"]["fused"]["ece_before_temperature"]
+    assert before == pytest.approx(calibration_error(softmax(alpha * first + (1 - alpha) * second), evaluation.labels))
+    write_report(evaluation, tmp_path / "report.html")
+    assert "α = 0 to 1, one a class" in (tmp_path / "report.html").read_text()
 
 
 def test_logits_of_other_images_are_not_fused() -> None:

@@ -75,7 +75,9 @@ def test_it_has_the_same_networks_another_fusion_and_an_id_of_its_own(release_di
     }, "what was measured of the old fusion is not said of the new"
     assert "fusion/choice.json" not in derived.files
     other = derive_release(release_dir, fusion_in(tmp_path / "fusion", alpha=0.6), tmp_path / "other")
-    assert other.id not in (old.id, derived.id)
+    by_class = derive_release(release_dir, fusion_in(tmp_path / "fusion", alpha=[0.7] * 18), tmp_path / "by_class")
+    assert len({old.id, derived.id, other.id, by_class.id}) == 4
+    assert verify_release(tmp_path / "by_class").fusion.alpha == (0.7,) * 18
 
 
 def test_how_the_fusion_was_chosen_comes_along(release_dir: Path, tmp_path: Path) -> None:
@@ -92,6 +94,8 @@ def test_how_the_fusion_was_chosen_comes_along(release_dir: Path, tmp_path: Path
     [
         {"alpha": 1.2},
         {"alpha": None},
+        {"alpha": [0.5] * 17},
+        {"alpha": [0.5] * 17 + [1.2]},
         {"temperatures": {MEMBERS[0]: 1.0}},
         {"temperatures": {MEMBERS[0]: 1.0, MEMBERS[1]: 0.0}},
         {"classes": list(CLASS_NAMES[::-1])},

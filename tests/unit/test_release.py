@@ -137,6 +137,11 @@ def test_another_class_order_is_refused(release_dir: Path) -> None:
         ({"kind": "wonderful"}, "kind"),
         ({"id": "../escape"}, "id"),
         ({"fusion": {"alpha": 1.5, "temperatures": dict.fromkeys(MEMBERS, 1.0)}}, "fusion.alpha"),
+        (
+            {"fusion": {"alpha": [0.5] * 17 + [1.5], "temperatures": dict.fromkeys(MEMBERS, 1.0)}},
+            r"in 0\.\.1, not 1\.5",
+        ),
+        ({"fusion": {"alpha": [0.5] * 17, "temperatures": dict.fromkeys(MEMBERS, 1.0)}}, "fusion.alpha has 17 numbers"),
         ({"fusion": {"alpha": 0.5, "temperatures": {MEMBERS[0]: 1.0}}}, "fusion.temperatures must be"),
         ({"members": {MEMBERS[0]: {"onnx": "x/model.onnx"}}}, "members must be"),
         ({"files": {}}, "files lacks"),
@@ -193,6 +198,16 @@ def test_the_repository_is_what_triton_reads(release_dir: Path, tmp_path: Path) 
 
     fusion = json.loads((tmp_path / "repository" / "logit_fusion" / "1" / "fusion.json").read_text())
     assert (fusion["alpha"], tuple(fusion["classes"])) == (0.5, CLASS_NAMES)
+
+
+def test_one_alpha_a_class_reaches_triton_as_it_stands_in_the_release(release_dir: Path, tmp_path: Path) -> None:
+    by_class = [round(0.05 * number, 2) for number in range(18)]
+    altered(release_dir, fusion={"alpha": by_class, "temperatures": dict.fromkeys(MEMBERS, 1.0)})
+    release = lay_out_repository(release_dir, tmp_path / "repository")
+    assert release.document()["fusion"]["alpha"] == by_class
+    fusion = json.loads((tmp_path / "repository" / "logit_fusion" / "1" / "fusion.json").read_text())
+    assert fusion["alpha"] == by_class
+    assert is_laid_out(Release.model_validate(release.document()), tmp_path / "repository")
 
 
 def test_a_repository_is_known_as_laid_out_only_from_its_release(release_dir: Path, tmp_path: Path) -> None:

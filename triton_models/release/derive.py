@@ -65,6 +65,7 @@ def _read_fusion(path: Path, release: Release) -> Fusion:
     try:
         given = json.loads(path.read_bytes())
         fusion = Fusion.model_validate({name: given.get(name) for name in ("alpha", "temperatures")})
+        fusion.check_classes(len(release.classes))
     except (OSError, ValueError, AttributeError, ValidationError) as error:
         raise ReleaseBroken(f"{path} is no fusion, such as `morphbatch fuse` writes: {error}") from error
     if set(fusion.temperatures) != set(release.members):

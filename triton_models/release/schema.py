@@ -10,7 +10,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from services.errors import ConfigurationError
 from services.taxonomy import CLASS_NAMES
@@ -59,8 +59,25 @@ class Member(_Part):
 class Fusion(_Part):
     """z = α·z₁/T₁ + (1 − α)·z₂/T₂, with α the weight of EfficientNetV2-S; the probabilities are softmax(z)."""
 
-    alpha: float = Field(ge=0, le=1)
+    alpha: float | tuple[float, ...] = Field(description="One number, or one a class in the order of the classes.")
     temperatures: dict[str, _Temperature]
+
+    @field_validator("alpha")
+    @classmethod
+    def _within_bounds(cls, alpha: float | tuple[float, ...]) -> float | tuple[float, ...]:
+        wrong = [share for share in (alpha if isinstance(alpha, tuple) else (alpha,)) if not 0 <= share <= 1]
+        if wrong:
+            raise ValueError(f"must be in 0..1, not {', '.join(map(str, wrong))}")
+        return alpha
+
+    def check_classes(self, classes: int) -> None:
+        """That α is one number, or one for each of `classes`.
+
+        Raises:
+            ValueError: it is not.
+        """
+        if isinstance(self.alpha, tuple) and len(self.alpha) != classes:
+            raise ValueError(f"fusion.alpha has {len(self.alpha)} numbers; one a class would be {classes}")
 
 
 class Release(_Part):
@@ -85,6 +102,7 @@ class Release(_Part):
         for what, names in (("members", self.members), ("fusion.temperatures", self.fusion.temperatures)):
             if set(names) != set(MEMBERS):
                 raise ValueError(f"{what} must be {', '.join(MEMBERS)}, not {', '.join(names)}")
+        self.fusion.check_classes(len(self.classes))
         missing = [member.onnx for member in self.members.values() if member.onnx not in self.files]
         if missing:
             raise ValueError(f"files lacks {', '.join(missing)}")

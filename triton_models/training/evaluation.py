@@ -94,7 +94,7 @@ def score(
         raw = logits[member].astype(np.float64)
         before[member] = metrics.calibration_error(softmax(raw), labels)
         probabilities[member] = softmax(raw / classifier.member_temperatures[member])
-    alpha = release.fusion.alpha
+    alpha = np.asarray(release.fusion.alpha, np.float64)
     plain = alpha * logits[MEMBERS[0]].astype(np.float64) + (1 - alpha) * logits[MEMBERS[1]]
     before[FUSED] = metrics.calibration_error(softmax(plain), labels)
     probabilities[FUSED] = classifier.fused(logits)
@@ -120,7 +120,7 @@ def score(
         "images": len(images),
         "classes": list(release.classes),
         "data_fingerprint": measured,
-        "alpha": alpha,
+        "alpha": release.fusion.alpha,
         "chose_alpha": measured == release.metrics.get("validation_fingerprint"),
         "macro_f1": {name: found["macro_f1"] for name, found in classifiers.items()},
         "accuracy": {name: found["accuracy"] for name, found in classifiers.items()},

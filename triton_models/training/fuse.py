@@ -71,7 +71,7 @@ def fuse_logits(
         "ece": _calibration(first, second, fitted),
     }
     served = {"alpha": fitted.alpha, "temperatures": temperatures, "classes": list(first.classes)}
-    write_text(folder / CURVE_NAME, figures.fusion_curve(fitted.curve, fitted.alpha, MEMBERS))
+    write_text(folder / CURVE_NAME, figures.fusion_curve(fitted.curve, fitted.scalar_alpha, MEMBERS))
     write_text(folder / CHOICE_NAME, json.dumps(choice, indent=2) + "\n")
     write_text(folder / FUSION_NAME, json.dumps(served, indent=2) + "\n")
     return fitted, choice
@@ -98,7 +98,7 @@ def _calibration(first: LabelledLogits, second: LabelledLogits, fitted: FittedFu
         logits = part.logits.astype(np.float64)
         scaled.append(logits / temperature)
         found[member] = _before_after(logits, logits / temperature, part)
-    joined = fitted.scalar.join(scaled[0], scaled[1])
+    joined = fitted.released.join(scaled[0], scaled[1])
     found["fused"] = _before_after(joined, joined / fitted.fused_temperature, first)
     return found
 

@@ -2,6 +2,10 @@
 
 T₁ and T₂ are fitted first, so that α compares like with like. The sum of two calibrated members is calibrated again by
 a third temperature, which is folded into both: the released form stays the formula above.
+
+α is one number, as in the paper. One α a class is released in its place where nested cross-validation says that it is
+better. An α that follows each cell's confidences is compared only: it needs the members' softmax at T₁ and T₂ alone,
+which the folded temperatures no longer tell.
 """
 
 from collections.abc import Callable
@@ -32,8 +36,8 @@ class Form(StrEnum):
     """How the weight may vary."""
 
     SCALAR = "scalar"  # the paper's
-    PER_CLASS = "per_class"
-    ADAPTIVE = "confidence_adaptive"  # per cell: more to the member that is surer
+    PER_CLASS = "per_class"  # released where it wins
+    ADAPTIVE = "confidence_adaptive"  # per cell: more to the member that is surer; never released
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +92,18 @@ class FittedFusion:
     scalar: Weight
     best_form: Form  # by nested cross-validation
     best: Weight
+    released: Weight  # one α a class if that wins, else the scalar
+    at_alpha: dict[FusionObjective, float]  # of the released weight, on the logits that chose it
     comparisons: dict[Form, Comparison]
 
     @property
-    def alpha(self) -> float:
-        """The released weight of the first member."""
+    def alpha(self) -> float | list[float]:
+        """The released weight of the first member: one number, or one a class."""
+        return self.scalar_alpha if self.released.form is Form.SCALAR else self.released.alpha.tolist()
+
+    @property
+    def scalar_alpha(self) -> float:
+        """The best single weight, released or not: where the curve was cut."""
         return float(self.scalar.alpha[0])
 
     @property
@@ -103,14 +114,15 @@ class FittedFusion:
 
     def document(self) -> dict[str, Any]:
         """As JSON values."""
-        chosen = int(np.argmin(abs(self.curve.alpha - self.alpha)))
         return {
             "objective": str(self.objective),
             "alpha": self.alpha,
+            "released_form": str(self.released.form),
+            "scalar_alpha": self.scalar_alpha,
             "temperatures": list(self.released_temperatures),
             "member_temperatures": list(self.member_temperatures),
             "fused_temperature": self.fused_temperature,
-            "at_alpha": {str(name): float(values[chosen]) for name, values in self.curve.values.items()},
+            "at_alpha": {str(name): value for name, value in self.at_alpha.items()},
             "curve": {
                 "alpha": self.curve.alpha.tolist(),
                 **{str(name): values.tolist() for name, values in self.curve.values.items()},
@@ -274,14 +286,19 @@ def fit_fusion(
     winner = max(winners, key=lambda form: comparisons[form].gain, default=Form.SCALAR)
     first, second = first / t1, second / t2
     scalar = fit_scalar(first, second, labels, objective)
+    by_class = comparisons[Form.PER_CLASS].wins
+    released = fit_per_class(first, second, labels, objective) if by_class else scalar
+    joined = released.join(first, second)
     return FittedFusion(
         objective=objective,
         member_temperatures=(t1, t2),
-        fused_temperature=fit_temperature(scalar.join(first, second), labels),
+        fused_temperature=fit_temperature(joined, labels),
         curve=sweep(first, second, labels),
         scalar=scalar,
         best_form=winner,
         best=FITS[winner](first, second, labels, objective),
+        released=released,
+        at_alpha=macro_scores(joined.argmax(1), labels, first.shape[1]),
         comparisons=comparisons,
     )
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from services.inference.fusion import weight_text
 from triton_models.release.schema import ReleaseKind
 from triton_models.training import figures, metrics, pages
 from triton_models.training.evaluation import FUSED, Evaluation
@@ -42,7 +43,7 @@ def write_report(evaluation: Evaluation, path: Path) -> None:
         pages.paragraph(
             f"Release {document['release']} on {document['images']} images "
             f"(fingerprint {document['data_fingerprint']}). "
-            f"Fused with α = {document['alpha']:g}, the weight of EfficientNetV2-S."
+            f"Fused with α = {weight_text(document['alpha'])}: the weight of EfficientNetV2-S."
         )
     )
     if document["chose_alpha"]:

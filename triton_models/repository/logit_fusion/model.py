@@ -2,7 +2,7 @@
 
 Runs in Triton's own environment and imports nothing of morphbatch; `services/inference/fusion.py` holds the same
 formula for the service, and a test holds the two together. Weight, temperatures and classes are read from fusion.json
-in the version folder.
+in the version folder; α is one number there, or one a class.
 """
 
 import json
@@ -13,7 +13,10 @@ import triton_python_backend_utils as pb_utils
 
 
 def fuse(first, second, alpha, first_temperature, second_temperature):
-    z = alpha / first_temperature * first + (1.0 - alpha) / second_temperature * second
+    alpha = np.asarray(alpha, np.float64)
+    first_weight = (alpha / first_temperature).astype(np.float32)
+    second_weight = ((1.0 - alpha) / second_temperature).astype(np.float32)
+    z = first_weight * first + second_weight * second
     z = np.exp(z - z.max(axis=1, keepdims=True))
     return (z / z.sum(axis=1, keepdims=True)).astype(np.float32)
 
@@ -32,7 +35,11 @@ class TritonPythonModel:
         config = json.loads(args["model_config"])
         if ",".join(fusion["classes"]) != config["parameters"]["classes"]["string_value"]:
             raise ValueError("fusion.json and config.pbtxt differ in their classes; lay the repository out again")
-        self.alpha = float(fusion["alpha"])
+        self.alpha = np.asarray(fusion["alpha"], np.float64)
+        if self.alpha.shape not in ((), (len(fusion["classes"]),)):
+            raise ValueError(f"alpha must be one number or {len(fusion['classes'])}, one a class: {fusion['alpha']}")
+        if not ((self.alpha >= 0) & (self.alpha <= 1)).all():
+            raise ValueError(f"alpha must be in 0..1: {fusion['alpha']}")
         temperatures = fusion["temperatures"]
         self.temperatures = float(temperatures["efficientnetv2_s"]), float(temperatures["resnetv2_50"])
 
