@@ -12,12 +12,17 @@ import time
 
 import numpy as np
 import openvino
+from openvino.passes import ConstantFolding, Manager
 
 SUB_BATCH = 4
 
 
 def compiled(core, path, side, streams):
     network = core.read_model(path)
+    if str(path).endswith(".onnx"):  # as the server does, or weights stored as int8 are computed wrongly
+        folding = Manager()
+        folding.register_pass(ConstantFolding())
+        folding.run_passes(network)
     network.reshape([SUB_BATCH, side, side, 3])
     settings = {
         "NUM_STREAMS": streams,
