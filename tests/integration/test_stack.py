@@ -158,7 +158,13 @@ def test_the_end_of_a_foreground_up_stops_all(base: Stack, number: signal.Signal
     stop_stack(base.home)
     command = [sys.executable, "-m", "services.cli.main", "up", "--foreground", *INFRASTRUCTURE]
     with subprocess.Popen(
-        command, cwd=CHECKOUT, env=dict(base.environment), stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        command,
+        cwd=CHECKOUT,
+        env=dict(base.environment),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        # A shell's background job ignores SIGINT and hands that down; the stack would be right to ignore it too.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as foreground:
         base.wait_until(lambda: base.state()["state"] == "ready")
         foreground.send_signal(number)
