@@ -25,11 +25,11 @@ from services.imaging.quality import measure_quality
 from services.inference.networks import Networks, ServedRelease
 from services.local.service import CHECKOUT
 from services.local.triton import find_environment
+from triton_models.release.schema import MEMBERS
 
 SLIDES: Final = 8
 _PLAIN_CELLS: Final = 60  # of the plain loop; it does the same a cell however many there are
 _PROGRAMS: Final = Path(__file__).parent / "programs"
-_MEMBERS: Final = ("efficientnetv2_s", "resnetv2_50")
 
 Tell = Callable[[str], None]
 
@@ -104,7 +104,7 @@ def measure_e2e(
             "cpu_s": [run["cpu_s"] for run in alone],
             "others_s": [run["others_s"] for run in alone],
             "seconds_each": {
-                member: spread([run["seconds_each"][k] for run in alone]) for k, member in enumerate(_MEMBERS)
+                member: spread([run["seconds_each"][k] for run in alone]) for k, member in enumerate(MEMBERS)
             },
         },
         "plain_loop": _rates([run["crops"] for run in loop], [run["seconds"] for run in loop])
@@ -154,7 +154,7 @@ def _cut(fields: Fields, release: ServedRelease) -> _Cut:
 def _networks_alone(stack: BenchStack, crops: Path) -> dict[str, Any]:
     python = find_environment(stack.settings.triton_env).folder / "bin" / "python"
     cores = Cores.without_services()
-    answer = _program(python, "openvino_alone.py", str(crops), *(str(_model_file(stack, m)) for m in _MEMBERS))
+    answer = _program(python, "openvino_alone.py", str(crops), *(str(_model_file(stack, m)) for m in MEMBERS))
     if not answer["finite"]:
         raise BenchmarkFailed("OpenVINO alone answered values that are not finite")
     return {**answer, "others_s": cores.spent()["others"]}

@@ -18,10 +18,10 @@ from services.database.session import transaction
 from services.evaluation.detector import match_boxes
 from services.evaluation.truth import AnnotationsUnreadable
 from services.taxonomy import CLASS_NAMES, class_named
+from triton_models.release.schema import MEMBERS
 
 TRUTH: Final = "truth.jsonl"
 CALIBRATION_BINS: Final = 15
-MEMBERS: Final = ("efficientnetv2_s", "resnetv2_50")
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

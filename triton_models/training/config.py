@@ -213,6 +213,11 @@ def with_data(config: TrainingConfig, path: Path) -> TrainingConfig:
     return config.model_copy(update={"data": config.data.model_copy(update={"path": path.resolve()})})
 
 
+def with_weights(config: TrainingConfig, weights: str | None) -> TrainingConfig:
+    """`config` with other weights to start from."""
+    return config.model_copy(update={"network": config.network.model_copy(update={"weights": weights})})
+
+
 def as_toml(config: TrainingConfig) -> str:
     """`config` as the text of a TOML file that `read_config` reads back."""
     lines = []

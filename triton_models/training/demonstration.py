@@ -19,7 +19,7 @@ from services.smears.stains import Stain
 from triton_models.release.build import Parts, build_release
 from triton_models.release.schema import MEMBERS, ReleaseKind
 from triton_models.training.checkpoint import LAST
-from triton_models.training.config import as_toml, read_config
+from triton_models.training.config import as_toml, read_config, with_weights
 from triton_models.training.drawn import DrawnSpec, write_drawn_cells
 from triton_models.training.evaluation import evaluate_release
 from triton_models.training.fuse import fuse_runs
@@ -83,10 +83,8 @@ def _train_members(out: Path) -> None:
     for member in MEMBERS:
         small = out / f"small-{member}"
         weights = str(small / json.loads((small / RUN_NAME).read_text(encoding="utf-8"))["weights"])
-        config = read_config(CONFIGS / "drawn.toml")
-        config = config.model_copy(update={"network": config.network.model_copy(update={"weights": weights})})
         whole[member] = out / f"{member}.toml"
-        write_text(whole[member], as_toml(config))
+        write_text(whole[member], as_toml(with_weights(read_config(CONFIGS / "drawn.toml"), weights)))
     _train_both(out, whole, "")
 
 

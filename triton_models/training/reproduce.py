@@ -18,7 +18,7 @@ from services.errors import ConfigurationError
 from triton_models.release.build import Parts, build_release
 from triton_models.release.schema import MEMBERS, ReleaseKind, verify_release
 from triton_models.training.checkpoint import LAST
-from triton_models.training.config import TrainingConfig, read_config, with_data
+from triton_models.training.config import TrainingConfig, read_config, with_data, with_weights
 from triton_models.training.dataset import LabelledImage, read_dataset
 from triton_models.training.evaluation import Evaluation, evaluate_release, score
 from triton_models.training.fuse import FUSION_NAME, fuse_logits, fuse_runs
@@ -78,16 +78,11 @@ def trained(member: str, config: TrainingConfig, folder: Path, part: Any = None)
         train(member, config, folder, resume=(folder / LAST).exists(), watch=_Lines(folder.name), part=part)
 
 
-def started_from(config: TrainingConfig, weights: str | None) -> TrainingConfig:
-    """`config` with other weights to start from."""
-    return config.model_copy(update={"network": config.network.model_copy(update={"weights": weights})})
-
-
 def one_split(config: TrainingConfig, out: Path, weights: dict[str, str] | None) -> tuple[Parts, None]:
     """Train and fuse on the data's own training and validation parts."""
     runs = {member: out / member for member in MEMBERS}
     for member, run in runs.items():
-        trained(member, started_from(config, weights[member] if weights else None), run)
+        trained(member, with_weights(config, weights[member] if weights else None), run)
     fuse_runs((runs[MEMBERS[0]], runs[MEMBERS[1]]), out / "fusion")
     return Parts(runs, out / "fusion"), None
 
@@ -100,7 +95,7 @@ def every_fold(
     held_out = {}
     runs = {}
     for member in MEMBERS:
-        start = started_from(config, weights[member] if weights else None)
+        start = with_weights(config, weights[member] if weights else None)
         logits = []
         for fold in dataset.splits:
             run = out / f"{member}-{fold}"
