@@ -11,10 +11,10 @@ from typer.testing import CliRunner
 
 from services.cli.main import app
 from triton_models.release.build import MembersDisagree, Parts, build_release
-from triton_models.release.export import ServedNetwork
+from triton_models.release.export import ServedNetwork, standardised
 from triton_models.release.schema import MEMBERS, TIMM_NAMES, ReleaseKind, verify_release
 from triton_models.training.config import Network, read_config
-from triton_models.training.networks import build_network, load_weights, normalised
+from triton_models.training.networks import build_network, load_weights
 from triton_models.training.preparation import read_crops
 from triton_models.training.released import open_release
 
@@ -96,7 +96,7 @@ def test_train_fuse_release_evaluate(cells: Callable[..., Path], tmp_path: Path)
         network = build_network(member, 2, Network()).eval()
         load_weights(network, str(tmp_path / member / "best.pt"))
         with torch.inference_mode():
-            as_trained = network(normalised(crops.permute(0, 3, 1, 2).float() / 255)).numpy()
+            as_trained = network(standardised(crops.permute(0, 3, 1, 2).float() / 255)).numpy()
             as_served = ServedNetwork(network).eval()(crops).numpy()
         assert np.abs(as_trained - as_served).max() < 1e-4
         assert np.abs(as_trained - onnx_logits[member]).max() < 1e-3

@@ -1,6 +1,7 @@
 """The commands that reproduce figures on public data, with small networks on drawn cells."""
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,11 +11,12 @@ from typer.testing import CliRunner
 
 from services.imaging.types import Box
 from services.smears.field import FieldSpec, draw_field
+from services.taxonomy import CLASS_NAMES
 from triton_models.release.schema import MEMBERS, TIMM_NAMES, read_release
 from triton_models.training import reproduce
 from triton_models.training.config import read_config
 from triton_models.training.dataset import read_dataset
-from triton_models.training.drawn import DrawnSpec, _cell_at, write_drawn_cells
+from triton_models.training.drawn import DrawnSpec, _cell_at, write_drawn_cells, write_lone_cells
 from triton_models.training.logits import read_logits
 
 KINDS = {"normal": 9, "tapered": 9}
@@ -61,6 +63,21 @@ def test_drawn_cells_are_the_same_for_the_same_seed(tmp_path: Path) -> None:
         write_drawn_cells(tmp_path / name, DrawnSpec({"train": 1, "val": 1}, 22.0, 48, seed=seed))
     images = read_dataset(tmp_path / "one").images
     assert len({image.label for image in images}) >= 15  # all 18 were dealt; the border cuts some
+    others = {path.read_bytes() for path in (tmp_path / "other").rglob("*.png")}
+    for image in images:
+        there = image.path.relative_to(tmp_path / "one")
+        assert image.path.read_bytes() == (tmp_path / "again" / there).read_bytes()
+        assert image.path.read_bytes() not in others
+
+
+def test_lone_cells_are_of_every_class_and_the_same_for_the_same_seed(tmp_path: Path) -> None:
+    for name, seed in (("one", 1), ("again", 1), ("other", 2)):
+        write_lone_cells(tmp_path / name, DrawnSpec({}, 22.0, 48, seed=seed), {"train": 2, "val": 1})
+    images = read_dataset(tmp_path / "one").images
+    assert Counter((image.split, image.label) for image in images) == Counter(
+        {("train", name): 2 for name in CLASS_NAMES} | {("val", name): 1 for name in CLASS_NAMES}
+    )
+    assert len({image.path.read_bytes() for image in images}) == len(images)
     others = {path.read_bytes() for path in (tmp_path / "other").rglob("*.png")}
     for image in images:
         there = image.path.relative_to(tmp_path / "one")

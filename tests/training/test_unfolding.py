@@ -6,9 +6,9 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from triton_models.release.export import export_network
+from triton_models.release.export import export_network, standardised
 from triton_models.training.config import Network
 from triton_models.training.networks import build_network
 
@@ -25,7 +25,7 @@ def lived_in(name: str, classes: int) -> nn.Module:
             layer.weight.data.uniform_(0.7, 1.4)
     with torch.no_grad():
         for _ in range(20):
-            network(torch.rand(16, 3, SIDE, SIDE) * 2 - 1)
+            network(standardised(torch.rand(16, 3, SIDE, SIDE)))
     return network.eval()
 
 
@@ -38,7 +38,7 @@ def test_a_network_started_from_a_release_says_what_the_release_says(name: str, 
 
     started = build_network(name, 4, Network(weights=str(tmp_path / "model.onnx"))).eval()
     with torch.no_grad():
-        found = started(torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 127.5 - 1).numpy()
+        found = started(standardised(torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 255)).numpy()
     assert np.abs(found - wanted).max() < 2e-3 * max(np.abs(wanted).max(), 1)
 
 
@@ -51,3 +51,25 @@ def test_another_number_of_classes_keeps_its_own_drawn_head(tmp_path: Path) -> N
     assert torch.equal(started.get_classifier().weight, plain.get_classifier().weight)
     first, drawn = next(started.parameters()), next(plain.parameters())
     assert not torch.equal(first, drawn)
+
+
+def test_an_efficientnet_from_scratch_starts_with_branches_that_add_nothing() -> None:
+    network = build_network("efficientnetv2_s", 4, Network())
+    passed_on = []
+
+    def compare(_block: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        passed_on.append(torch.equal(inputs[0], output))
+
+    for block in network.modules():
+        if getattr(block, "has_skip", False):
+            block.register_forward_hook(compare)
+    network(torch.rand(4, 3, SIDE, SIDE))
+    assert passed_on
+    assert all(passed_on)
+
+
+def test_neither_lamp_nor_ground_reaches_a_network() -> None:
+    crops = torch.rand(2, 3, SIDE, SIDE)
+    other = 0.6 * crops + torch.tensor([0.3, 0.1, 0.2])[:, None, None]
+    assert torch.allclose(standardised(other), standardised(crops), atol=1e-3)
+    assert torch.equal(standardised(torch.full((1, 3, SIDE, SIDE), 0.5)), torch.zeros(1, 3, SIDE, SIDE))

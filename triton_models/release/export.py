@@ -15,13 +15,24 @@ from services.taxonomy import CLASS_NAMES
 from triton_models.release.compression import compress_weights
 
 MAX_BATCH = 64
+_LEAST_SPREAD = 1 / 255  # of one grey level: an empty crop is divided by no less
+
+
+def standardised(crops: Tensor) -> Tensor:
+    """Float crops `[N, 3, S, S]` in 0…1 as both members take them, in training and in the released graph.
+
+    Each crop loses its mean colour and is divided by its own spread over all channels: what is left is how a cell
+    differs from its ground, and not how strong the lamp, the stain or the camera was.
+    """
+    centred = crops - crops.mean((2, 3), keepdim=True)
+    return centred / ((centred * centred).mean((1, 2, 3), keepdim=True) + _LEAST_SPREAD**2).sqrt()
 
 
 class ServedNetwork(nn.Module):  # type: ignore[misc,unused-ignore] # torch is absent where mypy runs
     """A timm backbone behind its normalisation: UINT8 crops `[N, S, S, 3]` → logits `[N, 18]`.
 
-    Both members were made for mean = std = 0.5. The pooling is written out, because the adaptive pooling of timm's
-    heads is exported as a gather over a computed shape.
+    The pooling is written out, because the adaptive pooling of timm's heads is exported as a gather over a computed
+    shape.
     """
 
     def __init__(self, backbone: nn.Module) -> None:
@@ -30,8 +41,8 @@ class ServedNetwork(nn.Module):  # type: ignore[misc,unused-ignore] # torch is a
 
     def forward(self, crops: Tensor) -> Tensor:
         """Logits of `crops`."""
-        pixels = crops.float().permute(0, 3, 1, 2) * (1 / 127.5) - 1.0
-        features = self.backbone.forward_features(pixels).mean((2, 3))
+        pixels = crops.float().permute(0, 3, 1, 2) * (1 / 255)
+        features = self.backbone.forward_features(standardised(pixels)).mean((2, 3))
         head = self.backbone.get_classifier()
         return nn.functional.linear(features, head.weight.flatten(1), head.bias)
 

@@ -20,7 +20,7 @@ from services.imaging.crops import crop_cells
 from services.imaging.heads import find_heads
 from services.imaging.types import RGB, Box
 from services.smears.batch import as_jpeg
-from services.smears.field import FieldSpec, draw_field
+from services.smears.field import FieldSpec, draw_cell_crop, draw_field
 from services.smears.stains import Stain
 from services.smears.truth import TrueCell
 from services.taxonomy import CLASSES
@@ -59,29 +59,80 @@ def write_drawn_cells(out: Path, spec: DrawnSpec, step: Callable[[int, int], Non
     Raises:
         DatasetBroken: `out` exists.
     """
+    jobs = [(part, number) for part, split in enumerate(spec.fields) for number in range(spec.fields[split])]
+    _write(out, tuple(spec.fields), partial(_write_field, spec), jobs, step)
+
+
+def write_lone_cells(
+    out: Path, spec: DrawnSpec, a_class: dict[str, int], step: Callable[[int, int], None] | None = None
+) -> None:
+    """Write cells as `write_drawn_cells` does, but each far from any other: what networks from scratch learn first.
+
+    Args:
+        out: must not exist; it appears only when it is whole.
+        spec: how to draw; its `fields` are not looked at.
+        a_class: cells of each class by split.
+        step: called with (cells drawn, cells in all).
+
+    Raises:
+        DatasetBroken: `out` exists.
+    """
+    count = len(CLASSES)
+    jobs = [(part, number) for part, split in enumerate(a_class) for number in range(a_class[split] * count)]
+    _write(out, tuple(a_class), partial(_write_lone_cell, tuple(a_class), spec), jobs, step)
+
+
+def _write(
+    out: Path,
+    splits: tuple[str, ...],
+    draw: Callable[[Path, tuple[int, int]], None],
+    jobs: list[tuple[int, int]],
+    step: Callable[[int, int], None] | None,
+) -> None:
     if out.exists():
         raise DatasetBroken(f"{out} exists; choose another folder")
     unfinished = out.with_name(out.name + ".partial")
-    jobs = [(part, number) for part, split in enumerate(spec.fields) for number in range(spec.fields[split])]
-    for split in spec.fields:
+    for split in splits:
         for known in CLASSES:
             (unfinished / split / known.name).mkdir(parents=True, exist_ok=True)
     # Forked, a process would inherit locks that torch's and OpenCV's threads may hold just then, and wait for ever.
     with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
-        written = pool.map(partial(_write_field, unfinished, spec), jobs, chunksize=8)
+        written = pool.map(partial(draw, unfinished), jobs, chunksize=8)
         for done, _ in enumerate(written, start=1):
             if step is not None:
                 step(done, len(jobs))
     unfinished.rename(out)
 
 
-def _write_field(out: Path, spec: DrawnSpec, job: tuple[int, int]) -> None:
+def _write_field(spec: DrawnSpec, out: Path, job: tuple[int, int]) -> None:
     cv2.setNumThreads(1)
     part, number = job
     split = list(spec.fields)[part]
     for index, (class_index, crop) in enumerate(drawn_cells(spec, part, number)):
-        path = out / split / CLASSES[class_index].name / f"{number:05}-{index:02}.png"
-        cv2.imwrite(str(path), cv2.cvtColor(crop, cv2.COLOR_RGB2BGR))
+        _save(out / split / CLASSES[class_index].name / f"{number:05}-{index:02}.png", crop)
+
+
+def _write_lone_cell(splits: tuple[str, ...], spec: DrawnSpec, out: Path, job: tuple[int, int]) -> None:
+    cv2.setNumThreads(1)
+    part, number = job
+    turn, class_index = divmod(number, len(CLASSES))
+    rng = np.random.default_rng(seed_of(spec.seed, len(splits) + part, number))
+    crop = draw_cell_crop(
+        rng,
+        class_index,
+        stain=spec.stains[turn % len(spec.stains)],
+        crop_um=spec.crop_um * MARGIN,
+        size_px=round(spec.crop_px * MARGIN),
+        blur_um=float(rng.uniform(*spec.blur_um)),
+        um_per_px=float(rng.uniform(*spec.um_per_px)),
+        density=0.0,
+        field_um=None,
+    )
+    _save(out / splits[part] / CLASSES[class_index].name / f"{number:05}.png", crop)
+
+
+def _save(path: Path, crop: NDArray[np.uint8]) -> None:
+    cv2.imwrite(str(path), cv2.cvtColor(crop, cv2.COLOR_RGB2BGR))
 
 
 def drawn_cells(spec: DrawnSpec, part: int, number: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:

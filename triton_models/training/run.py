@@ -16,12 +16,13 @@ from torch import Tensor, nn
 from torchvision.transforms import v2
 
 from services.errors import ConfigurationError
+from triton_models.release.export import standardised
 from triton_models.training import checkpoint
 from triton_models.training.batches import EpochBatches, seed_of
 from triton_models.training.checkpoint import Position
 from triton_models.training.config import Precision, TrainingConfig
 from triton_models.training.losses import ClassifierLoss
-from triton_models.training.networks import build_network, normalised
+from triton_models.training.networks import build_network
 
 _FABRIC_PRECISION = {Precision.FP32: "32-true", Precision.BF16: "bf16-mixed", Precision.FP16: "16-mixed"}
 _DTYPE = {Precision.FP32: torch.float32, Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}
@@ -80,7 +81,7 @@ class TrainingRun:
         network.to(memory_format=torch.channels_last)
         optimisation = config.optimisation
         groups = param_groups_weight_decay(network, optimisation.weight_decay)
-        self.optimizer: Any = torch.optim.AdamW(groups, lr=optimisation.learning_rate)
+        self.optimizer: Any = torch.optim.AdamW(groups, lr=optimisation.learning_rate, fused=True)
         self.network: Any = network
         trained = torch.compile(network) if optimisation.compile else network
         self._trained, self._optimizer = fabric.setup(trained, self.optimizer)
@@ -114,7 +115,7 @@ class TrainingRun:
             with torch.random.fork_rng(devices=[]):
                 torch.manual_seed(seed_of(self.config.run.seed, 3, number, self.fabric.global_rank))
                 crops, labels = mix(crops, labels)
-        crops = normalised(crops).contiguous(memory_format=torch.channels_last)
+        crops = standardised(crops).contiguous(memory_format=torch.channels_last)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         logits = self._trained(crops) if self._seen_dtype else self._first_forward(crops)
@@ -157,7 +158,7 @@ class TrainingRun:
         with torch.inference_mode():
             for batch in _sliced(crops, _VALIDATION_BATCH):
                 pixels = torch.from_numpy(batch).to(self.fabric.device).permute(0, 3, 1, 2).float() / 255
-                pixels = normalised(pixels).contiguous(memory_format=torch.channels_last)
+                pixels = standardised(pixels).contiguous(memory_format=torch.channels_last)
                 if exact:
                     parts.append(network(pixels).float())
                 else:

@@ -17,6 +17,7 @@ from services.smears.field import draw_cell_crop
 from services.smears.stains import Stain
 from services.taxonomy import CLASSES
 from triton_models.release.compression import unfolded
+from triton_models.release.export import standardised
 
 _PREFIX: Final = "backbone."
 _CROPS: Final = 90
@@ -111,4 +112,4 @@ def _drawn(crop_px: int) -> Tensor:
         )
         for number in range(_CROPS)
     ]
-    return torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 127.5 - 1.0
+    return standardised(torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255)
