@@ -101,6 +101,10 @@ def test_train_fuse_release_evaluate(cells: Callable[..., Path], tmp_path: Path)
         assert np.abs(as_trained - as_served).max() < 1e-4
         assert np.abs(as_trained - onnx_logits[member]).max() < 1e-3
 
+    for member in MEMBERS:
+        assert str(tmp_path) not in (Path(release) / member / "config.toml").read_text(), "a release travels"
+        assert (Path(release) / member / "config.toml").read_text().count(f'path = "{root.name}"') == 1
+
     other = json.loads((tmp_path / MEMBERS[0] / "run.json").read_text())
     other["preparation"]["view_px"] = 40
     (tmp_path / MEMBERS[0] / "run.json").write_text(json.dumps(other))

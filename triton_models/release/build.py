@@ -11,7 +11,14 @@ from typing import Any
 from services.errors import ConfigurationError
 from triton_models.release.export import export_network
 from triton_models.release.schema import MEMBERS, Fusion, Member, Release, ReleaseKind, digest, verify_release
-from triton_models.training.config import Network, Preparation
+from triton_models.training.config import (
+    Network,
+    Preparation,
+    TrainingConfig,
+    as_toml,
+    read_config,
+    with_weights,
+)
 from triton_models.training.fuse import CHOICE_NAME, CURVE_NAME, FUSION_NAME, read_run
 from triton_models.training.networks import build_network, load_weights
 from triton_models.training.pages import write_text
@@ -78,7 +85,7 @@ def build_release(
         load_weights(network, str(parts.runs[member] / records[member]["weights"]))
         path = partial / member / "model.onnx"
         export_network(network.eval(), preparation.side_px, path, len(first["classes"]), compress)
-        shutil.copyfile(parts.runs[member] / CONFIG_NAME, partial / member / CONFIG_NAME)
+        write_text(partial / member / CONFIG_NAME, as_toml(_portable(read_config(parts.runs[member] / CONFIG_NAME))))
     write_text(partial / PREPARATION_NAME, preparation.model_dump_json(indent=2) + "\n")
     (partial / "fusion").mkdir()
     shutil.copyfile(parts.fusion / CHOICE_NAME, partial / CHOICE_IN_RELEASE)
@@ -114,3 +121,12 @@ def build_release(
     verify_release(partial, classes=release.classes)
     partial.rename(out)
     return release
+
+
+def _portable(config: TrainingConfig) -> TrainingConfig:
+    """`config` with its data and its start named, but without the folders of the machine that it ran on."""
+    weights = config.network.weights
+    if weights is not None and not weights.startswith("hub:"):
+        weights = Path(*Path(weights).parts[-2:]).as_posix()
+    data = config.data.model_copy(update={"path": Path(config.data.path.name)})
+    return with_weights(config.model_copy(update={"data": data}), weights)
