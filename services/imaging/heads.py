@@ -17,7 +17,9 @@ _WORKING_UM: Final = 0.09
 _SMALLEST_UM2: Final = 4.0
 _LARGEST_UM2: Final = 24.0
 _USUAL_UM2: Final = (5.0, 11.0)
-_LEAST_DEEP: Final = 0.25  # share of a head that is stained as only chromatin is; large vacuoles leave little
+_LEAST_DEEP: Final = 0.25  # share of a head that is stained as only chromatin is
+_LEAST_DEEP_OF_SAME_HUE: Final = 0.07
+_SAME_HUE: Final = 0.08  # of the hue of the field's heads: twice what is between them
 _OTHER_HUE: Final = 1.8
 _ENOUGH_TO_COMPARE: Final = 4  # heads; with fewer in a field, the usual one is not known
 _MOST: Final = 0.67
@@ -87,10 +89,18 @@ def _is_dark_body(head: Head) -> bool:
 def _why_no_head(candidate: Candidate, usual_hue: float | None) -> str | None:
     if candidate.area_um2 > _LARGEST_UM2:
         return "size"
-    if candidate.deep < _LEAST_DEEP or (usual_hue is not None and candidate.hue > _OTHER_HUE * usual_hue):
+    if candidate.deep < _least_deep(candidate, usual_hue):
+        return "stain"
+    if usual_hue is not None and candidate.hue > _OTHER_HUE * usual_hue:
         return "stain"
     # The border may leave little of a head, and blur takes some of a whole one at the working scale.
     return "size" if candidate.area_um2 < 0.8 * _SMALLEST_UM2 and not candidate.on_border else None
+
+
+def _least_deep(candidate: Candidate, usual_hue: float | None) -> float:
+    """Pale stains and large vacuoles leave little that is deep; but then its hue is that of the field's heads."""
+    as_heads = usual_hue is not None and abs(candidate.hue / usual_hue - 1) <= _SAME_HUE
+    return _LEAST_DEEP_OF_SAME_HUE if as_heads else _LEAST_DEEP
 
 
 def _usual_hue(candidates: list[Candidate]) -> float | None:

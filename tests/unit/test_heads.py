@@ -4,8 +4,12 @@ import numpy as np
 import pytest
 from drawn_heads import GLASS, Drawn, draw
 
+from services.evaluation.detector import match_boxes
 from services.imaging.heads import find_heads
 from services.imaging.types import Box
+from services.smears.field import FieldSpec, draw_field
+from services.smears.stains import Stain
+from services.taxonomy import class_named
 
 APART = [Drawn(8, 8, 20), Drawn(20, 8, 130), Drawn(32, 9, 75), Drawn(10, 21, -40), Drawn(24, 22, 180)]
 
@@ -146,3 +150,19 @@ def test_a_whole_head_close_to_the_border_is_a_head() -> None:
     found = find_heads(draw([Drawn(4.4 / 2 + 0.16, 15)]), 0.045)
     assert len(found.heads) == 1
     assert found.on_border == 0
+
+
+def test_large_vacuoles_in_a_pale_stain_do_not_lose_the_head() -> None:
+    kinds = (class_named("VacuolatedHead").index, class_named("TaperedHead").index)
+    spec = FieldSpec(stain=Stain.PAPANICOLAOU, classes=(*kinds, *kinds) * 3, blur_um=0.25, touching=0.0, debris=0.3)
+    there, found = 0, 0
+    for seed in range(4):
+        field = draw_field(np.random.default_rng([11, seed]), spec)
+        boxes = [head.box for head in find_heads(field.pixels, spec.um_per_px).heads]
+        cells = [cell for cell in field.truth.cells if cell.whole]
+        matched = match_boxes([cell.head_box for cell in cells], [(b.x0, b.y0, b.x1, b.y1) for b in boxes])
+        vacuolated = [number for number, cell in enumerate(cells) if cell.class_index == kinds[0]]
+        there += len(vacuolated)
+        found += sum(number in matched for number in vacuolated)
+    assert there >= 15
+    assert found >= 0.85 * there
