@@ -1,6 +1,7 @@
 """The stack that is measured: real services in a home of their own, and batches sent to them as a LIMS does."""
 
 import os
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,8 +20,10 @@ from services.intake.folder import read_folder
 from services.intake.upload import upload
 from services.local.control import change_services, read_state, start_stack, stop_stack
 from services.local.installation import SERVICES, load_installation
+from services.local.releases import Releases
 from services.settings import Settings
 from services.storage import ObjectStore, connect_store
+from triton_models.release.untrained import build_untrained
 
 LAB: Final = "bench"
 _POLL_S: Final = 0.25  # asked every 20 ms, Postgres and this process took 3 % of two cores from what is measured
@@ -128,24 +131,36 @@ _TOTALS: Final = "select coalesce(sum(cells_classified), 0), count(*) filter (wh
 def bench_stack(home: Path, before_networks: Callable[[Path], None] | None = None) -> Iterator[BenchStack]:
     """A stack in `home`, stopped at the end; it keeps its release and compiled networks for the next time.
 
-    `before_networks` may change the repository (its argument) before Triton and the slide worker are started.
+    It serves the untrained release: crops of the size of the paper's networks, and what a network has learnt changes
+    nothing of its speed. `before_networks` may change the repository (its argument) before Triton and the slide worker
+    are started.
     """
     environment = {name: value for name, value in os.environ.items() if name not in _points_at_a_stack(home)}
     environment["MORPHBATCH_HOME"] = str(home)
-    late = {"triton", "worker"} if before_networks else set()
+    late = {"triton", "worker"}
     try:
         start_stack(home, set(SERVICES) - late, attached=True, environment=environment)
-        if before_networks:
-            before_networks(home / "triton" / "repository")
-            change_services(home, start=late)
         settings = _settings(home)
         engine = make_engine(settings.database_url)
+        stack = BenchStack(home, settings, engine, connect_store(settings))
         try:
-            yield BenchStack(home, settings, engine, connect_store(settings))
+            _activate_untrained(stack)
+            if before_networks:
+                before_networks(stack.repository)
+            change_services(home, start=late)
+            yield stack
         finally:
             engine.dispose()
     finally:
         stop_stack(home)
+
+
+def _activate_untrained(stack: BenchStack) -> None:
+    releases = Releases(stack.engine, stack.store, stack.home / "triton")
+    with tempfile.TemporaryDirectory(prefix="morphbatch-bench-") as scratch:
+        folder = Path(scratch) / "untrained"
+        build_untrained(folder)
+        releases.activate(releases.publish(folder).release.id, by="bench")
 
 
 def _points_at_a_stack(home: Path) -> set[str]:

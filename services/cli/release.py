@@ -40,7 +40,7 @@ def install(
         typer.Argument(help="Folder of a release: publish and activate it.", exists=True, file_okay=False),
     ] = None,
 ) -> None:
-    """See that the active release is whole and laid out for Triton; an untrained one becomes it if there is none."""
+    """See that the active release is whole and laid out for Triton; the shipped one becomes it if there is none."""
     if folder is not None:
         _activate(_publish(folder).id)
         return

@@ -14,7 +14,7 @@ def migrate_step() -> Step:
 
 
 def release_step() -> Step:
-    """Have a release of the networks recorded, active, and laid out for Triton; an untrained one if there is none."""
+    """Have a release of the networks recorded, active, and laid out for Triton; the shipped one if there is none."""
     return Step("release", (sys.executable, "-m", "services.cli.main", "release", "install"), deadline_s=600)
 
 

@@ -19,8 +19,7 @@ from services.errors import ConfigurationError
 from services.storage import RELEASES, ObjectMissing, ObjectStore
 from triton_models.release.forms import WITHOUT_FILES, form_served
 from triton_models.release.repository import is_laid_out, lay_out_repository
-from triton_models.release.schema import DOCUMENT, Release, ReleaseBroken, ReleaseKind, verify_release
-from triton_models.release.untrained import build_untrained
+from triton_models.release.schema import DOCUMENT, SHIPPED, Release, ReleaseBroken, read_release, verify_release
 
 DEFAULT_FORM: Final = WITHOUT_FILES["embedded"]
 _INSTALLING = "select pg_advisory_xact_lock(hashtext('morphbatch release install'))"
@@ -82,12 +81,10 @@ class Releases:
         return Activated(release, self._make_active(release, by), laid_out)
 
     def install(self) -> Activated:
-        """See that the active release is whole here and in the store; an untrained one becomes it if there is none."""
+        """See that the active release is whole here and in the store; the shipped one becomes it if there is none."""
         release = self._active()
         if release is None:
-            release = self._grow_untrained()
-            self._record(release)
-            return self.activate(release.id, by="release install")
+            return self.activate(self.publish(SHIPPED).release.id, by="release install")
         # Not made active again: another machine may be switching at this moment.
         return Activated(release, release.id, self._prepare(release))
 
@@ -208,22 +205,13 @@ class Releases:
         shutil.rmtree(folder, ignore_errors=True)
         if self._fetch(release):
             return
-        if release.kind is ReleaseKind.UNTRAINED and self._grow_untrained() == release:
+        if read_release(SHIPPED) == release:
+            self._keep(SHIPPED, release)
             return
         raise ReleaseLost(
             f"release {release.id} is on record, but its files are neither in {folder} nor whole in the object store"
             f" under {RELEASES}{release.id}/: put them back there, or activate another release"
         )
-
-    def _grow_untrained(self) -> Release:
-        new = self._kept / "untrained.new"
-        shutil.rmtree(new, ignore_errors=True)
-        self._kept.mkdir(parents=True, exist_ok=True)
-        release = build_untrained(new)
-        folder = self._kept / release.id
-        shutil.rmtree(folder, ignore_errors=True)
-        new.rename(folder)
-        return release
 
     def _keep(self, given: Path, release: Release) -> None:
         folder = self._kept / release.id

@@ -41,7 +41,7 @@ def other(stack: Stack, grown: str, tmp_path: Path) -> str:
     derived = verify_release(folder)
     assert derived.id == named != grown
     assert derived.members == read_release(stack.home / "triton" / "releases" / grown).members
-    wide = derived.model_copy(update={"id": "untrained-wide", "crop_um": 30.0})
+    wide = derived.model_copy(update={"id": "wide", "crop_um": 30.0})
     wide.write(folder)
     assert json.loads(cli(stack, "release", "publish", str(folder), "--json"))["id"] == wide.id
     return wide.id

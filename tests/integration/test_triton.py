@@ -232,7 +232,7 @@ def releases(database: Engine, rclone_store: ObjectStore, tmp_path: Path) -> Rel
     return Releases(database, rclone_store, tmp_path / "triton")
 
 
-def test_an_untrained_release_is_installed_whole_and_once(
+def test_the_shipped_release_is_installed_whole_and_once(
     releases: Releases,
     database: Engine,
     rclone_store: ObjectStore,
@@ -246,14 +246,12 @@ def test_an_untrained_release_is_installed_whole_and_once(
     assert (again.release, again.before, again.laid_out) == (first.release, first.release.id, False)
     assert releases.verify() == first.release
     assert [(row["id"], row["kind"], row["active"]) for row in releases.rows()] == [
-        (first.release.id, "untrained", True)
+        (first.release.id, "demonstration", True)
     ]
     published = {found.key for found in rclone_store.list(f"{RELEASES}{first.release.id}/")}
-    assert published == {
-        f"{RELEASES}{first.release.id}/{name}" for name in ("release.json", *(f"{m}/model.onnx" for m in MEMBERS))
-    }
+    assert published == {f"{RELEASES}{first.release.id}/{name}" for name in ("release.json", *first.release.files)}
 
-    # A second machine beside the same database and store fetches it; one without the store grows it again.
+    # A second machine beside the same database and store fetches it; one without the store takes the shipped one again.
     other = Releases(database, rclone_store, tmp_path / "other")
     assert other.install().laid_out
     assert other.verify() == first.release
@@ -279,24 +277,24 @@ def test_a_published_release_becomes_the_active_one_when_it_is_activated(
     trained = read_release(release_dir).model_copy(update={"id": "demonstration-1", "kind": ReleaseKind.DEMONSTRATION})
     trained.write(given)
 
-    untrained = releases.install().release.id
+    shipped = releases.install().release.id
     published = releases.publish(given)
     assert (published.recorded, published.published) == (True, True)
     assert releases.publish(given) == replace(published, recorded=False, published=False)
-    assert releases.verify().id == untrained, "published is not active"
+    assert releases.verify().id == shipped, "published is not active"
     with pytest.raises(UnknownRelease, match="demonstration-1"):
         releases.activate("demonstration-2", by="test")
 
     # Activated on another machine, which has it from the store.
     other = Releases(database, rclone_store, tmp_path / "other")
     switched = other.activate("demonstration-1", by="test")
-    assert (switched.release.id, switched.before, switched.laid_out) == ("demonstration-1", untrained, True)
+    assert (switched.release.id, switched.before, switched.laid_out) == ("demonstration-1", shipped, True)
     assert other.verify() == trained
     assert releases.install().release.id == "demonstration-1"
     assert [row["id"] for row in releases.rows() if row["active"]] == ["demonstration-1"]
-    back = releases.activate(untrained, by="test")
+    back = releases.activate(shipped, by="test")
     assert (back.before, back.laid_out) == ("demonstration-1", True)
-    assert releases.verify().id == untrained
+    assert releases.verify().id == shipped
     releases.activate("demonstration-1", by="test")
 
     # The same id with other content is refused, and nothing is switched.
@@ -305,7 +303,7 @@ def test_a_published_release_becomes_the_active_one_when_it_is_activated(
         releases.publish(given)
     assert releases.verify() == trained
 
-    # Its bytes nowhere: nothing can grow it again.
+    # Its bytes nowhere: it is not the shipped one either.
     for found in list(rclone_store.list(RELEASES)):
         rclone_store.delete(found.key)
     with transaction(database) as session:

@@ -17,6 +17,7 @@ from triton_models.release.repository import is_laid_out, lay_out_repository
 from triton_models.release.schema import (
     DOCUMENT,
     MEMBERS,
+    SHIPPED,
     Release,
     ReleaseBroken,
     ReleaseKind,
@@ -229,3 +230,10 @@ def test_nothing_is_laid_out_from_a_broken_release(release_dir: Path, tmp_path: 
     with pytest.raises(ReleaseBroken):
         lay_out_repository(release_dir, tmp_path / "repository")
     assert not (tmp_path / "repository").exists()
+
+
+def test_the_shipped_release_is_whole_small_and_says_what_it_is() -> None:
+    release = verify_release(SHIPPED)
+    assert release.kind is ReleaseKind.DEMONSTRATION
+    assert sum(file.size for file in release.files.values()) < 50 * 2**20
+    assert set(release.metrics["validation"]) == {*MEMBERS, "fused"}

@@ -18,6 +18,7 @@ from services.taxonomy import CLASS_NAMES
 MEMBERS: Final = ("efficientnetv2_s", "resnetv2_50")
 TIMM_NAMES: Final = {"efficientnetv2_s": "tf_efficientnetv2_s", "resnetv2_50": "resnetv2_50"}
 DOCUMENT: Final = "release.json"
+SHIPPED: Final = Path(__file__).parent / "shipped"  # the demonstration release: what a new installation serves
 FORMS: Final = "forms"  # folder of what was compiled from the release: see forms.py
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
