@@ -14,6 +14,7 @@ from services.smears.batch import BatchSpec, write_batch
 from services.smears.field import FieldSpec
 from services.storage import ObjectStore, connect_store
 from tests.conftest import Stack
+from triton_models.release.untrained import build_untrained
 
 Box = tuple[int, int, int, int]
 
@@ -107,6 +108,19 @@ def inside(box: list[float], width: int, height: int) -> list[int]:
     """The box in whole pixels of the field."""
     x0, y0, x1, y1 = box
     return [max(0, int(x0)), max(0, int(y0)), min(width, int(x1) + 1), min(height, int(y1) + 1)]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def large_networks(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The untrained release on crops of 192 px: slides last long enough for a fault to meet them."""
+    (shipped,) = (row["id"] for row in json.loads(stack.run_cli("release", "list", "--json").stdout) if row["active"])
+    folder = tmp_path_factory.mktemp("large") / "untrained"
+    build_untrained(folder)
+    installed = stack.run_cli("release", "install", str(folder), timeout=240)
+    assert installed.returncode == 0, installed.stderr
+    yield
+    back = stack.run_cli("release", "activate", shipped, timeout=240)
+    assert back.returncode == 0, back.stderr
 
 
 @pytest.fixture
