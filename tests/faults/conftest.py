@@ -110,17 +110,21 @@ def inside(box: list[float], width: int, height: int) -> list[int]:
     return [max(0, int(x0)), max(0, int(y0)), min(width, int(x1) + 1), min(height, int(y1) + 1)]
 
 
+def cli(stack: Stack, *arguments: str) -> str:
+    done = stack.run_cli(*arguments, timeout=240)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 @pytest.fixture(scope="module", autouse=True)
 def large_networks(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """The untrained release on crops of 192 px: slides last long enough for a fault to meet them."""
-    (shipped,) = (row["id"] for row in json.loads(stack.run_cli("release", "list", "--json").stdout) if row["active"])
+    (shipped,) = (row["id"] for row in json.loads(cli(stack, "release", "list", "--json")) if row["active"])
     folder = tmp_path_factory.mktemp("large") / "untrained"
     build_untrained(folder)
-    installed = stack.run_cli("release", "install", str(folder), timeout=240)
-    assert installed.returncode == 0, installed.stderr
+    cli(stack, "release", "install", str(folder))
     yield
-    back = stack.run_cli("release", "activate", shipped, timeout=240)
-    assert back.returncode == 0, back.stderr
+    cli(stack, "release", "activate", shipped)
 
 
 @pytest.fixture

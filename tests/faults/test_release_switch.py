@@ -11,19 +11,13 @@ from sqlalchemy import Engine, TextClause, text
 
 from services.inference.fusion import fuse
 from tests.conftest import Stack
-from tests.faults.conftest import Night
+from tests.faults.conftest import Night, cli
 from triton_models.release.schema import MEMBERS, read_release, verify_release
-
-
-def cli(stack: Stack, *arguments: str) -> str:
-    done = stack.run_cli(*arguments, timeout=240)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 @pytest.fixture
 def grown(stack: Stack, engine: Engine) -> Iterator[str]:
-    """The release that the stack has made active itself; it is again after the test."""
+    """The active release; it is again after the test."""
     with engine.connect() as connection:
         release_id: str = connection.execute(text("select id from model_release where active")).scalar_one()
     yield release_id

@@ -144,6 +144,16 @@ def test_a_run_that_asks_for_half_precision_and_does_not_get_it_fails(
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+def test_the_gradients_of_fp16_can_be_clipped(tmp_path: Path) -> None:
+    config, half = tiny(tmp_path), tiny(tmp_path, precision="fp16")
+    fabric = run_module.make_fabric(config)
+    handles_scale = [
+        getattr(run_module.TrainingRun(fabric, TINY, how, [1, 1, 1]).optimizer, "_step_supports_amp_scaling", False)
+        for how in (config, half)
+    ]
+    assert handles_scale == [True, False]  # Fabric clips only where this is False, or where nothing is scaled
+
+
 def test_fp16_is_refused_without_a_gpu(cells: Callable[..., Path], tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="GPU"):
         train(TINY, tiny(cells(COUNTS), precision="fp16"), tmp_path / "run")

@@ -81,7 +81,9 @@ class TrainingRun:
         network.to(memory_format=torch.channels_last)
         optimisation = config.optimisation
         groups = param_groups_weight_decay(network, optimisation.weight_decay)
-        self.optimizer: Any = torch.optim.AdamW(groups, lr=optimisation.learning_rate, fused=True)
+        # A fused step would undo fp16's loss scale by itself, and Fabric then refuses to clip gradients.
+        fused = optimisation.precision is not Precision.FP16
+        self.optimizer: Any = torch.optim.AdamW(groups, lr=optimisation.learning_rate, fused=fused)
         self.network: Any = network
         trained = torch.compile(network) if optimisation.compile else network
         self._trained, self._optimizer = fabric.setup(trained, self.optimizer)
