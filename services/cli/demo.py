@@ -152,5 +152,5 @@ def _agreement(engine: "Engine", batches: "Deliveries") -> None:
         f1 = found.macro_f1[name]
         table.add_row(name, "–" if accuracy is None else f"{accuracy:.1%}", "–" if f1 is None else f"{f1:.3f}")
     out.print(table)
-    weakest = sorted(found.f1_by_class.items(), key=lambda item: item[1])[:3]
-    out.print(f"ECE {found.ece}; weakest classes: {', '.join(f'{name} {f1:.2f}' for name, f1 in weakest)}")
+    weakest = ", ".join(f"{n} {f1:.2f}" for n, f1 in sorted(found.f1_by_class.items(), key=lambda item: item[1])[:3])
+    out.print(f"ECE {found.ece} ({found.ece_if_calibrated} by chance alone); weakest classes: {weakest}")

@@ -106,4 +106,4 @@ def service(
         accuracy = result.accuracy[name]
         table.add_row(name, "–" if value is None else f"{value:.4f}", "–" if accuracy is None else f"{accuracy:.4f}")
     out.print(table)
-    out.print(f"ECE of the fused probabilities: {result.ece}")
+    out.print(f"ECE of the fused probabilities: {result.ece} ({result.ece_if_calibrated} by chance alone)")

@@ -15,21 +15,22 @@ from numpy.typing import NDArray
 from sqlalchemy import Engine, text
 
 from services.database.session import transaction
+from services.evaluation.calibration import calibration_error, error_if_calibrated
 from services.evaluation.detector import match_boxes
 from services.evaluation.truth import AnnotationsUnreadable
 from services.taxonomy import CLASS_NAMES, class_named
 from triton_models.release.schema import MEMBERS
 
 TRUTH: Final = "truth.jsonl"
-CALIBRATION_BINS: Final = 15
 
 Ints = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceFigures:
-    """`macro_f1` and `accuracy` by member and `fused`; `ece` is that of the fused probabilities (15 bins).
+    """`macro_f1` and `accuracy` by member and `fused`; `ece` is that of the fused probabilities.
+
+    `ece_if_calibrated` is what chance alone would show on as many cells.
 
     A figure is None when no cell matched.
     """
@@ -40,6 +41,7 @@ class ServiceFigures:
     macro_f1: dict[str, float | None]
     accuracy: dict[str, float | None]
     ece: float | None
+    ece_if_calibrated: float | None
     f1_by_class: dict[str, float]
 
 
@@ -77,7 +79,7 @@ def score_service(engine: Engine, batches: Mapping[int, Path]) -> ServiceFigures
 def _figures(cells: int, false: int, labels: Ints, matched: Sequence[Any]) -> ServiceFigures:
     if not len(labels):
         nothing: dict[str, float | None] = dict.fromkeys((*MEMBERS, "fused"))
-        return ServiceFigures(cells, 0, false, nothing, dict(nothing), None, {})
+        return ServiceFigures(cells, 0, false, nothing, dict(nothing), None, None, {})
     probabilities = np.array([c.probabilities for c in matched], np.float64)
     said = {name: np.array([getattr(c, f"{name}_logits") for c in matched]).argmax(axis=1) for name in MEMBERS}
     said["fused"] = probabilities.argmax(axis=1)
@@ -88,7 +90,8 @@ def _figures(cells: int, false: int, labels: Ints, matched: Sequence[Any]) -> Se
         false=false,
         macro_f1={name: _rounded(np.mean(list(f1_by_class(labels, s).values()))) for name, s in said.items()},
         accuracy={name: _rounded(np.mean(s == labels)) for name, s in said.items()},
-        ece=_rounded(expected_calibration_error(probabilities, labels)),
+        ece=_rounded(calibration_error(probabilities, labels)),
+        ece_if_calibrated=_rounded(error_if_calibrated(probabilities)),
         f1_by_class={CLASS_NAMES[index]: _rounded(value) for index, value in by_class.items()},
     )
 
@@ -100,17 +103,6 @@ def f1_by_class(labels: Ints, said: Ints) -> dict[int, float]:
         hits = int(np.sum((labels == index) & (said == index)))
         result[int(index)] = 2 * hits / (int(np.sum(labels == index)) + int(np.sum(said == index)))
     return result
-
-
-def expected_calibration_error(probabilities: Floats, labels: Ints, bins: int = CALIBRATION_BINS) -> float:
-    """Mean gap between confidence and accuracy over equally wide bins of confidence, weighted by their cells."""
-    confidence = probabilities.max(axis=1)
-    right = probabilities.argmax(axis=1) == labels
-    place = np.minimum((confidence * bins).astype(int), bins - 1)
-    gaps = [
-        abs(confidence[place == b].mean() - right[place == b].mean()) * np.mean(place == b) for b in np.unique(place)
-    ]
-    return float(np.sum(gaps))
 
 
 def _read_truth(path: Path) -> Mapping[str, _Truth]:

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 from small_release import build_small_release, coloured_crops
 
+from services.evaluation.calibration import calibration_error
 from services.inference.fusion import fuse
 from triton_models.release.derive import derive_release
 from triton_models.release.schema import MEMBERS
@@ -28,7 +29,6 @@ from triton_models.training.fusion import (
     sweep,
 )
 from triton_models.training.logits import LabelledLogits, LogitsDiffer, check_alike
-from triton_models.training.metrics import calibration_error
 from triton_models.training.released import open_release
 from triton_models.training.report import write_report
 

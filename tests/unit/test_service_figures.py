@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from services.evaluation.service import expected_calibration_error, f1_by_class
+from services.evaluation.calibration import bands, calibration_error, error_if_calibrated
+from services.evaluation.service import f1_by_class
 
 
 def test_f1_is_that_of_every_class_which_occurs_or_is_said() -> None:
@@ -14,5 +15,25 @@ def test_f1_is_that_of_every_class_which_occurs_or_is_said() -> None:
 def test_calibration_error_is_the_gap_between_confidence_and_accuracy() -> None:
     sure = np.tile([0.9, 0.1], (10, 1))
     labels = np.array([0] * 9 + [1])
-    assert expected_calibration_error(sure, labels) == pytest.approx(0.0)
-    assert expected_calibration_error(sure, 1 - labels) == pytest.approx(0.8)
+    assert calibration_error(sure, labels) == pytest.approx(0.0)
+    assert calibration_error(sure, 1 - labels) == pytest.approx(0.8)
+
+
+def test_bands_hold_as_many_cells_each_and_never_part_cells_of_one_confidence() -> None:
+    sure = np.linspace(0.5, 1, 150)
+    found = bands(np.stack([sure, 1 - sure], 1), np.zeros(150, np.int64))
+    assert [band.cells for band in found] == [10] * 15
+    alike = np.tile([0.8, 0.2], (100, 1))
+    assert [band.cells for band in bands(alike, np.zeros(100, np.int64))] == [100]
+
+
+def test_chance_alone_leaves_an_error_that_shrinks_with_cells() -> None:
+    draw = np.random.default_rng(5)
+    chance = {}
+    for cells in (400, 40_000):
+        sure = draw.uniform(0.5, 1, cells)
+        probabilities = np.stack([sure, 1 - sure], 1)
+        chance[cells] = error_if_calibrated(probabilities)
+        labels = (draw.random(cells) > sure).astype(np.int64)
+        assert calibration_error(probabilities, labels) == pytest.approx(chance[cells], rel=0.5)
+    assert chance[40_000] < chance[400] / 5

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.errors import PermanentError
+from services.evaluation.calibration import calibration_error
 from triton_models.release.schema import MEMBERS, Release
 from triton_models.training import metrics
 from triton_models.training.dataset import LabelledImage, fingerprint, read_dataset
@@ -92,11 +93,11 @@ def score(
     before: dict[str, float] = {}
     for member in MEMBERS:
         raw = logits[member].astype(np.float64)
-        before[member] = metrics.calibration_error(softmax(raw), labels)
+        before[member] = calibration_error(softmax(raw), labels)
         probabilities[member] = softmax(raw / classifier.member_temperatures[member])
     alpha = np.asarray(release.fusion.alpha, np.float64)
     plain = alpha * logits[MEMBERS[0]].astype(np.float64) + (1 - alpha) * logits[MEMBERS[1]]
-    before[FUSED] = metrics.calibration_error(softmax(plain), labels)
+    before[FUSED] = calibration_error(softmax(plain), labels)
     probabilities[FUSED] = classifier.fused(logits)
 
     bounds = metrics.intervals(probabilities, labels)

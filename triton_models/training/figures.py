@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from services.evaluation.calibration import Band
 from triton_models.training.fusion import Curve, FusionObjective
-from triton_models.training.metrics import Bin
 
 _STYLE = {"svg.hashsalt": "morphbatch", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 9}
 _COLOURS = ("#3b6fb6", "#d1782d", "#2a8a57")
@@ -60,7 +60,7 @@ def confusion(table: NDArray[np.int64], classes: Sequence[str]) -> str:
     return as_svg(figure)
 
 
-def reliability(bands: dict[str, list[Bin]]) -> str:
+def reliability(bands: dict[str, list[Band]]) -> str:
     """Accuracy against confidence, a line a classifier."""
     figure, axes = _axes(4.6, 4.2)
     axes.plot([0, 1], [0, 1], color="#888", linestyle="--", linewidth=1)

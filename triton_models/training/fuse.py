@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from services.evaluation.calibration import calibration_error
 from triton_models.release.schema import MEMBERS
 from triton_models.training import figures
 from triton_models.training.fusion import FittedFusion, FusionObjective, fit_fusion, softmax
 from triton_models.training.logits import LabelledLogits, LogitsDiffer, check_alike, read_logits
-from triton_models.training.metrics import calibration_error
 from triton_models.training.pages import write_text
 from triton_models.training.train import LOGITS_NAME, RUN_NAME
 

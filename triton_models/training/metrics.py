@@ -13,20 +13,12 @@ from sklearn.metrics import (
     precision_recall_fscore_support,
 )
 
+from services.evaluation.calibration import calibration_error
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-CALIBRATION_BINS: Final = 15
 RESAMPLES: Final = 2000
 FEWEST_KEPT: Final = 20  # a precision measured on fewer cells is no measurement
-
-
-@dataclass(frozen=True, slots=True)
-class Bin:
-    """Cells whose confidence lies in a band."""
-
-    cells: int
-    confidence: float
-    accuracy: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,23 +28,6 @@ class Working:
     threshold: float
     coverage: float
     precision: float
-
-
-def calibration(probabilities: Floats, labels: Ints, bins: int = CALIBRATION_BINS) -> list[Bin]:
-    """Bands of equal width of the confidence in the chosen class; empty bands are left out."""
-    confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
-    place = np.minimum((confidence * bins).astype(np.int64), bins - 1)
-    found = []
-    for number in range(bins):
-        inside = place == number
-        if inside.any():
-            found.append(Bin(int(inside.sum()), float(confidence[inside].mean()), float(right[inside].mean())))
-    return found
-
-
-def calibration_error(probabilities: Floats, labels: Ints, bins: int = CALIBRATION_BINS) -> float:
-    """Expected calibration error (Naeini et al. 2015): mean |accuracy − confidence| over bands, by their cells."""
-    return sum(b.cells * abs(b.accuracy - b.confidence) for b in calibration(probabilities, labels, bins)) / len(labels)
 
 
 def top_share(probabilities: Floats, labels: Ints, k: int) -> float:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from services.evaluation.calibration import bands
 from services.inference.fusion import weight_text
 from triton_models.release.schema import ReleaseKind
 from triton_models.training import figures, metrics, pages
@@ -101,7 +102,7 @@ def write_report(evaluation: Evaluation, path: Path) -> None:
 def _pictures(evaluation: Evaluation) -> list[str]:
     classifiers = evaluation.document["classifiers"]
     review = classifiers[FUSED]["review"]
-    bands = {name: metrics.calibration(found, evaluation.labels) for name, found in evaluation.probabilities.items()}
+    banded = {name: bands(found, evaluation.labels) for name, found in evaluation.probabilities.items()}
     curves = {}
     for name, found in evaluation.probabilities.items():
         _, coverage, risk = metrics.risk_coverage(found, evaluation.labels)
@@ -120,7 +121,7 @@ def _pictures(evaluation: Evaluation) -> list[str]:
         pages.heading("F1 by class"),
         pages.drawing(figures.per_class(classifiers), "in brackets: cells of the class"),
         pages.heading("Reliability"),
-        pages.drawing(figures.reliability(bands), "dots: cells in the band of confidence"),
+        pages.drawing(figures.reliability(banded), "a dot: a fifteenth of the cells, by confidence"),
         pages.heading("Risk and coverage"),
         pages.drawing(figures.risk_coverage(curves, review["precision"]), "dashed: the risk that was asked for"),
         pages.paragraph(sentence),
