@@ -1,4 +1,4 @@
-"""The commands that reproduce figures on public data, with small networks on drawn cells."""
+"""The commands that reproduce figures on public data, for an epoch on a few drawn cells."""
 
 import json
 from collections import Counter
@@ -12,12 +12,13 @@ from typer.testing import CliRunner
 from services.imaging.types import Box
 from services.smears.field import FieldSpec, draw_field
 from services.taxonomy import CLASS_NAMES
-from triton_models.release.schema import MEMBERS, TIMM_NAMES, read_release
+from triton_models.release.schema import MEMBERS, SHIPPED, read_release
 from triton_models.training import reproduce
 from triton_models.training.config import read_config
 from triton_models.training.dataset import read_dataset
 from triton_models.training.drawn import DrawnSpec, _cell_at, write_drawn_cells, write_lone_cells
 from triton_models.training.logits import read_logits
+from triton_models.training.side_by_side import RunOfOtherSettings
 
 KINDS = {"normal": 9, "tapered": 9}
 
@@ -27,11 +28,7 @@ def test_every_shipped_configuration_is_valid(path: Path) -> None:
     read_config(path)
 
 
-def test_every_fold_is_judged_by_networks_that_have_not_seen_it(
-    cells: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(TIMM_NAMES, MEMBERS[0], "test_efficientnet")
-    monkeypatch.setitem(TIMM_NAMES, MEMBERS[1], "test_resnet")
+def test_every_fold_is_judged_by_networks_that_have_not_seen_it(cells: Callable[..., Path], tmp_path: Path) -> None:
     root = cells({"fold1": KINDS, "fold2": KINDS}, "hushem")
     arguments = ["hushem", "--data", str(root), "--out", str(tmp_path / "out"), "--epochs", "1"]
     done = CliRunner().invoke(reproduce.app, arguments, catch_exceptions=False)
@@ -43,7 +40,7 @@ def test_every_fold_is_judged_by_networks_that_have_not_seen_it(
     assert sum(record["counts"].values()) + record["twins_left_out"] == 18
     assert record["weights"] == "last.pt"
     release = read_release(tmp_path / "out" / "release")
-    assert release.metrics["started"] == "from scratch"
+    assert release.metrics["started"] == f"from {read_release(SHIPPED).id}"
     assert json.loads((tmp_path / "out" / MEMBERS[0] / "run.json").read_text())["counts"] == {
         "Normal": 9 * 2,
         "TaperedHead": 9 * 2,
@@ -56,6 +53,8 @@ def test_every_fold_is_judged_by_networks_that_have_not_seen_it(
     before = (tmp_path / "out" / MEMBERS[0] / "last.pt").stat().st_mtime_ns
     assert CliRunner().invoke(reproduce.app, arguments, catch_exceptions=False).exit_code == 0
     assert (tmp_path / "out" / MEMBERS[0] / "last.pt").stat().st_mtime_ns == before
+    with pytest.raises(RunOfOtherSettings, match=f"{MEMBERS[0]}-fold1"):
+        CliRunner().invoke(reproduce.app, [*arguments[:-1], "2"], catch_exceptions=False)
 
 
 def test_drawn_cells_are_the_same_for_the_same_seed(tmp_path: Path) -> None:

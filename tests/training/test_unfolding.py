@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from triton_models.release.export import export_network, standardised
 from triton_models.training.config import Network
-from triton_models.training.networks import build_network
+from triton_models.training.networks import WeightsUnusable, build_network
 
 SIDE = 48
 
@@ -42,15 +42,22 @@ def test_a_network_started_from_a_release_says_what_the_release_says(name: str, 
     assert np.abs(found - wanted).max() < 2e-3 * max(np.abs(wanted).max(), 1)
 
 
-def test_another_number_of_classes_keeps_its_own_drawn_head(tmp_path: Path) -> None:
+def test_a_head_of_other_classes_starts_at_zero_on_the_features_of_the_release(tmp_path: Path) -> None:
     export_network(lived_in("test_efficientnet", 4), SIDE, tmp_path / "model.onnx", classes=4)
-    torch.manual_seed(7)
-    plain = build_network("test_efficientnet", 2, Network())
-    torch.manual_seed(7)
-    started = build_network("test_efficientnet", 2, Network(weights=str(tmp_path / "model.onnx")))
-    assert torch.equal(started.get_classifier().weight, plain.get_classifier().weight)
-    first, drawn = next(started.parameters()), next(plain.parameters())
-    assert not torch.equal(first, drawn)
+    how = Network(weights=str(tmp_path / "model.onnx"))
+    started, same = build_network("test_efficientnet", 2, how), build_network("test_efficientnet", 4, how)
+    assert started.get_classifier().weight.shape[0] == 2
+    assert not started.get_classifier().weight.any()
+    assert torch.equal(next(started.parameters()), next(same.parameters()))
+    assert same.get_classifier().weight.all()
+
+
+def test_weights_that_are_missing_or_of_another_network_are_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(WeightsUnusable, match=r"nowhere\.onnx is no file"):
+        build_network("test_resnet", 4, Network(weights=str(tmp_path / "nowhere.onnx")))
+    export_network(lived_in("test_efficientnet", 4), SIDE, tmp_path / "model.onnx", classes=4)
+    with pytest.raises(WeightsUnusable, match=r"model\.onnx is of another network"):
+        build_network("test_resnet", 4, Network(weights=str(tmp_path / "model.onnx")))
 
 
 def test_an_efficientnet_from_scratch_starts_with_branches_that_add_nothing() -> None:

@@ -5,8 +5,6 @@ interrupted goes on where it stopped when it is started again.
 """
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -16,18 +14,16 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
-from services.errors import TransientError
 from services.smears.stains import Stain
 from triton_models.release.build import Parts, build_release
 from triton_models.release.schema import MEMBERS, ReleaseKind
-from triton_models.training.checkpoint import LAST
-from triton_models.training.config import as_toml, read_config, with_weights
+from triton_models.training.config import read_config, with_data, with_weights
 from triton_models.training.drawn import DrawnSpec, write_drawn_cells, write_lone_cells
 from triton_models.training.evaluation import evaluate_release
 from triton_models.training.fuse import fuse_runs
-from triton_models.training.pages import write_text
 from triton_models.training.released import open_release
 from triton_models.training.report import write_report
+from triton_models.training.side_by_side import Job, train_each
 from triton_models.training.train import RUN_NAME
 
 REPOSITORY: Final = Path(__file__).parents[2]
@@ -47,12 +43,6 @@ STEPS: Final = (  # data, configuration, prefix of the runs; from the first with
 
 console = Console(stderr=True)
 app = typer.Typer(no_args_is_help=False, pretty_exceptions_enable=False)
-
-
-class MemberNotTrained(TransientError):
-    """The training of a member ended early; started again it goes on from its last checkpoint."""
-
-    reason = "member_not_trained"
 
 
 @app.command()
@@ -75,8 +65,8 @@ def demonstrate(
         write_report(evaluation, out / f"{name}.html")
         for classifier, found in evaluation.document["classifiers"].items():
             figures = ", ".join(f"{what} {found[what]:.3f}" for what in ("accuracy", "macro_f1", "ece"))
-            console.print(f"{name}, {classifier}: {figures}", highlight=False)
-    console.print(f"release: {release}; reports beside it", highlight=False)
+            console.print(f"{name}, {classifier}: {figures}", highlight=False, soft_wrap=True)
+    console.print(f"release: {release}; reports beside it", highlight=False, soft_wrap=True)
 
 
 def _draw(folder: Path, write: Callable[..., None]) -> None:
@@ -89,36 +79,21 @@ def _draw(folder: Path, write: Callable[..., None]) -> None:
 
 def _train_members(out: Path) -> None:
     """Train both in steps, each going on from the last: lone cells, then fields, then whole crops."""
-    before = ""
-    for data, config, prefix in STEPS:
-        configs = {}
-        for member in MEMBERS:
-            configs[member] = out / f"{prefix}{member}.toml"
-            start = _weights(out / f"{before}{member}") if before else None
-            write_text(configs[member], as_toml(with_weights(read_config(CONFIGS / config), start)))
-        _train_both(out, out / data, configs, prefix)
-        before = prefix
+    before: dict[str, Path] = {}
+    for data, name, prefix in STEPS:
+        config = with_data(read_config(CONFIGS / name), out / data)
+        runs = {member: out / f"{prefix}{member}" for member in MEMBERS}
+        train_each(
+            [
+                Job(member, with_weights(config, _weights(before[member]) if before else None), run)
+                for member, run in runs.items()
+            ]
+        )
+        before = runs
 
 
 def _weights(run: Path) -> str:
     return str(run / json.loads((run / RUN_NAME).read_text(encoding="utf-8"))["weights"])
-
-
-def _train_both(out: Path, data: Path, configs: dict[str, Path], prefix: str) -> None:
-    """Train both at once: the configuration gives each of them one core."""
-    running = {}
-    for member, config in configs.items():
-        run = out / f"{prefix}{member}"
-        if (run / RUN_NAME).exists():
-            continue
-        command = [sys.executable, "-m", "services.cli.main", "train", str(config), "--member", member]
-        command += ["--data", str(data), "--out", str(run)]
-        command += ["--resume"] * (run / LAST).exists()
-        running[member] = subprocess.Popen(command, cwd=REPOSITORY)
-    ended = {member: process.wait() for member, process in running.items()}
-    failed = [member for member, status in ended.items() if status]
-    if failed:
-        raise MemberNotTrained(f"{', '.join(failed)}: see the message above; start this again to go on")
 
 
 if __name__ == "__main__":

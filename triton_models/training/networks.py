@@ -51,31 +51,38 @@ def start_as_identity(network: nn.Module) -> None:
 
 
 def load_weights(network: nn.Module, source: str) -> None:
-    """Start `network` from the weights `source`; a classifier with other classes stays drawn.
+    """Start `network` from the weights `source`; a classifier of other classes starts at zero.
+
+    A drawn one would answer large features with large, wrong logits, and so spoil what was learnt (Kolesnikov et al.
+    2020 start at zero too).
 
     Raises:
         WeightsUnusable: the file is missing or holds another network's weights.
     """
-    weights = unfold_into(network, Path(source)) if source.endswith(".onnx") else _read_weights(source)
+    weights = _read_weights(network, source)
     own = network.state_dict()
     classifier: Any = network.get_classifier()
     inside = {id(value) for value in classifier.parameters()}
     head = [name for name, value in network.named_parameters() if id(value) in inside]
-    weights = {name: value for name, value in weights.items() if name not in head or value.shape == own[name].shape}
-    missing = [name for name in own if name not in weights and name not in head]
+    for name in head:
+        if name not in weights or weights[name].shape != own[name].shape:
+            weights[name] = torch.zeros_like(own[name])
+    missing = [name for name in own if name not in weights]
     odd = [name for name, value in weights.items() if name not in own or own[name].shape != value.shape]
     if missing or odd:
         raise WeightsUnusable(f"{source} is of another network: {len(missing)} tensors missing, {len(odd)} do not fit")
-    network.load_state_dict(weights, strict=False)
+    network.load_state_dict(weights)
 
 
-def _read_weights(source: str) -> dict[str, Tensor]:
+def _read_weights(network: nn.Module, source: str) -> dict[str, Tensor]:
     if source.startswith("hub:"):
         fetched: dict[str, Tensor] = load_state_dict_from_hf(source.removeprefix("hub:"))
         return fetched
     path = Path(source)
     if not path.is_file():
         raise WeightsUnusable(f"{path} is no file; weights are a file, or hub:<timm model id>")
+    if path.suffix == ".onnx":
+        return unfold_into(network, path)
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
 

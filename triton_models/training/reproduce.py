@@ -1,14 +1,15 @@
 """One command a public data set: train both members, fuse, write a release and its report.
 
-`python -m triton_models.training.reproduce smids|hushem [--data DIR] [--out DIR] [--start RELEASE]`. What was
+`python -m triton_models.training.reproduce smids|hushem`. It trains on from the shipped demonstration release. What was
 interrupted goes on where it stopped when it is started again.
 """
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import numpy as np
 import typer
@@ -16,17 +17,17 @@ from rich.console import Console
 
 from services.errors import ConfigurationError
 from triton_models.release.build import Parts, build_release
-from triton_models.release.schema import MEMBERS, ReleaseKind, verify_release
-from triton_models.training.checkpoint import LAST
+from triton_models.release.schema import MEMBERS, SHIPPED, ReleaseKind, verify_release
 from triton_models.training.config import TrainingConfig, read_config, with_data, with_weights
 from triton_models.training.dataset import LabelledImage, read_dataset
 from triton_models.training.evaluation import Evaluation, evaluate_release, score
-from triton_models.training.fuse import FUSION_NAME, fuse_logits, fuse_runs
+from triton_models.training.fuse import fuse_logits, fuse_runs
 from triton_models.training.logits import LabelledLogits, read_logits
 from triton_models.training.pages import write_text
 from triton_models.training.released import open_release
 from triton_models.training.report import write_report
-from triton_models.training.train import LOGITS_NAME, RUN_NAME, train
+from triton_models.training.side_by_side import Job, train_each
+from triton_models.training.train import LOGITS_NAME
 
 CONFIGS: Final = Path(__file__).parent / "configs"
 REPOSITORY: Final = Path(__file__).parents[2]
@@ -51,67 +52,46 @@ class Reproduction:
 
 SETS: Final = {
     "smids": Reproduction("smids", crop_um=16.0, folds=False),
-    "hushem": Reproduction("hushem", crop_um=12.0, folds=True),
+    "hushem": Reproduction("hushem", crop_um=14.0, folds=True),
 }
 
 
-class _Lines:
-    """A line an epoch."""
-
-    def __init__(self, what: str) -> None:
-        self.what = what
-
-    def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
-        """Steps are not shown."""
-
-    def epoch(self, row: dict[str, float]) -> None:
-        """An epoch is done."""
-        figures = ", ".join(
-            f"{name} {row[name]:.3f}" for name in ("training_loss", "accuracy", "macro_f1") if name in row
-        )
-        console.print(f"{self.what}: epoch {row['epoch'] + 1:.0f}: {figures}", highlight=False)
-
-
-def trained(member: str, config: TrainingConfig, folder: Path, part: Any = None) -> None:
-    """Train into `folder`, unless it was done; go on if it was begun."""
-    if not (folder / RUN_NAME).exists():
-        train(member, config, folder, resume=(folder / LAST).exists(), watch=_Lines(folder.name), part=part)
-
-
-def one_split(config: TrainingConfig, out: Path, weights: dict[str, str] | None) -> tuple[Parts, None]:
+def one_split(config: TrainingConfig, out: Path, weights: dict[str, str | None]) -> tuple[Parts, None]:
     """Train and fuse on the data's own training and validation parts."""
     runs = {member: out / member for member in MEMBERS}
-    for member, run in runs.items():
-        trained(member, with_weights(config, weights[member] if weights else None), run)
+    train_each([Job(member, with_weights(config, weights[member]), runs[member]) for member in MEMBERS])
     fuse_runs((runs[MEMBERS[0]], runs[MEMBERS[1]]), out / "fusion")
     return Parts(runs, out / "fusion"), None
 
 
 def every_fold(
-    config: TrainingConfig, out: Path, weights: dict[str, str] | None
+    config: TrainingConfig, out: Path, weights: dict[str, str | None]
 ) -> tuple[Parts, dict[str, LabelledLogits]]:
     """Cross-validate along the data's folds, fuse on the held-out logits, and train the released members on all."""
     dataset = read_dataset(config.data.path)
-    held_out = {}
-    runs = {}
+    jobs = []
     for member in MEMBERS:
-        start = with_weights(config, weights[member] if weights else None)
-        logits = []
+        start = with_weights(config, weights[member])
         for fold in dataset.splits:
-            run = out / f"{member}-{fold}"
             rest = tuple(image for image in dataset.images if image.split != fold)
-            trained(member, start, run, (rest, dataset.in_splits([fold])))
-            logits.append(read_logits(run / LOGITS_NAME))
-        held_out[member] = LabelledLogits(
-            logits[0].classes,
-            tuple(name for part in logits for name in part.names),
-            np.concatenate([part.labels for part in logits]),
-            np.concatenate([part.logits for part in logits]),
-        )
-        runs[member] = out / member
-        trained(member, start, runs[member], (dataset.images, ()))
+            jobs.append(Job(member, start, out / f"{member}-{fold}", (rest, dataset.in_splits([fold]))))
+        jobs.append(Job(member, start, out / member, (dataset.images, ())))
+    train_each(jobs)
+    held_out = {
+        member: _joined([read_logits(out / f"{member}-{fold}" / LOGITS_NAME) for fold in dataset.splits])
+        for member in MEMBERS
+    }
     fuse_logits(held_out[MEMBERS[0]], held_out[MEMBERS[1]], out / "fusion")
-    return Parts(runs, out / "fusion"), held_out
+    return Parts({member: out / member for member in MEMBERS}, out / "fusion"), held_out
+
+
+def _joined(parts: Sequence[LabelledLogits]) -> LabelledLogits:
+    return LabelledLogits(
+        parts[0].classes,
+        tuple(name for part in parts for name in part.names),
+        np.concatenate([part.labels for part in parts]),
+        np.concatenate([part.logits for part in parts]),
+    )
 
 
 def evaluated(release: Path, config: TrainingConfig, held_out: dict[str, LabelledLogits] | None) -> Evaluation:
@@ -135,10 +115,11 @@ def reproduce(
     data: Annotated[
         Path | None, typer.Option(help="Default: the folder in MORPHBATCH_DATA, or ../shared/data.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Default: runs/<name>.")] = None,
-    start: Annotated[
-        Path | None, typer.Option(help="Folder of a release whose networks are trained on; else from scratch.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Default: runs/<name>, or runs/<name>-scratch.")] = None,
+    scratch: Annotated[
+        bool,
+        typer.Option("--scratch", help="Draw the first weights; else those of the shipped release are trained on."),
+    ] = False,
     epochs: Annotated[int, typer.Option(help="Other than the TOML file says; 0: as it says.")] = 0,
 ) -> None:
     """Train both members on a public data set, fuse, write a release, evaluate it."""
@@ -148,14 +129,12 @@ def reproduce(
     root = data or Path(os.environ.get("MORPHBATCH_DATA", REPOSITORY.parent / "shared" / "data")) / name
     if not root.is_dir():
         raise DataMissing(f"{root} is not there; set MORPHBATCH_DATA to the folder that holds {name}")
-    out = out or REPOSITORY / "runs" / name
+    out = out or REPOSITORY / "runs" / (f"{name}-scratch" if scratch else name)
     config = with_data(read_config(CONFIGS / f"{name}.toml"), root)
     if epochs:
         config = config.model_copy(update={"optimisation": config.optimisation.model_copy(update={"epochs": epochs})})
-    began = verify_release(start, classes=None) if start else None
-    weights = None
-    if start and began:
-        weights = {member: str(start / began.members[member].onnx) for member in MEMBERS}
+    began = None if scratch else verify_release(SHIPPED)
+    weights = {member: str(SHIPPED / began.members[member].onnx) if began else None for member in MEMBERS}
     parts, held_out = (every_fold if chosen.folds else one_split)(config, out, weights)
     release = out / "release"
     if not release.exists():
@@ -170,8 +149,9 @@ def reproduce(
             f"{classifier:>18}: accuracy {found['accuracy']:.3f} ({low:.3f} – {high:.3f}), "
             f"macro-F1 {found['macro_f1']:.3f}, ECE {found['ece']:.3f}",
             highlight=False,
+            soft_wrap=True,
         )
-    console.print(f"release: {release}, fusion: {parts.fusion / FUSION_NAME}, report: {out / 'report.html'}")
+    console.print(f"release, fusion, report.html and evaluation.json: {out}", highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ def unfold_into(network: nn.Module, path: Path) -> dict[str, Tensor]:
     """The weights of the ONNX file `path` under the names and shapes of `network`, whose own weights are changed too.
 
     Normalisations that were folded away are measured on drawn crops of the file's size; a tensor that `network` has in
-    another shape, such as a classifier of other classes, is returned as it is.
+    another shape, such as a classifier of other classes, is returned as it is. What the file lacks is not returned.
     """
     model = onnx.load(path)
     stored = {name: torch.from_numpy(array.copy()) for name, array in unfolded(model.graph).items()}
@@ -46,10 +46,14 @@ def unfold_into(network: nn.Module, path: Path) -> dict[str, Tensor]:
     weights |= _classifier(network, model.graph, stored)
     own = network.state_dict()
     weights = {name: value for name, value in weights.items() if name in own}
+    for name in own:  # a bias of zeros was left out of the file
+        if name.endswith(".bias") and name not in weights and name.removesuffix("bias") + "weight" in weights:
+            weights[name] = torch.zeros_like(own[name])
     network.load_state_dict({n: v for n, v in weights.items() if v.shape == own[n].shape}, strict=False)
     crop_px = model.graph.input[0].type.tensor_type.shape.dim[1].dim_value
     _measure_normalisations(network, set(weights), shifts, _drawn(crop_px))
-    return {**network.state_dict(), **weights}
+    measured = {name for name, layer in network.named_modules() if isinstance(layer, nn.BatchNorm2d)}
+    return {n: v for n, v in network.state_dict().items() if n.rpartition(".")[0] in measured} | weights
 
 
 def _classifier(network: nn.Module, graph: onnx.GraphProto, stored: dict[str, Tensor]) -> dict[str, Tensor]:
