@@ -34,7 +34,7 @@ bench: setup ## measure what the service and its feed reach on this machine
 
 bench-env: .venv-train/ready ## the environment of the plain PyTorch loop that `make bench` compares with, 6 GB
 
-demonstration: .venv-train/ready ## train the demonstration release anew, on drawn cells; runs/demonstration, about two hours
+demonstration: .venv-train/ready ## train the demonstration release anew, on drawn cells; runs/demonstration, about three hours
 	.venv-train/bin/python -m triton_models.training.demonstration
 
 reproduce-smids: .venv-train/ready ## train, fuse, release and evaluate on SMIDS; report in runs/smids
