@@ -131,8 +131,8 @@ def test_a_run_learns_and_writes_down_what_it_did(cells: Callable[..., Path], tm
 def test_it_stops_early_when_macro_f1_no_longer_grows(cells: Callable[..., Path], tmp_path: Path) -> None:
     config = tiny(cells(COUNTS), epochs=9, learning_rate=1e-12, patience=2)
     record = train(TINY, config, tmp_path / "run")
-    assert record["best_epoch"] == 0
-    assert record["epochs"] == 3
+    # Statistics of normalisations still settle in the first epochs, and may better the figure once or twice.
+    assert record["epochs"] == record["best_epoch"] + 1 + 2 < 9
 
 
 def test_a_run_that_asks_for_half_precision_and_does_not_get_it_fails(
