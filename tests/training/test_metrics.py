@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from services.evaluation.calibration import calibration_error
 from triton_models.training.metrics import (
     classifier_metrics,
     intervals,
@@ -42,6 +43,11 @@ def test_classes_without_cells_are_left_out_of_the_means() -> None:
 def test_top_2_counts_the_second_choice() -> None:
     probabilities = np.array([[0.5, 0.3, 0.2], [0.5, 0.3, 0.2], [0.5, 0.3, 0.2]])
     assert top_share(probabilities, np.array([0, 1, 2]), 2) == pytest.approx(2 / 3)
+
+
+def test_a_calibrated_classifier_has_no_calibration_error() -> None:
+    right = [0] * 80 + [1] * 20
+    assert calibration_error(confident(right, [0.8] * 100), np.zeros(100, np.int64)) == pytest.approx(0)
 
 
 def test_the_interval_holds_the_figure_and_narrows_with_cells() -> None:

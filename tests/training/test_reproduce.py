@@ -57,6 +57,16 @@ def test_every_fold_is_judged_by_networks_that_have_not_seen_it(cells: Callable[
         CliRunner().invoke(reproduce.app, [*arguments[:-1], "2"], catch_exceptions=False)
 
 
+def test_drawn_first_weights_are_asked_for_and_written_down(cells: Callable[..., Path], tmp_path: Path) -> None:
+    root = cells({"train": KINDS, "val": KINDS}, "smids")
+    arguments = ["smids", "--data", str(root), "--out", str(tmp_path / "out"), "--epochs", "1", "--scratch"]
+    done = CliRunner().invoke(reproduce.app, arguments, catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    assert read_release(tmp_path / "out" / "release").metrics["started"] == "from scratch"
+    for member in MEMBERS:
+        assert read_config(tmp_path / "out" / member / "config.toml").network.weights is None
+
+
 def test_drawn_cells_are_the_same_for_the_same_seed(tmp_path: Path) -> None:
     for name, seed in (("one", 1), ("again", 1), ("other", 2)):
         write_drawn_cells(tmp_path / name, DrawnSpec({"train": 1, "val": 1}, 22.0, 48, seed=seed))

@@ -130,9 +130,10 @@ def test_a_run_learns_and_writes_down_what_it_did(cells: Callable[..., Path], tm
 
 def test_it_stops_early_when_macro_f1_no_longer_grows(cells: Callable[..., Path], tmp_path: Path) -> None:
     config = tiny(cells(COUNTS), epochs=9, learning_rate=1e-12, patience=2)
-    record = train(TINY, config, tmp_path / "run")
-    # Statistics of normalisations still settle in the first epochs, and may better the figure once or twice.
-    assert record["epochs"] == record["best_epoch"] + 1 + 2 < 9
+    # Without batch normalisation, whose statistics would still settle: nothing changes from epoch to epoch.
+    record = train("test_efficientnet_ln", config, tmp_path / "run")
+    assert record["best_epoch"] == 0
+    assert record["epochs"] == 3
 
 
 def test_a_run_that_asks_for_half_precision_and_does_not_get_it_fails(
@@ -154,6 +155,7 @@ def test_the_gradients_of_fp16_can_be_clipped(tmp_path: Path) -> None:
     assert handles_scale == [True, False]  # Fabric clips only where this is False, or where nothing is scaled
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 def test_fp16_is_refused_without_a_gpu(cells: Callable[..., Path], tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="GPU"):
         train(TINY, tiny(cells(COUNTS), precision="fp16"), tmp_path / "run")
