@@ -6,16 +6,18 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import timm
 from onnx import numpy_helper
 from PIL import Image
-from small_release import build_small_release, coloured_crops
+from small_release import CROP_PX, build_small_release, coloured_crops
 from typer.testing import CliRunner
 
 from services.cli.main import app
 from triton_models.release import int8, proof
 from triton_models.release.difference import FormDiffers
+from triton_models.release.export import export_network
 from triton_models.release.forms import OPENVINO_INT8, FormMissing, form_folder, read_form
-from triton_models.release.int8 import AccuracyLost, drawn_evenly
+from triton_models.release.int8 import AccuracyLost, Quantisation, drawn_evenly
 from triton_models.release.openvino_network import OpenVinoNetwork
 from triton_models.release.repository import lay_out_repository
 from triton_models.release.schema import MEMBERS, verify_release
@@ -169,6 +171,19 @@ def test_an_int8_repository_holds_the_network_it_names(made: tuple[Path, Path], 
         lay_out_repository(folder, tmp_path / "repository", form=OPENVINO_INT8)
     form = read_form(folder, release, OPENVINO_INT8)
     assert {path.rpartition("/")[2] for path in form.files} == {"model.xml", "model.bin"}
+
+
+def test_only_what_convolutions_and_products_read_is_rounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each crop's own mean and spread, the residual sums and the gates of the real networks stay in fp32."""
+    network = tmp_path / "model.onnx"
+    export_network(timm.create_model("test_efficientnet", num_classes=4), CROP_PX, network, classes=4)
+    crops = coloured_crops(40, seed=3)
+    logits = OpenVinoNetwork(network, CROP_PX).logits(crops)
+    monkeypatch.setattr(int8, "worth_kept", lambda *_: 1.0)  # or layers of this small network go back to fp32
+    quantised = int8._quantise(network, crops[:20], crops, logits.argmax(1), logits, Quantisation(tmp_path))
+    rounded = [node for node in quantised.get_ops() if node.get_type_name() == "FakeQuantize"]
+    readers = {put.get_node().get_type_name() for node in rounded for put in node.output(0).get_target_inputs()}
+    assert {"Convolution", "MatMul"} <= readers <= {"Convolution", "GroupConvolution", "MatMul"}
 
 
 @pytest.mark.parametrize(
