@@ -144,7 +144,10 @@ def train(
         return
     found = record.get("validation")
     if found is not None:
-        out.print(f"{member}: validation accuracy {found['accuracy']:.4f}, macro-F1 {found['macro_f1']:.4f}")
+        computed = f"{record['precision']} on {record['device']}"
+        out.print(
+            f"{member} ({computed}): validation accuracy {found['accuracy']:.4f}, macro-F1 {found['macro_f1']:.4f}"
+        )
     out.print(f"run folder: {folder}; curves: tensorboard --logdir {folder}")
 
 

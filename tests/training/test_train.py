@@ -11,6 +11,7 @@ import torch
 
 from services.errors import ConfigurationError
 from triton_models.training import run as run_module
+from triton_models.training.checkpoint import CheckpointMissing
 from triton_models.training.config import (
     Augmentation,
     ClassWeights,
@@ -41,9 +42,7 @@ def tiny(path: Path, **optimisation: object) -> TrainingConfig:
         network=Network(dropout=0.3, drop_path=0.2),
         augmentation=Augmentation(mixup=0.2, cutmix=0.5),
         objective=Objective(class_weights=ClassWeights.NONE, balanced_sampler=True),
-        optimisation=Optimisation.model_validate(
-            {"epochs": 3, "batch": 8, "precision": "bf16", "warmup_epochs": 1, **optimisation}
-        ),
+        optimisation=Optimisation.model_validate({"epochs": 3, "batch": 8, "warmup_epochs": 1, **optimisation}),
         run=Run(seed=5, threads=1, checkpoint_minutes=0),
     )
 
@@ -141,7 +140,33 @@ def test_a_run_that_asks_for_half_precision_and_does_not_get_it_fails(
 ) -> None:
     monkeypatch.setitem(run_module._FABRIC_PRECISION, Precision.BF16, "32-true")
     with pytest.raises(run_module.PrecisionNotInUse, match=r"float32"):
-        train(TINY, tiny(cells(COUNTS)), tmp_path / "run")
+        train(TINY, tiny(cells(COUNTS), precision="bf16"), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("units", "wanted", "taken"),
+    [
+        ({"avx512_f": True, "avx512_bf16": False}, "auto", "fp32"),
+        ({"amx_bf16": True}, "auto", "bf16"),
+        ({}, "bf16", "bf16"),
+    ],
+)
+def test_a_cpu_trains_in_what_it_has_units_for_unless_told_otherwise(
+    units: dict[str, bool], wanted: str, taken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: units)
+    config = tiny(tmp_path, precision=wanted)
+    config = config.model_copy(update={"run": Run(accelerator="cpu")})
+    assert run_module.precision_of(config) == taken
+
+
+def test_a_run_does_not_go_on_in_another_precision(cells: Callable[..., Path], tmp_path: Path) -> None:
+    images = cells(COUNTS)
+    stop = StopAt(2)
+    with pytest.raises(RunInterrupted):
+        train(TINY, tiny(images, precision="fp32"), tmp_path / "run", watch=stop, stop=stop)
+    with pytest.raises(CheckpointMissing, match=r"written in fp32, .* in bf16"):
+        train(TINY, tiny(images, precision="bf16"), tmp_path / "run", resume=True)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")

@@ -44,6 +44,7 @@ class ClassWeights(StrEnum):
 class Precision(StrEnum):
     """Arithmetic of the forward pass; the weights stay fp32."""
 
+    AUTO = "auto"  # bf16 where the device computes in it; else fp16 on a GPU, fp32 on a CPU
     FP32 = "fp32"
     BF16 = "bf16"
     FP16 = "fp16"
@@ -156,7 +157,9 @@ class Optimisation(_Part):
     weight_decay: float = Field(default=0.05, ge=0)
     warmup_epochs: float = Field(default=3.0, ge=0)
     clip_norm: float = Field(default=1.0, gt=0)
-    precision: Precision = Precision.BF16
+    precision: Precision = Field(
+        default=Precision.AUTO, description="bf16 on a CPU without units for it takes many times as long as fp32."
+    )
     ema_decay: float = Field(default=0.998, ge=0, lt=1, description="0: no EMA.")
     patience: int = Field(
         default=0, ge=0, description="Epochs without a better macro-F1 before it stops; 0: runs to the end."

@@ -26,6 +26,7 @@ from triton_models.training.networks import build_network
 
 _FABRIC_PRECISION = {Precision.FP32: "32-true", Precision.BF16: "bf16-mixed", Precision.FP16: "16-mixed"}
 _DTYPE = {Precision.FP32: torch.float32, Precision.BF16: torch.bfloat16, Precision.FP16: torch.float16}
+_BF16_UNITS = ("avx512_bf16", "amx_bf16", "bf16")  # of x86 CPUs, and of Arm's
 _VALIDATION_BATCH = 64
 
 
@@ -35,14 +36,29 @@ class PrecisionNotInUse(ConfigurationError):
     reason = "precision_not_in_use"
 
 
+def precision_of(config: TrainingConfig) -> Precision:
+    """The precision of a run on this machine: never `auto`."""
+    wanted = config.optimisation.precision
+    if wanted is not Precision.AUTO:
+        return wanted
+    if _on_gpu(config):
+        return Precision.BF16 if torch.cuda.is_bf16_supported(including_emulation=False) else Precision.FP16
+    units = torch.cpu.get_capabilities()
+    return Precision.BF16 if any(units.get(name) for name in _BF16_UNITS) else Precision.FP32
+
+
+def _on_gpu(config: TrainingConfig) -> bool:
+    wanted = config.run.accelerator
+    return wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available())
+
+
 def make_fabric(config: TrainingConfig) -> Fabric:
     """Devices, precision and determinism of a run.
 
     Raises:
         ConfigurationError: fp16 was asked for on a CPU, which trains in bf16 or fp32.
     """
-    run, precision = config.run, config.optimisation.precision
-    on_gpu = run.accelerator == "cuda" or (run.accelerator == "auto" and torch.cuda.is_available())
+    run, precision, on_gpu = config.run, precision_of(config), _on_gpu(config)
     if precision is Precision.FP16 and not on_gpu:
         raise ConfigurationError("precision = 'fp16' needs a GPU; a CPU trains in 'bf16' or 'fp32'")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS is not deterministic
@@ -75,6 +91,7 @@ class TrainingRun:
     def __init__(self, fabric: Fabric, member: str, config: TrainingConfig, counts: list[int]) -> None:
         self.fabric = fabric
         self.config = config
+        self.precision = precision_of(config)
         self.position = Position()
         torch.manual_seed(seed_of(config.run.seed, 1))
         network = build_network(member, len(counts), config.network)
@@ -82,7 +99,7 @@ class TrainingRun:
         optimisation = config.optimisation
         groups = param_groups_weight_decay(network, optimisation.weight_decay)
         # A fused step would undo fp16's loss scale by itself, and Fabric then refuses to clip gradients.
-        fused = optimisation.precision is not Precision.FP16
+        fused = self.precision is not Precision.FP16
         self.optimizer: Any = torch.optim.AdamW(groups, lr=optimisation.learning_rate, fused=fused)
         self.network: Any = network
         trained = torch.compile(network) if optimisation.compile else network
@@ -140,7 +157,7 @@ class TrainingRun:
         handle = first.register_forward_hook(note)
         logits: Tensor = self._trained(crops)
         handle.remove()
-        wanted = _DTYPE[self.config.optimisation.precision]
+        wanted = _DTYPE[self.precision]
         if self._seen_dtype is not wanted:
             raise PrecisionNotInUse(f"the run asks for {wanted}, the first convolution computed in {self._seen_dtype}")
         return logits
@@ -182,6 +199,7 @@ class TrainingRun:
         content = {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "precision": str(self.precision),
             "scaler": self.fabric.strategy.precision.state_dict(),
             "randoms": randoms,
             **({"ema": self.ema.module.state_dict()} if self.ema is not None else {}),
@@ -192,12 +210,17 @@ class TrainingRun:
         """Go back to a checkpoint.
 
         Raises:
-            CheckpointMissing: there is none, or it was written on another number of devices.
+            CheckpointMissing: there is none, or it was written on another number of devices or in another precision.
         """
         content, self.position = checkpoint.load(path)
         if len(content["randoms"]) != self.fabric.world_size:
             raise checkpoint.CheckpointMissing(
                 f"{path} was written on {len(content['randoms'])} devices; resume on as many"
+            )
+        if content["precision"] != self.precision:
+            raise checkpoint.CheckpointMissing(
+                f"{path} was written in {content['precision']}, this machine would go on in {self.precision}; resume"
+                f" with precision = '{content['precision']}', or start another run"
             )
         self.network.load_state_dict(content["network"])
         self.optimizer.load_state_dict(content["optimizer"])

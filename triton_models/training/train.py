@@ -157,7 +157,7 @@ def train(
         "weights": BEST if keeps_best else LAST,
         "epochs": run.position.epoch,
         "best_epoch": run.position.best_epoch,
-        "precision": str(config.optimisation.precision),
+        "precision": str(run.precision),
         "device": fabric.device.type if fabric.device.type == "cpu" else torch.cuda.get_device_name(),
         "devices": fabric.world_size,
         "minutes_since_start_or_resume": round((time.monotonic() - started) / 60, 2),
