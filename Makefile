@@ -45,8 +45,8 @@ reproduce-hushem: .venv-train/ready ## the same on HuSHeM, cross-validated along
 
 # Two processes: training in one that has quantised networks before ends in a segmentation fault inside torch.
 test-training: .venv-train/ready ## the tests that need torch
-	.venv-train/bin/python -m pytest tests/training/test_compiled_forms.py
-	.venv-train/bin/python -m pytest tests/training --ignore tests/training/test_compiled_forms.py
+	.venv-train/bin/python -m pytest tests/training/compiled
+	.venv-train/bin/python -m pytest tests/training --ignore tests/training/compiled
 
 minio: $(CACHE)/bin/minio ## build MinIO from its Go module into the cache, for the S3 tests and the stack
 

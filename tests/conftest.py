@@ -18,8 +18,7 @@ from services.local.installation import SERVICES, S3Flavour, load_installation
 from services.local.object_store import find_minio
 from services.local.triton import find_environment
 from services.settings import Settings
-
-CHECKOUT = Path(__file__).resolve().parent.parent
+from tests.places import CHECKOUT
 
 # What a test waits for should come in seconds.
 QUICK = {

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from services.releases.schema import MEMBERS, Fusion, Member, Release, ReleaseKind, digest
 from services.taxonomy import CLASS_NAMES
-from triton_models.release.compression import compress_weights
-from triton_models.release.schema import MEMBERS, Fusion, Member, Release, ReleaseKind, digest
+from triton_models.export.compression import compress_weights
 
 CROP_PX = 32
 

@@ -17,11 +17,11 @@ from celery.signals import after_setup_logger, worker_init, worker_process_init,
 from sqlalchemy import Engine
 
 from migrations.run import require_head
-from services.analysis.release import require_known_release
 from services.database.session import make_engine
 from services.dispatch import SLIDES
 from services.errors import ConfigurationError, OutageError
 from services.inference.networks import Networks
+from services.releases.activation import require_known_release
 from services.settings import load_settings
 from services.storage import ObjectStore, connect_store
 

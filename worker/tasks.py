@@ -2,9 +2,9 @@
 
 import logging
 
-from services.analysis.closing import close_batch
 from services.analysis.slide import analyse_slide
-from services.analysis.sweep import make_partitions, publish_due, sweep_database
+from services.batches.closing import close_batch
+from services.batches.due import make_partitions, publish_due, sweep_database
 from services.dispatch import (
     ANALYSE_SLIDE,
     CLOSE_BATCH,
@@ -16,7 +16,7 @@ from services.dispatch import (
 )
 from services.errors import OutageError
 from services.intake.registration import register_batch
-from services.intake.sweep import sweep_incoming
+from services.intake.uploads import sweep_incoming
 from worker.app import app, settings
 from worker.lifecycle import connections
 

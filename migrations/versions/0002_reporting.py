@@ -14,7 +14,7 @@ down_revision = "0001"
 branch_labels = None
 depends_on = None
 
-VIEWS = Path(__file__).parent.parent / "sql" / "reporting.sql"
+VIEWS = Path(__file__).parent.parent / "views" / "reporting.sql"
 
 # A role belongs to the whole server: another database may have made it, or be making it at this moment.
 MAKE_ANALYST = """

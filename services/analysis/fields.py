@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from services.analysis.work import FieldWork, SlideWork
 from services.errors import PermanentError
 from services.imaging.crops import crop_cells, crop_of_cell_image
-from services.imaging.decode import decode_field
+from services.imaging.decoding.decode import decode_field
 from services.imaging.heads import find_heads
 from services.imaging.quality import measure_quality
 from services.imaging.types import RGB, Box, FieldQuality, FoundHeads, Head

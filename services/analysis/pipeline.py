@@ -23,7 +23,8 @@ from services.analysis.fields import PreparedField, StageClock, fetch, prepare
 from services.analysis.work import FieldWork, SlideWork
 from services.errors import PermanentError
 from services.imaging.types import Head
-from services.inference.networks import Predictions, ServedRelease
+from services.inference.predictions import Predictions
+from services.releases.served import ServedRelease
 from services.storage import ObjectStore
 
 READ_AHEAD = 2

@@ -10,19 +10,19 @@ import numpy as np
 from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
-from services.analysis.closing import OPEN_SLIDES
 from services.analysis.fields import PreparedField, StageClock
 from services.analysis.leases import NOT_THE_SLIDES_FAULT, Lease, LeaseLost, RetryPolicy, claim, give_back, move
 from services.analysis.pipeline import Classifier, Limits, run_slide
-from services.analysis.release import require_same_crops
 from services.analysis.rows import CopySpool
 from services.analysis.work import SlideWork, load_work
 from services.database.models import AuditEvent
+from services.database.queries import OPEN_SLIDES
 from services.database.session import transaction
 from services.database.states import SlideState
 from services.errors import MorphbatchError, OutageError, PermanentError
 from services.imaging.types import Head, Morphometry
-from services.inference.networks import Predictions
+from services.inference.predictions import Predictions
+from services.releases.activation import require_same_crops
 from services.settings import Settings
 from services.storage import ObjectStore
 

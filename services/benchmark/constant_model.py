@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Final
 
-from triton_models.release.schema import MEMBERS
+from services.releases.schema import MEMBERS
 
 _MODEL: Final = Path(__file__).parent / "programs" / "constant_network.py"
 

@@ -19,13 +19,14 @@ from services.benchmark.deliveries import Fields, lay_out
 from services.benchmark.spread import machine, spread
 from services.benchmark.stack import BenchmarkFailed, BenchStack, Run, bench_stack
 from services.imaging.crops import crop_cells
-from services.imaging.decode import decode_field
+from services.imaging.decoding.decode import decode_field
 from services.imaging.heads import find_heads
 from services.imaging.quality import measure_quality
-from services.inference.networks import Networks, ServedRelease
+from services.inference.networks import Networks
 from services.local.service import CHECKOUT
 from services.local.triton import find_environment
-from triton_models.release.schema import MEMBERS
+from services.releases.schema import MEMBERS
+from services.releases.served import ServedRelease
 
 SLIDES: Final = 8
 _PLAIN_CELLS: Final = 60  # of the plain loop; it does the same a cell however many there are

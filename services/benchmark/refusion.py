@@ -17,7 +17,6 @@ from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
 from migrations.run import upgrade
-from services.analysis.refusion import Refusion, apply_refusion, count_moves, plan_refusion
 from services.analysis.rows import CopySpool
 from services.benchmark.spread import machine, spread
 from services.database.models import (
@@ -31,12 +30,13 @@ from services.database.models import (
     SlideClassCount,
 )
 from services.database.session import make_engine, transaction
-from services.inference.fusion import fuse
 from services.local.child import Child, ServiceState
 from services.local.installation import prepare_installation
 from services.local.postgres import postgres_service
+from services.releases.fusion import fuse
+from services.releases.refusion import Refusion, apply_refusion, count_moves, plan_refusion
+from services.releases.schema import MEMBERS, FileDigest, Fusion, Member, Release, ReleaseKind
 from services.taxonomy import CLASS_NAMES
-from triton_models.release.schema import MEMBERS, FileDigest, Fusion, Member, Release, ReleaseKind
 
 DAY: Final = date(2026, 11, 2)
 ALPHAS: Final = (0.5, 0.8, 0.3, 0.6)

@@ -20,10 +20,10 @@ from services.intake.folder import read_folder
 from services.intake.upload import upload
 from services.local.control import change_services, read_state, start_stack, stop_stack
 from services.local.installation import SERVICES, load_installation
-from services.local.releases import Releases
 from services.settings import Settings
 from services.storage import ObjectStore, connect_store
-from triton_models.release.untrained import build_untrained
+from triton_models.layout.served_here import ServedHere
+from triton_models.untrained.grow import build_untrained
 
 LAB: Final = "bench"
 _POLL_S: Final = 0.25  # asked every 20 ms, Postgres and this process took 3 % of two cores from what is measured
@@ -156,11 +156,11 @@ def bench_stack(home: Path, before_networks: Callable[[Path], None] | None = Non
 
 
 def _activate_untrained(stack: BenchStack) -> None:
-    releases = Releases(stack.engine, stack.store, stack.home / "triton")
+    releases = ServedHere(stack.engine, stack.store, stack.home / "triton")
     with tempfile.TemporaryDirectory(prefix="morphbatch-bench-") as scratch:
         folder = Path(scratch) / "untrained"
         build_untrained(folder)
-        releases.activate(releases.publish(folder).release.id, by="bench")
+        releases.activate(releases.registry.publish(folder).release.id, by="bench")
 
 
 def _points_at_a_stack(home: Path) -> set[str]:

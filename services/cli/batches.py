@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
     from sqlalchemy import Engine
 
-    from services.analysis.progress import BatchProgress
+    from services.batches.progress import BatchProgress
 
 commands = typer.Typer()
 
@@ -29,7 +29,7 @@ def watch(batch: Batch, lab: LabOption = None, as_json: JsonOption = False) -> N
 
     Exits 0 only if the batch is complete. With --json prints its state now, once.
     """
-    from services.analysis.progress import batch_progress, find_batch
+    from services.batches.progress import batch_progress, find_batch
     from services.database.session import make_engine
     from services.database.states import BatchState
     from services.settings import load_settings
@@ -51,9 +51,9 @@ def requeue(
     as_json: JsonOption = False,
 ) -> None:
     """Run the quarantined slides of a batch again, or those named, after the cause was mended."""
-    from services.analysis.progress import find_batch
-    from services.analysis.requeue import requeue as requeue_slides
-    from services.analysis.sweep import publish_due
+    from services.batches.due import publish_due
+    from services.batches.progress import find_batch
+    from services.batches.requeue import requeue as requeue_slides
     from services.database.session import make_engine
     from services.dispatch import BrokerUnavailable, connect_publisher
     from services.settings import load_settings
@@ -77,7 +77,7 @@ def follow(engine: "Engine", batch_id: int) -> "BatchProgress":
 
     from rich.live import Live
 
-    from services.analysis.progress import batch_progress
+    from services.batches.progress import batch_progress
     from services.errors import OutageError
 
     progress = batch_progress(engine, batch_id)

@@ -23,12 +23,12 @@ def classifier(
     from rich.progress import Progress
     from rich.table import Table
 
-    from services.reporting.batch_report import WARNINGS
+    from services.reporting.report import WARNINGS
 
     with training_extra():
-        from triton_models.training.evaluation import evaluate_release
-        from triton_models.training.released import open_release
-        from triton_models.training.report import write_report
+        from triton_models.training.reports.evaluation import evaluate_release
+        from triton_models.training.reports.released import open_release
+        from triton_models.training.reports.report import write_report
     opened = open_release(release)
     with Progress(console=err, transient=True) as progress:
         task = progress.add_task("classifying")
@@ -75,8 +75,8 @@ def build(
 ) -> None:
     """Export two trained members as ONNX and pack them with their fusion into a release folder."""
     with training_extra():
-        from triton_models.release.build import Parts, build_release
-        from triton_models.release.schema import ReleaseKind
+        from services.releases.schema import ReleaseKind
+        from triton_models.training.build import Parts, build_release
     kind = ReleaseKind.DEMONSTRATION if demonstration else ReleaseKind.TRAINED
     runs = {"efficientnetv2_s": efficientnetv2_s, "resnetv2_50": resnetv2_50}
     release = build_release(Parts(runs, fusion), folder, name, crop_um, kind, compress=compress)

@@ -11,7 +11,7 @@ from services.cli.console import err, out, print_json
 from services.cli.training import JsonOption, TrainingExtraMissing, training_extra
 
 if TYPE_CHECKING:
-    from triton_models.release.proof import Proof
+    from triton_models.compile.proof import Proof
 
 _Release = Annotated[
     Path, typer.Argument(metavar="RELEASE", help="Folder of the release.", exists=True, file_okay=False)
@@ -65,7 +65,7 @@ def _int8(
     release: Path, data: Path, splits: tuple[list[str], list[str]], cells: int, max_drop: float, replace: bool
 ) -> dict[str, Any]:
     with training_extra():
-        from triton_models.release.int8 import Quantisation, compile_int8
+        from triton_models.compile.int8 import Quantisation, compile_int8
     if set(splits[0]) & set(splits[1]):
         raise typer.BadParameter("splits that calibrate cannot also check", param_hint="--check")
     how = Quantisation(data, tuple(splits[0]), tuple(splits[1]), cells, max_drop)
@@ -75,18 +75,18 @@ def _int8(
 
 
 def _tensorrt(release: Path, data: Path | None, cells: int, replace: bool) -> dict[str, Any]:
-    from triton_models.release.tensorrt import Machine
+    from triton_models.compile.tensorrt import Machine
 
     Machine.here()  # refuses before anything is read
     with training_extra():
-        from triton_models.release.proof import compile_and_prove_tensorrt
+        from triton_models.compile.proof import compile_and_prove_tensorrt
     form = compile_and_prove_tensorrt(release, data, cells, replace=replace, say=_say)
     return {"folder": str(release / "forms" / form.form), **form.model_dump(mode="json")}
 
 
 def _plan(release: Path, given: str | None) -> dict[str, Any]:
-    from triton_models.release.schema import verify_release
-    from triton_models.release.tensorrt import Machine, MachineUnsuited, show_plan
+    from services.releases.schema import verify_release
+    from triton_models.compile.tensorrt import Machine, MachineUnsuited, show_plan
 
     if given is not None:
         version, _, rest = given.partition(",")
@@ -116,18 +116,18 @@ def verify(
     fp32 must give every logit within 1e-3; int8 the same class after fusion for 98 % of the crops, fp16 for 99 %. The
     logits need the train extra. Of the active release, its copy in the object store and Triton's folder are checked.
     """
-    from triton_models.release.schema import verify_release
+    from services.releases.schema import verify_release
 
     active = folder is None
     if folder is None:
         from services.cli.release import releases_here
 
         releases = releases_here()
-        folder = releases.files(releases.verify())
+        folder = releases.registry.files(releases.verify())
     release = verify_release(folder, classes=None)
     try:
         with training_extra():
-            from triton_models.release.proof import prove_forms, require_proven
+            from triton_models.compile.proof import prove_forms, require_proven
     except TrainingExtraMissing as error:
         if not active or form:
             raise
@@ -164,7 +164,7 @@ def forms(
     from rich.table import Table
 
     with training_extra():
-        from triton_models.release.proof import compare_speed_and_accuracy
+        from triton_models.compile.proof import compare_speed_and_accuracy
     found = compare_speed_and_accuracy(release, form, data, tuple(split or ()), rounds, cells, _say)
     if as_json:
         print_json(found)
@@ -191,8 +191,8 @@ def lay_out(
     """Write a Triton model repository of a release, also for the backends of Triton's official images."""
     from typing import get_args
 
-    from triton_models.release.forms import Backend
-    from triton_models.release.repository import lay_out_repository
+    from triton_models.forms.form import Backend
+    from triton_models.layout.repository import lay_out_repository
 
     if backend not in get_args(Backend):
         raise typer.BadParameter(f"'{backend}' is none of {', '.join(get_args(Backend))}", param_hint="--backend")

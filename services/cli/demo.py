@@ -74,7 +74,7 @@ def _morphbatch(*arguments: str) -> None:
 
 
 def _follow_all(settings: "Settings", batches: "Deliveries") -> bool:
-    from services.analysis.progress import UnknownBatch, find_batch
+    from services.batches.progress import UnknownBatch, find_batch
     from services.cli.batches import follow
     from services.database.session import make_engine
     from services.database.states import BatchState
@@ -101,7 +101,7 @@ def _summary(settings: "Settings", batches: "Deliveries", seconds: float) -> Non
     from sqlalchemy import text
 
     from services.database.session import make_engine
-    from services.reporting.batch_report import WARNINGS
+    from services.reporting.report import WARNINGS
 
     _step("the morning's summary")
     engine = make_engine(settings.database_url)
@@ -142,7 +142,7 @@ def _agreement(engine: "Engine", batches: "Deliveries") -> None:
     """How well the classes agree with what was drawn."""
     from rich.table import Table
 
-    from services.analysis.progress import find_batch
+    from services.batches.progress import find_batch
     from services.evaluation.service import score_service
 
     found = score_service(engine, {find_batch(engine, batch, lab): folder for (lab, batch), folder in batches.items()})

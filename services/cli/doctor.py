@@ -15,12 +15,12 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import SQLAlchemyError
 
 from migrations.run import head_revision, require_head
-from services.analysis.release import require_known_release
 from services.database.session import make_engine
 from services.dispatch import CONTROL, SLIDES, connect_publisher
 from services.errors import ConfigurationError, MorphbatchError
 from services.inference.networks import Networks
 from services.local.control import is_running, read_state
+from services.releases.activation import require_known_release
 from services.settings import Settings
 from services.storage import connect_store
 

@@ -85,7 +85,7 @@ def service(
 
     from rich.table import Table
 
-    from services.analysis.progress import find_batch
+    from services.batches.progress import find_batch
     from services.cli.submit import send
     from services.database.session import make_engine
     from services.evaluation.service import score_service

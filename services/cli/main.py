@@ -4,7 +4,8 @@ import sys
 
 import typer
 
-from services.cli import batches, bench, demo, evaluate, refuse, release, report, smears, stack, submit, training
+from services.cli import batches, bench, demo, evaluate, release, report, smears, stack, submit, training
+from services.cli import reapply as refuse
 from services.cli.console import err
 from services.errors import MorphbatchError
 

@@ -11,8 +11,8 @@ from services.cli.compile import compile_, lay_out, verify
 from services.cli.console import err, out, print_json
 
 if TYPE_CHECKING:
-    from services.local.releases import Releases
-    from triton_models.release.schema import Release
+    from services.releases.schema import Release
+    from triton_models.layout.served_here import ServedHere
 
 commands = typer.Typer(no_args_is_help=True)
 commands.command()(build)
@@ -22,15 +22,15 @@ for _name, _command in (("compile", compile_), ("verify", verify), ("lay-out", l
 _JSON = Annotated[bool, typer.Option("--json", help="Print JSON to stdout and nothing else.")]
 
 
-def releases_here() -> "Releases":
+def releases_here() -> "ServedHere":
     from services.database.session import make_engine
-    from services.local.releases import Releases
     from services.settings import load_settings
     from services.storage import connect_store
+    from triton_models.layout.served_here import ServedHere
 
     settings = load_settings()
     engine, store = make_engine(settings.database_url), connect_store(settings)
-    return Releases(engine, store, settings.home / "triton", settings.triton_form)
+    return ServedHere(engine, store, settings.home / "triton", settings.triton_form)
 
 
 @commands.command()
@@ -84,9 +84,9 @@ def derive(
     as_json: _JSON = False,
 ) -> None:
     """The same networks with another fusion, as a release of its own: `morphbatch refuse` applies it to old cells."""
-    from triton_models.release.derive import derive_release
+    from services.releases.derive import derive_release
 
-    releases = releases_here()
+    releases = releases_here().registry
     release = derive_release(releases.files(releases.recorded(release_id)), fusion, folder)
     if as_json:
         print_json({"folder": str(folder), **release.document()})
@@ -95,7 +95,7 @@ def derive(
 
 
 def _publish(folder: Path) -> "Release":
-    done = releases_here().publish(folder)
+    done = releases_here().registry.publish(folder)
     what = [word for word, happened in (("recorded", done.recorded), ("published", done.published)) if happened]
     err.print(
         f"release {done.release.id} ({done.release.kind}): {', '.join(what) or 'is published already'}", highlight=False
@@ -104,11 +104,11 @@ def _publish(folder: Path) -> "Release":
 
 
 def _activate(release_id: str) -> dict[str, Any]:
-    from services.analysis.release import follow_active_release
-    from services.analysis.sweep import publish_due
+    from services.batches.due import publish_due
     from services.database.session import make_engine
     from services.dispatch import BrokerUnavailable, connect_publisher
     from services.local.control import restart_service
+    from services.releases.activation import follow_active_release
     from services.settings import load_settings
 
     settings = load_settings()
@@ -156,9 +156,9 @@ def list_(as_json: _JSON = False) -> None:
     """Every release on record, newest first."""
     from rich.table import Table
 
-    from services.inference.fusion import weight_text
+    from services.releases.fusion import weight_text
 
-    rows = releases_here().rows()
+    rows = releases_here().registry.rows()
     if as_json:
         print_json(rows)
         return

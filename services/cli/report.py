@@ -27,9 +27,9 @@ def report(
     ] = None,
 ) -> None:
     """Show the results of a batch: read from the database, so also while it is being analysed."""
-    from services.analysis.progress import find_batch
+    from services.batches.progress import find_batch
     from services.database.session import make_engine, transaction
-    from services.reporting.batch_report import build_report
+    from services.reporting.report import build_report
     from services.settings import load_settings
     from services.storage import connect_store
 
@@ -55,6 +55,7 @@ def download(store: "ObjectStore", lab: str, batch: str, folder: Path) -> list[s
         PermanentError: the store has no complete results of the batch (yet).
         OSError: the folder cannot be written.
     """
+    from services.atomic import whole_file
     from services.errors import PermanentError
     from services.reporting.write import REPORT, results_prefix
 
@@ -67,17 +68,15 @@ def download(store: "ObjectStore", lab: str, batch: str, folder: Path) -> list[s
         target = folder.joinpath(*name.split("/"))
         if not target.resolve().is_relative_to(folder.resolve()):
             raise PermanentError(f"the object {prefix}{name} would be written outside of {folder}")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = target.with_name(f"{target.name}.partial")
-        partial.write_bytes(store.get(prefix + name, max_bytes=_MOST_BYTES))
-        partial.rename(target)
+        with whole_file(target) as draft:
+            draft.write_bytes(store.get(prefix + name, max_bytes=_MOST_BYTES))
     return names
 
 
 def _show(document: dict[str, Any]) -> None:
     from rich.markup import escape
 
-    from services.inference.fusion import weight_text
+    from services.releases.fusion import weight_text
 
     if warning := document.get("warning"):
         out.print(f"[bold black on yellow] {warning} [/]")

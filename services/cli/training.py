@@ -63,8 +63,8 @@ def check(
     from rich.table import Table
 
     with training_extra():
-        from triton_models.training.check import check_data
-        from triton_models.training.check_page import write_check_page
+        from triton_models.training.data.check import check_data
+        from triton_models.training.reports.check_page import write_check_page
     page = html or Path("data-check.html")
     with Progress(console=err, transient=True) as progress:
         task = progress.add_task("reading images")
@@ -123,9 +123,9 @@ def train(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     with training_extra():
-        from triton_models.release.schema import MEMBERS
+        from services.releases.schema import MEMBERS
         from triton_models.training.config import read_config, with_data
-        from triton_models.training.train import train as train_member
+        from triton_models.training.learning.train import train as train_member
     if member not in MEMBERS:
         raise typer.BadParameter(f"'{member}' is none of {', '.join(MEMBERS)}", param_hint="--member")
     whole = read_config(config)
@@ -162,11 +162,11 @@ def fuse(
     """Choose the weight α of z = α·z₁/T₁ + (1 − α)·z₂/T₂ on the members' validation logits."""
     from rich.table import Table
 
-    from services.inference.fusion import weight_text
+    from services.releases.fusion import weight_text
 
     with training_extra():
-        from triton_models.training.fuse import fuse_runs
-        from triton_models.training.fusion import FusionObjective
+        from triton_models.training.fusion.fitting import FusionObjective
+        from triton_models.training.fusion.fuse import fuse_runs
     if objective not in list(FusionObjective):
         raise typer.BadParameter(f"'{objective}' is none of {', '.join(FusionObjective)}", param_hint="--objective")
     fitted, choice = fuse_runs((first, second), folder, FusionObjective(objective))

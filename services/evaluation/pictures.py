@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from services.atomic import whole_file
 from services.errors import PermanentError
 from services.evaluation.detector import ScoredField
 from services.imaging.types import RGB
@@ -50,9 +51,8 @@ def write_picture(field: ScoredField, folder: Path) -> Path:
     done, data = cv2.imencode(".jpg", cv2.cvtColor(draw(field), cv2.COLOR_RGB2BGR))
     if not done:
         raise PictureUnwritable(f"{target} could not be encoded")
-    part = target.with_suffix(".part")
-    part.write_bytes(data.tobytes())
-    part.replace(target)
+    with whole_file(target) as draft:
+        draft.write_bytes(data.tobytes())
     return target
 
 

@@ -18,8 +18,8 @@ from services.database.session import transaction
 from services.evaluation.calibration import calibration_error, error_if_calibrated
 from services.evaluation.detector import match_boxes
 from services.evaluation.truth import AnnotationsUnreadable
+from services.releases.schema import MEMBERS
 from services.taxonomy import CLASS_NAMES, class_named
-from triton_models.release.schema import MEMBERS
 
 TRUTH: Final = "truth.jsonl"
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Final
 
 from services.imaging.crops import crop_cells
-from services.imaging.decode import decode_field
+from services.imaging.decoding.decode import decode_field
 from services.imaging.heads import find_heads
 from services.imaging.quality import measure_quality
 from services.imaging.types import RGB, FoundHeads

@@ -6,11 +6,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from services.imaging.candidates import Candidate, find_candidates
-from services.imaging.morphometry import measure
-from services.imaging.outline import Closeup, trace
-from services.imaging.splitting import Polygon
-from services.imaging.transmittance import flatten
+from services.imaging.detection.candidates import Candidate, find_candidates
+from services.imaging.detection.outline import Closeup, trace
+from services.imaging.detection.splitting import Polygon
+from services.imaging.detection.transmittance import flatten
+from services.imaging.measuring.morphometry import measure
 from services.imaging.types import RGB, Box, FoundHeads, Head, RejectedObject
 
 _WORKING_UM: Final = 0.09

@@ -14,10 +14,8 @@ from tritonclient.utils import InferenceServerException
 from services.errors import MorphbatchError
 from services.inference.errors import InferenceFailed, InferenceUnavailable, as_ours
 from services.inference.predictions import Predictions
-from services.inference.served import ENSEMBLE, MODELS, ServedRelease, ensemble_version, served_release
+from services.releases.served import ENSEMBLE, MODELS, ServedRelease, ensemble_version, served_release
 from services.taxonomy import CLASS_NAMES
-
-__all__ = ["Networks", "Predictions", "ServedRelease"]
 
 _ASK_TIMEOUT_S: Final = 5.0  # of questions that run no network
 _OUTPUTS: Final = {  # tensor of the ensemble → field of Predictions

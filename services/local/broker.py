@@ -7,8 +7,9 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from services.atomic import write_text
 from services.errors import ConfigurationError
-from services.local.installation import Installation, write_whole
+from services.local.installation import Installation
 from services.local.service import NotReady, Service
 
 
@@ -35,10 +36,11 @@ def _binary() -> Path:
 def _configure(installation: Installation, folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     # In a file, since a command line shows the password to everybody on the machine.
-    write_whole(
+    write_text(
         folder / "redis.conf",
         f"bind 127.0.0.1\nport {installation.ports['redis']}\nrequirepass {installation.secrets['redis']}\n"
         f'dir "{folder}"\ndaemonize no\nsave ""\nappendonly no\n',
+        private=True,
     )
 
 

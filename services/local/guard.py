@@ -19,9 +19,10 @@ import time
 from pathlib import Path
 from typing import Final, cast
 
+from services.atomic import write_text
 from services.errors import MorphbatchError
 from services.local.control import ALREADY_RUNS
-from services.local.installation import S3Flavour, prepare_installation, write_whole
+from services.local.installation import S3Flavour, prepare_installation
 from services.local.object_store import find_minio
 from services.local.plan import make_plan
 from services.local.supervisor import Supervisor
@@ -83,7 +84,11 @@ def _supervise(home: Path, s3_flavour: S3Flavour | None) -> int:
         environment = {**os.environ, "MORPHBATCH_HOME": str(home)}
         return Supervisor(installation, plan, environment).run()
     except MorphbatchError as error:
-        write_whole(home / "stack.json", json.dumps({"state": "failed", "error": str(error), "services": {}}) + "\n")
+        write_text(
+            home / "stack.json",
+            json.dumps({"state": "failed", "error": str(error), "services": {}}) + "\n",
+            private=True,
+        )
         return 1
 
 
@@ -119,7 +124,7 @@ def _record_death(home: Path, number: int) -> None:
     for service in state["services"].values():
         service.update(state="down", pid=None, started_at=None)
     error = f"the supervisor was ended by {signal.Signals(number).name}"
-    write_whole(path, json.dumps({**state, "state": "failed", "error": error}, indent=2) + "\n")
+    write_text(path, json.dumps({**state, "state": "failed", "error": error}, indent=2) + "\n", private=True)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """What the embedded stack keeps between runs: its folder, its ports and its generated secrets."""
 
 import json
-import os
 import random
 import secrets
 import socket
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
+from services.atomic import write_text
 from services.errors import ConfigurationError
 
 S3Flavour = Literal["minio", "rclone"]
@@ -65,9 +65,9 @@ class Installation:
         self.home.mkdir(parents=True, exist_ok=True)
         self.logs.mkdir(exist_ok=True)
         document = {"ports": dict(self.ports), "secrets": dict(self.secrets), "s3_flavour": self.s3_flavour}
-        write_whole(self.home / "installation.json", json.dumps(document, indent=2) + "\n")
+        write_text(self.home / "installation.json", json.dumps(document, indent=2) + "\n", private=True)
         lines = [f"{name}={value}\n" for name, value in self.settings().items()]
-        write_whole(self.home / "stack.env", "# Written by `morphbatch up`.\n" + "".join(lines))
+        write_text(self.home / "stack.env", "# Written by `morphbatch up`.\n" + "".join(lines), private=True)
 
 
 def load_installation(home: Path) -> Installation | None:
@@ -119,15 +119,6 @@ def prepare_installation(home: Path, s3_flavour: S3Flavour | None, minio_availab
     installation = Installation(home, _free_ports(kept.ports), kept.secrets, kept.s3_flavour)
     installation.save()
     return installation
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Replace `path` by `text` in one step, readable by its owner only: a reader sees the old file or the new one."""
-    draft = path.with_name(f"{path.name}.{os.getpid()}.part")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as stream:
-        stream.write(text)
-    draft.replace(path)
 
 
 def port_is_free(port: int) -> bool:

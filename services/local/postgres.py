@@ -11,8 +11,9 @@ from typing import Any, Final
 import psycopg2
 from psycopg2 import sql
 
+from services.atomic import write_text
 from services.errors import ConfigurationError
-from services.local.installation import Installation, write_whole
+from services.local.installation import Installation
 from services.local.launch import own
 from services.local.service import NotReady, Service, launcher
 
@@ -98,7 +99,7 @@ def _prepare(installation: Installation) -> None:
     password = draft.with_name("password.part")
     log = installation.logs / "postgres.log"
     try:
-        write_whole(password, installation.secrets["postgres_superuser"])
+        write_text(password, installation.secrets["postgres_superuser"], private=True)
         if os.geteuid() == 0:
             os.chown(password, *own(draft))  # initdb reads it as the unprivileged user
         command = (

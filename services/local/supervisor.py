@@ -17,9 +17,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
+from services.atomic import write_text
 from services.errors import ConfigurationError, MorphbatchError
 from services.local.child import Child, ServiceState, describe_exit, open_log, tail
-from services.local.installation import Installation, write_whole
+from services.local.installation import Installation
 from services.local.service import CHECKOUT, Planned, Step, launcher
 
 _TICK_S: Final = 0.1
@@ -201,7 +202,7 @@ class Supervisor:
         }
         text = json.dumps(document, indent=2) + "\n"
         if text != self._written:
-            write_whole(self._installation.state_file, text)
+            write_text(self._installation.state_file, text, private=True)
             self._written = text
 
     def _log(self, name: str) -> Path:
@@ -215,4 +216,4 @@ def read_wanted(home: Path) -> frozenset[str]:
 
 def write_wanted(home: Path, names: frozenset[str]) -> None:
     """Ask the supervisor of `home` to run these services and no others."""
-    write_whole(home / "wanted.json", json.dumps(sorted(names)) + "\n")
+    write_text(home / "wanted.json", json.dumps(sorted(names)) + "\n", private=True)

@@ -15,12 +15,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from services.database.session import transaction
 from services.database.states import BatchState
 from services.errors import MorphbatchError
-from services.reporting.batch_report import HAS_RESULT, build_report
-from services.reporting.geojson import COLUMNS as GEOJSON_COLUMNS
-from services.reporting.geojson import write_geojson
-from services.reporting.pictures import PictureLimits, SlidePictures
-from services.reporting.sheet import JPEG_QUALITY
-from services.reporting.tables import stream_cells, write_cells_parquet, write_slides_csv
+from services.reporting.exports.geojson import COLUMNS as GEOJSON_COLUMNS
+from services.reporting.exports.geojson import write_geojson
+from services.reporting.exports.tables import stream_cells, write_cells_parquet, write_slides_csv
+from services.reporting.pictures.draw import PictureLimits, SlidePictures
+from services.reporting.pictures.sheet import JPEG_QUALITY
+from services.reporting.report import HAS_RESULT, build_report
 from services.settings import load_settings
 from services.storage import RESULTS, ObjectStore
 

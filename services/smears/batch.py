@@ -10,6 +10,7 @@ from typing import Final
 import cv2
 import numpy as np
 
+from services.atomic import whole_file
 from services.errors import PermanentError
 from services.smears.field import FieldSpec, draw_field
 from services.smears.optics import RGB, Fault
@@ -138,9 +139,8 @@ def _make_room(out: Path, *, force: bool) -> None:
 
 
 def _write(path: Path, data: bytes) -> None:
-    unfinished = path.with_name(f".{path.name}.part")
-    unfinished.write_bytes(data)
-    unfinished.replace(path)
+    with whole_file(path) as draft:
+        draft.write_bytes(data)
 
 
 def _vary(rng: np.random.Generator, cells: int) -> int:

@@ -14,7 +14,7 @@ from services.smears.batch import BatchSpec, write_batch
 from services.smears.field import FieldSpec
 from services.storage import ObjectStore, connect_store
 from tests.conftest import Stack
-from triton_models.release.untrained import build_untrained
+from triton_models.untrained.grow import build_untrained
 
 Box = tuple[int, int, int, int]
 

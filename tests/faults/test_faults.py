@@ -17,8 +17,9 @@ import pytest
 import redis
 
 from services.dispatch import connect_publisher
-from tests.conftest import CHECKOUT, Stack
+from tests.conftest import Stack
 from tests.faults.conftest import Night
+from tests.places import CHECKOUT
 
 
 def in_mid_batch(night: Night) -> None:

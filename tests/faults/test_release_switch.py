@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from sqlalchemy import Engine, TextClause, text
 
-from services.inference.fusion import fuse
+from services.releases.fusion import fuse
+from services.releases.schema import MEMBERS, read_release, verify_release
 from tests.conftest import Stack
 from tests.faults.conftest import Night, cli
-from triton_models.release.schema import MEMBERS, read_release, verify_release
 
 
 @pytest.fixture

@@ -10,13 +10,13 @@ import torch
 from typer.testing import CliRunner
 
 from services.cli.main import app
-from triton_models.release.build import MembersDisagree, Parts, build_release
-from triton_models.release.export import ServedNetwork, standardised
-from triton_models.release.schema import MEMBERS, TIMM_NAMES, ReleaseKind, verify_release
+from services.releases.schema import MEMBERS, TIMM_NAMES, ReleaseKind, verify_release
+from triton_models.export.network import ServedNetwork, standardised
+from triton_models.training.build import MembersDisagree, Parts, build_release
 from triton_models.training.config import Network, read_config
-from triton_models.training.networks import build_network, load_weights
-from triton_models.training.preparation import read_crops
-from triton_models.training.released import open_release
+from triton_models.training.data.preparation import read_crops
+from triton_models.training.learning.networks import build_network, load_weights
+from triton_models.training.reports.released import open_release
 
 TOML = """
 [data]

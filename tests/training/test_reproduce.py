@@ -10,15 +10,16 @@ import pytest
 from typer.testing import CliRunner
 
 from services.imaging.types import Box
+from services.releases.schema import MEMBERS, read_release
 from services.smears.field import FieldSpec, draw_field
 from services.taxonomy import CLASS_NAMES
-from triton_models.release.schema import MEMBERS, SHIPPED, read_release
+from triton_models.layout.served_here import SHIPPED
 from triton_models.training import reproduce
 from triton_models.training.config import read_config
-from triton_models.training.dataset import read_dataset
-from triton_models.training.drawn import DrawnSpec, _cell_at, write_drawn_cells, write_lone_cells
-from triton_models.training.logits import read_logits
-from triton_models.training.side_by_side import RunOfOtherSettings
+from triton_models.training.data.dataset import read_dataset
+from triton_models.training.data.drawn import DrawnSpec, _cell_at, write_drawn_cells, write_lone_cells
+from triton_models.training.learning.logits import read_logits
+from triton_models.training.learning.side_by_side import RunOfOtherSettings
 
 KINDS = {"normal": 9, "tapered": 9}
 

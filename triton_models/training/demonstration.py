@@ -14,17 +14,17 @@ import typer
 from rich.console import Console
 from rich.progress import Progress
 
+from services.releases.schema import MEMBERS, ReleaseKind
 from services.smears.stains import Stain
-from triton_models.release.build import Parts, build_release
-from triton_models.release.schema import MEMBERS, ReleaseKind
+from triton_models.training.build import Parts, build_release
 from triton_models.training.config import read_config, with_data, with_weights
-from triton_models.training.drawn import DrawnSpec, write_drawn_cells, write_lone_cells
-from triton_models.training.evaluation import evaluate_release
-from triton_models.training.fuse import fuse_runs
-from triton_models.training.released import open_release
-from triton_models.training.report import write_report
-from triton_models.training.side_by_side import Job, train_each
-from triton_models.training.train import RUN_NAME
+from triton_models.training.data.drawn import DrawnSpec, write_drawn_cells, write_lone_cells
+from triton_models.training.fusion.fuse import fuse_runs
+from triton_models.training.learning.side_by_side import Job, train_each
+from triton_models.training.learning.train import RUN_NAME
+from triton_models.training.reports.evaluation import evaluate_release
+from triton_models.training.reports.released import open_release
+from triton_models.training.reports.report import write_report
 
 REPOSITORY: Final = Path(__file__).parents[2]
 CONFIGS: Final = Path(__file__).parent / "configs"

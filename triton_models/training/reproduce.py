@@ -15,19 +15,20 @@ import numpy as np
 import typer
 from rich.console import Console
 
+from services.atomic import write_text
 from services.errors import ConfigurationError
-from triton_models.release.build import Parts, build_release
-from triton_models.release.schema import MEMBERS, SHIPPED, ReleaseKind, verify_release
+from services.releases.schema import MEMBERS, ReleaseKind, verify_release
+from triton_models.layout.served_here import SHIPPED
+from triton_models.training.build import Parts, build_release
 from triton_models.training.config import TrainingConfig, read_config, with_data, with_weights
-from triton_models.training.dataset import LabelledImage, read_dataset
-from triton_models.training.evaluation import Evaluation, evaluate_release, score
-from triton_models.training.fuse import fuse_logits, fuse_runs
-from triton_models.training.logits import LabelledLogits, read_logits
-from triton_models.training.pages import write_text
-from triton_models.training.released import open_release
-from triton_models.training.report import write_report
-from triton_models.training.side_by_side import Job, train_each
-from triton_models.training.train import LOGITS_NAME
+from triton_models.training.data.dataset import LabelledImage, read_dataset
+from triton_models.training.fusion.fuse import fuse_logits, fuse_runs
+from triton_models.training.learning.logits import LabelledLogits, read_logits
+from triton_models.training.learning.side_by_side import Job, train_each
+from triton_models.training.learning.train import LOGITS_NAME
+from triton_models.training.reports.evaluation import Evaluation, evaluate_release, score
+from triton_models.training.reports.released import open_release
+from triton_models.training.reports.report import write_report
 
 CONFIGS: Final = Path(__file__).parent / "configs"
 REPOSITORY: Final = Path(__file__).parents[2]

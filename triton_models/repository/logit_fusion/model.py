@@ -1,6 +1,6 @@
 """Python backend that joins the logits of both networks: z = α·z1/T1 + (1 - α)·z2/T2, PROBABILITIES = softmax(z).
 
-Runs in Triton's own environment and imports nothing of morphbatch; `services/inference/fusion.py` holds the same
+Runs in Triton's own environment and imports nothing of morphbatch; `services/releases/fusion.py` holds the same
 formula for the service, and a test holds the two together. Weight, temperatures and classes are read from fusion.json
 in the version folder; α is one number there, or one a class.
 """

@@ -1,0 +1,64 @@
+"""The end of a batch: its report, then its state. Whether it has ended is decided in the database alone."""
+
+import logging
+from typing import Final
+
+from sqlalchemy import Engine, text
+
+from services.database.models import AuditEvent
+from services.database.queries import OPEN_SLIDES
+from services.database.session import transaction
+from services.database.states import BatchState
+from services.reporting.write import write_batch_report
+from services.storage import ObjectStore
+
+log = logging.getLogger(__name__)
+
+_OUTCOME: Final = text(
+    f"""
+    select bool_or(latest.state = 'quarantined')
+    from batch join slide on slide.batch_id = batch.id
+    join reporting.current_analysis latest on latest.slide_key = slide.id
+    where batch.id = :id and batch.state = 'analysing' and not {OPEN_SLIDES}
+    group by batch.id
+    """
+)
+
+
+def close_batch(engine: Engine, store: ObjectStore, batch_id: int) -> BatchState | None:
+    """Write the reports of a batch whose slides have all ended, then close it; `None` if there is nothing to close.
+
+    The state changes last, so that whoever sees a closed batch finds its reports. A second delivery finds it closed;
+    two at once are kept apart by an advisory lock.
+
+    Raises:
+        OutageError: Postgres or the object store failed; the sweep publishes the closing again.
+    """
+    with transaction(engine) as guard:
+        # Held until this transaction ends, however it ends.
+        if not guard.execute(text("select pg_try_advisory_xact_lock(:id)"), {"id": batch_id}).scalar_one():
+            log.info("batch %d is being closed by another worker", batch_id)
+            return None
+        return _close(engine, store, batch_id)
+
+
+def _close(engine: Engine, store: ObjectStore, batch_id: int) -> BatchState | None:
+    with transaction(engine) as session:
+        some_quarantined = session.execute(_OUTCOME, {"id": batch_id}).scalar_one_or_none()
+    if some_quarantined is None:
+        return None
+    state = BatchState.COMPLETE_WITH_ERRORS if some_quarantined else BatchState.COMPLETE
+    write_batch_report(engine, store, batch_id, state)
+    with transaction(engine) as session:
+        closed = session.execute(
+            text(
+                "update batch set state = :state, closed_at = now(), close_at = null"
+                f" where id = :id and state = 'analysing' and not {OPEN_SLIDES} returning id"
+            ),
+            {"state": state, "id": batch_id},
+        ).one_or_none()
+        if closed is None:  # a slide was requeued while the report was written; its end closes the batch
+            return None
+        session.add(AuditEvent(kind="batch_closed", batch_id=batch_id, detail={"state": state}))
+    log.info("batch %d is %s", batch_id, state)
+    return state

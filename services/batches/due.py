@@ -1,0 +1,86 @@
+"""The promise behind the hints: finds in Postgres whatever should be moving and is not."""
+
+import logging
+
+from sqlalchemy import Engine, text
+
+from services.database.queries import OPEN_SLIDES
+from services.database.session import transaction
+from services.dispatch import BrokerUnavailable, Publisher
+from services.releases.activation import follow_active_release
+
+log = logging.getLogger(__name__)
+
+_MOST_AT_ONCE = 2000
+
+
+def sweep_database(engine: Engine, publisher: Publisher, republish_s: int) -> None:
+    """Queue slides again whose worker is gone, and publish every slide and closing that is due.
+
+    Raises:
+        BrokerUnavailable: what could not be published is due again at the next sweep.
+    """
+    _end_expired_leases(engine)
+    if moved := follow_active_release(engine):
+        log.info("%d queued slides moved to the active release", moved)
+    publish_due(engine, publisher, republish_s)
+    _publish_closings(engine, publisher, republish_s)
+
+
+def publish_due(engine: Engine, publisher: Publisher, republish_s: int) -> int:
+    """Publish the queued slides that are due; returns how many. Called right after a registration, too.
+
+    The next due time is committed before publishing, so that two sweeps never publish the same slide.
+    """
+    with transaction(engine) as session:
+        due = session.scalars(
+            text(
+                "update analysis set publish_at = now() + make_interval(secs => :later) where id in ("
+                " select id from analysis where state = 'queued' and publish_at <= now()"
+                " order by id limit :most for update skip locked) returning id"
+            ),
+            {"later": republish_s, "most": _MOST_AT_ONCE},
+        ).all()
+    for sent, analysis_id in enumerate(sorted(due)):
+        try:
+            publisher.analyse_slide(analysis_id)
+        except BrokerUnavailable:
+            with transaction(engine) as session:
+                session.execute(
+                    text("update analysis set publish_at = now() where id = any(:ids)"), {"ids": sorted(due)[sent:]}
+                )
+            raise
+    return len(due)
+
+
+def _end_expired_leases(engine: Engine) -> None:
+    with transaction(engine) as session:
+        expired = session.execute(
+            text(
+                "update analysis set state = 'queued', lease_token = null, lease_until = null, publish_at = now(),"
+                " reason = 'lease_expired', detail = 'the worker stopped renewing its lease (killed, or cut off)'"
+                " where state = 'running' and lease_until < now() returning id, attempts"
+            )
+        ).all()
+    for analysis_id, attempts in expired:
+        log.warning("analysis %d: the worker of attempt %d is gone; queued again", analysis_id, attempts)
+
+
+def _publish_closings(engine: Engine, publisher: Publisher, republish_s: int) -> None:
+    with transaction(engine) as session:
+        due = session.scalars(
+            text(
+                "update batch set close_at = now() + make_interval(secs => :later)"
+                f" where state = 'analysing' and coalesce(close_at, now()) <= now() and not {OPEN_SLIDES}"
+                " returning id"
+            ),
+            {"later": republish_s},
+        ).all()
+    for batch_id in due:
+        publisher.close_batch(batch_id)
+
+
+def make_partitions(engine: Engine) -> None:
+    """Make the partitions of `cell` for this month and the two that follow."""
+    with transaction(engine) as session:
+        session.execute(text("select make_cell_partitions(current_date, 3)"))

@@ -1,0 +1,128 @@
+"""`morphbatch refuse`: apply another fusion to old cells, from the logits on record, without running a network."""
+
+import getpass
+import time
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from services.cli.console import err, out, print_json
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from services.releases.refusion import Refusion
+
+commands = typer.Typer()
+
+
+@commands.command()
+def refuse(
+    release: Annotated[str, typer.Option(metavar="ID", help="A published release of the same networks.")],
+    since: Annotated[datetime, typer.Option(formats=["%Y-%m-%d"], help="Slides received on or after this day, UTC.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Write it without asking.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the change and write nothing.")] = False,
+    reports: Annotated[
+        bool, typer.Option("--reports", help="Also write the report files of these batches anew.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print JSON to stdout and nothing else; writes only with --yes.")
+    ] = False,
+) -> None:
+    """Fuse the logits on record anew under a release with another α or temperatures, as new analyses of the slides.
+
+    Shows how each class's count changes, then asks. The analyses that there are stay on record; the new ones count.
+    """
+    from rich.progress import Progress
+
+    from services.database.session import make_engine
+    from services.releases.refusion import apply_refusion, count_moves, plan_refusion
+    from services.settings import load_settings
+
+    engine = make_engine(load_settings().database_url)
+    plan = plan_refusion(engine, release, since.date())
+    with Progress(console=err, transient=True) as progress:
+        task = progress.add_task("counting", total=plan.cells)
+        moves = count_moves(engine, plan, lambda cells: progress.advance(task, cells))
+    outcome = _document(plan, since, moves)
+    if not as_json:
+        _show(plan, since, outcome)
+    if plan.slides and not dry_run and (yes or (not as_json and typer.confirm("Write it?", err=True))):
+        started = time.perf_counter()
+        with Progress(console=err, transient=True) as progress:
+            task = progress.add_task("writing", total=plan.cells)
+            outcome["written_slides"] = apply_refusion(
+                engine,
+                plan,
+                by=getpass.getuser(),
+                rewrite_reports=reports,
+                step=lambda cells: progress.advance(task, cells),
+            )
+        outcome["cells_per_second"] = round(plan.cells / (time.perf_counter() - started))
+        err.print(
+            f"{outcome['written_slides']} slides have a new analysis; {outcome['cells_per_second']} cells a second",
+            highlight=False,
+        )
+        if left := plan.slides - outcome["written_slides"]:
+            err.print(f"[yellow]note[/]: {left} slides were queued again meanwhile and are left out")
+    elif plan.slides and not as_json:
+        err.print("nothing was written")
+    engine.dispose()
+    if as_json:
+        print_json(outcome)
+
+
+def _document(plan: "Refusion", since: datetime, moves: "NDArray[np.int64]") -> dict[str, Any]:
+    from services.taxonomy import CLASS_NAMES
+
+    before, after, same = moves.sum(axis=1), moves.sum(axis=0), moves.diagonal()
+    return {
+        "release": plan.release.id,
+        "since": since.date(),
+        "from": plan.sources,
+        "batches": len(plan.batches),
+        "slides": plan.slides,
+        "cells": plan.cells,
+        "cells_moved": int(moves.sum() - same.sum()),
+        "classes": [
+            {
+                "class": name,
+                "before": int(before[index]),
+                "after": int(after[index]),
+                "moved_in": int(after[index] - same[index]),
+                "moved_out": int(before[index] - same[index]),
+            }
+            for index, name in enumerate(CLASS_NAMES)
+        ],
+        "written_slides": 0,
+    }
+
+
+def _show(plan: "Refusion", since: datetime, outcome: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    if not plan.slides:
+        out.print(f"every slide since {since:%Y-%m-%d} has its result from {plan.release.id}: nothing to do")
+        return
+    cells = max(plan.cells, 1)
+    out.print(
+        f"{plan.slides} slides of {len(plan.batches)} batches since {since:%Y-%m-%d}, analysed under"
+        f" {', '.join(plan.sources)}: {plan.cells} cells, {outcome['cells_moved']} of them"
+        f" ({100 * outcome['cells_moved'] / cells:.1f} %) get another class",
+        highlight=False,
+    )
+    table = Table("class", "before", "%", "after", "%", "moved in", "moved out", box=None, header_style="bold")
+    for row in outcome["classes"]:
+        shares = (f"{100 * row[when] / cells:.1f}" for when in ("before", "after"))
+        table.add_row(
+            row["class"],
+            str(row["before"]),
+            next(shares),
+            str(row["after"]),
+            next(shares),
+            str(row["moved_in"]),
+            str(row["moved_out"]),
+        )
+    out.print(table)

@@ -1,0 +1,110 @@
+"""Objects of a field that may be heads: everything stained and thicker than a tail, cut apart where it touches."""
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from services.imaging.detection.outline import disc, fill_holes, up_to_vector
+from services.imaging.detection.splitting import Polygon, split_at_waists
+from services.imaging.detection.transmittance import FlatField
+
+_SPECK_UM2: Final = 2.0  # bacteria, grains of stain: not worth a line in the list of what was rejected
+_STAINED: Final = 0.77 * 255  # green transmittance below which something is stained; tails and glass are brighter
+_DEEP: Final = 102  # … and below which it is stained as only chromatin is
+_TAIL_UM: Final = 0.95  # whatever is thinner is tail
+_HOLE_UM2: Final = 2.5  # a vacuole; a looped tail encloses more
+_NOTCH_UM: Final = 0.25
+_FRAGMENT_UM2: Final = 1.0
+_SMALL_UM2: Final = 5.0
+_CLEAR_WAIST: Final = 0.5
+_NUCLEAR: Final = 0.4
+_CLUMP_UM2: Final = 60.0  # more than a group of heads: no waist in it means anything
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A stained object, or a piece of one. `outline` and `siblings` (the other pieces) are in working pixels.
+
+    `deep` is the share of it that is stained deeply, `hue` its absorbance in red ÷ that in green.
+    """
+
+    outline: Polygon
+    siblings: tuple[Polygon, ...]
+    area_um2: float
+    deep: float
+    hue: float
+    on_border: bool
+
+
+def find_candidates(flat: FlatField) -> list[Candidate]:
+    """The stained objects of `flat` that are thicker than a tail; specks below 2 µm² are none."""
+    green = cv2.GaussianBlur(flat.green, (0, 0), 0.09 / flat.um_per_px)
+    mask = np.asarray(cv2.threshold(green, _STAINED, 1, cv2.THRESH_BINARY_INV)[1], np.uint8)
+    least = _SPECK_UM2 / flat.um_per_px**2
+    candidates = []
+    for stained in cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0]:
+        if cv2.contourArea(stained) < least:
+            continue
+        for thick in _thick_parts(mask, np.asarray(stained, np.int32), flat.um_per_px):
+            if cv2.contourArea(thick) < least:
+                continue
+            pieces = _pieces(thick.reshape(-1, 2).astype(np.float32), flat)
+            for k, piece in enumerate(pieces):
+                if cv2.contourArea(piece) >= least:
+                    candidates.append(_candidate(piece, (*pieces[:k], *pieces[k + 1 :]), flat))
+    return candidates
+
+
+def _thick_parts(mask: NDArray[np.uint8], stained: NDArray[np.int32], um_per_px: float) -> list[NDArray[np.int32]]:
+    """Outlines of what remains of one object of `mask` without its thin parts.
+
+    The object alone: most of an opening of the whole field is spent on empty glass.
+    """
+    height, width = mask.shape
+    x, y, w, h = cv2.boundingRect(stained)
+    left, top, right, bottom = max(0, x - 1), max(0, y - 1), min(width, x + w + 1), min(height, y + h + 1)
+    # What touches the border goes on behind it, as far as the opening knows: there the array has to end.
+    alone = np.zeros((bottom - top, up_to_vector(right - left) if right < width else right - left), np.uint8)
+    cv2.fillPoly(alone, [stained], 1, offset=(-left, -top))
+    alone[:, : right - left] &= mask[top:bottom, left:right]
+    fill_holes(alone, _HOLE_UM2 / um_per_px**2)
+    thick = cv2.morphologyEx(alone, cv2.MORPH_OPEN, disc(_TAIL_UM / 2 / um_per_px))
+    contours, _ = cv2.findContours(thick, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE, offset=(left, top))
+    return [np.asarray(contour, np.int32) for contour in contours]
+
+
+def _pieces(outline: Polygon, flat: FlatField) -> list[Polygon]:
+    pixel = flat.um_per_px
+    if cv2.contourArea(outline) * pixel**2 > _CLUMP_UM2:
+        return [outline]
+
+    def accept(piece: Polygon, waist: float) -> bool:
+        """Cut off what is as large as a head, or pale; a small deep piece is rather the neck of a tapering head."""
+        if waist < _CLEAR_WAIST or cv2.contourArea(piece) * pixel**2 >= _SMALL_UM2:
+            return True
+        return _candidate(piece, (), flat).deep < _NUCLEAR
+
+    return split_at_waists(outline, _NOTCH_UM / pixel, _FRAGMENT_UM2 / pixel**2, accept)
+
+
+def _candidate(piece: Polygon, siblings: tuple[Polygon, ...], flat: FlatField) -> Candidate:
+    height, width = flat.green.shape
+    x, y, w, h = cv2.boundingRect(piece)
+    inside = np.zeros((h, w), np.uint8)
+    cv2.fillPoly(inside, [np.rint(piece).astype(np.int32)], 1, offset=(-x, -y))
+    here = slice(y, y + h), slice(x, x + w)
+    through = zip(cv2.mean(flat.pixels[here], inside), flat.background_at(x + w / 2, y + h / 2), strict=False)
+    red, green, *_ = (math.log(min(max(level / max(glass, 1), 0.004), 0.996)) for level, glass in through)
+    deep = int(np.count_nonzero((flat.green[here] < _DEEP) & inside.view(np.bool_)))
+    return Candidate(
+        piece,
+        siblings,
+        area_um2=cv2.contourArea(piece) * flat.um_per_px**2,
+        deep=deep / max(1, cv2.countNonZero(inside)),
+        hue=red / green,
+        on_border=bool(x < 1 or y < 1 or x + w >= width or y + h >= height),
+    )

@@ -1,0 +1,88 @@
+"""`morphbatch release derive`: the networks of a release with another fusion, as a release of its own.
+
+Its ONNX files are the same bytes, so that the logits on record under the old one may be fused anew
+(`morphbatch refuse`), and nothing of it needs torch.
+"""
+
+import hashlib
+import json
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from pydantic import ValidationError
+
+from services.atomic import whole_folder
+from services.releases.schema import FileDigest, Fusion, Release, ReleaseBroken, digest, verify_release
+
+_OF_FUSION: Final = "fusion/"
+"""Where a release keeps how its fusion was chosen; another fusion was chosen otherwise."""
+_BESIDE: Final = ("choice.json", "curve.svg")
+
+
+def derive_release(release_dir: Path, fusion_json: Path, out: Path) -> Release:
+    """Write the release folder `out`: the release in `release_dir` with the fusion of `fusion_json`.
+
+    `fusion_json` is what `morphbatch fuse` writes; `choice.json` and `curve.svg` beside it are taken along. The
+    folder appears only when it is whole.
+
+    Raises:
+        AlreadyThere: `out` exists.
+        ReleaseBroken: the release is not what its document says; or the fusion is none, or of other classes.
+    """
+    release = verify_release(release_dir, classes=None)
+    fusion = _read_fusion(fusion_json, release)
+    with whole_folder(out) as partial:
+        files = {name: file for name, file in release.files.items() if not name.startswith(_OF_FUSION)}
+        for name in files:
+            (partial / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(release_dir / name, partial / name)
+        for name in _BESIDE:
+            beside = fusion_json.with_name(name)
+            if beside.is_file():
+                (partial / _OF_FUSION).mkdir(exist_ok=True)
+                shutil.copyfile(beside, partial / _OF_FUSION / name)
+                files[_OF_FUSION + name] = digest(partial / _OF_FUSION / name)
+        derived = release.model_copy(
+            update={
+                "id": f"{release.id.rsplit('-', 1)[0]}-{_content(files, fusion)[:12]}",
+                "created": datetime.now(UTC),
+                "fusion": fusion,
+                "metrics": _metrics(release, partial / _OF_FUSION / "choice.json"),
+                "files": files,
+            }
+        )
+        derived.write(partial)
+        verify_release(partial, classes=derived.classes)
+    return derived
+
+
+def _read_fusion(path: Path, release: Release) -> Fusion:
+    try:
+        given = json.loads(path.read_bytes())
+        fusion = Fusion.model_validate({name: given.get(name) for name in ("alpha", "temperatures")})
+        fusion.check_classes(len(release.classes))
+    except (OSError, ValueError, AttributeError, ValidationError) as error:
+        raise ReleaseBroken(f"{path} is no fusion, such as `morphbatch fuse` writes: {error}") from error
+    if set(fusion.temperatures) != set(release.members):
+        raise ReleaseBroken(f"{path}: temperatures must be of {', '.join(release.members)}")
+    if tuple(given.get("classes", release.classes)) != release.classes:
+        raise ReleaseBroken(f"{path} is of {', '.join(given['classes'])}; the release of {', '.join(release.classes)}")
+    return fusion
+
+
+def _content(files: dict[str, FileDigest], fusion: Fusion) -> str:
+    listed = "".join(f"{name}{file.sha256}" for name, file in sorted(files.items()))
+    return hashlib.sha256(f"{listed}{json.dumps(fusion.model_dump(), sort_keys=True)}".encode()).hexdigest()
+
+
+def _metrics(release: Release, choice: Path) -> dict[str, object]:
+    """The members' figures are theirs still; those of the fusion are the new one's, or unknown."""
+    metrics: dict[str, object] = {"derived_from": release.id}
+    validation = release.metrics.get("validation")
+    if validation is not None:
+        metrics |= {name: value for name, value in release.metrics.items() if name == "validation_fingerprint"}
+        fused = {"fused": json.loads(choice.read_bytes()).get("at_alpha")} if choice.is_file() else {}
+        metrics["validation"] = {**{member: validation.get(member) for member in release.members}, **fused}
+    return metrics

@@ -1,0 +1,299 @@
+"""Fuse the logits on record anew: another fusion of the same networks applied to old cells, and no network is run.
+
+Cells stay what they are; each slide gets a second analysis, under the new release, that counts from then on. The
+first stays on record.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Engine, text
+from sqlalchemy.orm import Session
+
+from services.database.models import Cell
+from services.database.session import transaction
+from services.errors import PermanentError
+from services.releases.fusion import fuse
+from services.releases.logits_on_record import Logits, read_logits, write_refused
+from services.releases.schema import MEMBERS, Release
+from services.taxonomy import CLASS_NAMES
+
+_CELLS_A_TRANSACTION = 100_000
+_CELLS_AT_ONCE = 20_000  # in memory
+
+_NEW_COLUMNS = ("analysis_id", "class_index", "confidence", "probabilities")
+_KEPT_COLUMNS = tuple(column.name for column in Cell.__table__.columns if column.name not in _NEW_COLUMNS)
+
+
+class RefusionRefused(PermanentError):
+    """The logits on record are of other networks, or there is no such release."""
+
+    reason = "refusion_refused"
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """Slides of one batch, by the analyses that count now; `cells` of each."""
+
+    id: int
+    received_on: date
+    analyses: tuple[int, ...]
+    cells: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusion:
+    """What is to be fused anew: `slides` of `batches`, analysed under the releases `sources`."""
+
+    release: Release
+    sources: tuple[str, ...]
+    batches: tuple[_Batch, ...]
+
+    @property
+    def slides(self) -> int:
+        """Slides that get another analysis."""
+        return sum(len(batch.analyses) for batch in self.batches)
+
+    @property
+    def cells(self) -> int:
+        """Cells of these slides."""
+        return sum(sum(batch.cells) for batch in self.batches)
+
+    def probabilities(self, logits: Logits) -> NDArray[np.float32]:
+        """Fused probabilities `[N, 18]` under the release."""
+        first, second = MEMBERS
+        fusion = self.release.fusion
+        return fuse(
+            logits.efficientnetv2_s,
+            logits.resnetv2_50,
+            alpha=fusion.alpha,
+            efficientnetv2_s_temperature=fusion.temperatures[first],
+            resnetv2_50_temperature=fusion.temperatures[second],
+        )
+
+
+def plan_refusion(engine: Engine, release_id: str, since: date) -> Refusion:
+    """Find the slides received on or after `since` (UTC) whose result is of another release than `release_id`.
+
+    Raises:
+        RefusionRefused: `release_id` is not on record, or some of these cells were seen by other networks than its.
+    """
+    with transaction(engine) as session:
+        release = _release(session, release_id)
+        if release is None:
+            raise RefusionRefused(f"no release {release_id} is on record: `morphbatch release publish` adds one")
+        rows = session.execute(
+            text(
+                "select b.id, b.received_on, a.release_id, array_agg(a.analysis_id order by a.analysis_id) as analyses,"
+                " array_agg(a.cells_classified order by a.analysis_id) as cells"
+                " from reporting.current_analysis a join slide s on s.id = a.slide_key"
+                " join batch b on b.id = s.batch_id"
+                " where b.received_on >= :since and a.state in ('done', 'insufficient') and a.release_id <> :release"
+                " group by b.id, b.received_on, a.release_id order by b.received_on, b.id"
+            ),
+            {"since": since, "release": release_id},
+        ).all()
+        sources = tuple(sorted({row.release_id for row in rows}))
+        others = [source for source in sources if _networks(_release(session, source)) != _networks(release)]
+    if others:
+        slides = sum(len(row.analyses) for row in rows if row.release_id in others)
+        raise RefusionRefused(
+            f"{slides} slides since {since} were analysed by other networks than {release_id} has (releases"
+            f" {', '.join(others)}): only the logits of the same ONNX files can be fused anew; nothing was changed."
+            " Give a later --since, or analyse those slides again: `morphbatch requeue`"
+        )
+    by_batch: dict[int, _Batch] = {}
+    for row in rows:  # a batch has several where the release changed while it ran
+        known = by_batch.get(row.id, _Batch(row.id, row.received_on, (), ()))
+        by_batch[row.id] = replace(known, analyses=(*known.analyses, *row.analyses), cells=(*known.cells, *row.cells))
+    return Refusion(release, sources, tuple(by_batch.values()))
+
+
+def count_moves(engine: Engine, plan: Refusion, step: Callable[[int], None] | None = None) -> NDArray[np.int64]:
+    """Cells `[18, 18]` by class on record (rows) and class under the new fusion (columns); nothing is written.
+
+    `step` is called with the number of cells read, part by part.
+    """
+    moves = np.zeros((len(CLASS_NAMES), len(CLASS_NAMES)), np.int64)
+    for group in _groups(plan.batches):
+        with transaction(engine) as session:
+            for part in _parts(group):
+                logits = read_logits(session, group[0].received_on, part)
+                after = plan.probabilities(logits).argmax(axis=1)
+                np.add.at(moves, (logits.class_index, after), 1)
+                if step is not None:
+                    step(len(logits.number))
+    return moves
+
+
+def apply_refusion(
+    engine: Engine,
+    plan: Refusion,
+    *,
+    by: str,
+    rewrite_reports: bool = False,
+    step: Callable[[int], None] | None = None,
+) -> int:
+    """Write the new analyses, batch by batch, each whole or not at all; returns how many slides got one.
+
+    A slide that was queued again since the plan was made is left out. `rewrite_reports`: the batches are closed again,
+    which writes their files anew. A second run finds nothing left to do.
+    """
+    written = 0
+    for group in _groups(plan.batches):
+        with transaction(engine) as session:
+            written += _write(session, plan, group, by, step)
+            if rewrite_reports:
+                session.execute(
+                    text(
+                        "update batch set state = 'analysing', closed_at = null, close_at = now()"
+                        " where id = any(:ids) and state in ('complete', 'complete_with_errors')"
+                    ),
+                    {"ids": [batch.id for batch in group]},
+                )
+    return written
+
+
+def _release(session: Session, release_id: str) -> Release | None:
+    document = session.execute(
+        text("select document from model_release where id = :id"), {"id": release_id}
+    ).scalar_one_or_none()
+    return None if document is None else Release.model_validate_json(json.dumps(document))
+
+
+def _networks(release: Release | None) -> object:
+    """What must be equal for logits to be comparable."""
+    if release is None:
+        return None
+    return release.classes, {name: release.files[member.onnx].sha256 for name, member in release.members.items()}
+
+
+def _groups(batches: Sequence[_Batch]) -> Iterator[list[_Batch]]:
+    """Whole batches of one day, so many that a transaction is worth its while."""
+    group: list[_Batch] = []
+    cells = 0
+    for batch in batches:
+        if group and (batch.received_on != group[0].received_on or cells >= _CELLS_A_TRANSACTION):
+            yield group
+            group, cells = [], 0
+        group.append(batch)
+        cells += sum(batch.cells)
+    if group:
+        yield group
+
+
+def _parts(group: Sequence[_Batch]) -> Iterator[list[int]]:
+    """The analyses of a group in parts that fit into memory, whatever a batch holds."""
+    part: list[int] = []
+    cells = 0
+    for batch in group:
+        for analysis, here in zip(batch.analyses, batch.cells, strict=True):
+            if part and cells + here > _CELLS_AT_ONCE:
+                yield part
+                part, cells = [], 0
+            part.append(analysis)
+            cells += here
+    if part:
+        yield part
+
+
+def _write(session: Session, plan: Refusion, group: list[_Batch], by: str, step: Callable[[int], None] | None) -> int:
+    new = _insert_analyses(session, plan.release.id, [a for batch in group for a in batch.analyses])
+    day = group[0].received_on
+    for table in ("cell", "field_result", "slide_class_count"):  # of an earlier analysis under the release
+        of_day = " and received_on = :day" if table == "cell" else ""
+        session.execute(
+            text(f"delete from {table} where analysis_id = any(:ids){of_day}"), {"ids": list(new.values()), "day": day}
+        )
+    for part in _parts(group):
+        wanted = [analysis for analysis in part if analysis in new]
+        logits = read_logits(session, day, wanted)
+        _insert_cells(session, day, logits, np.array([new[n] for n in wanted]), wanted, plan.probabilities(logits))
+        if step is not None:
+            step(len(logits.number))
+    _copy_field_results(session, list(new.values()))
+    _note(session, plan.release.id, list(new.values()), by)
+    return len(new)
+
+
+_COPIED = (
+    "attempts, started_at, finished_at, reason, detail, cells_classified, cells_on_border, objects_rejected, timings"
+)
+
+
+def _insert_analyses(session: Session, release_id: str, analyses: list[int]) -> dict[int, int]:
+    """The new analyses by the old ones, of the slides whose result is still that. They keep when the networks ran."""
+    columns = _COPIED.split(", ")
+    rows = session.execute(
+        text(
+            f"insert into analysis (slide_id, release_id, state, queued_at, fused_from, {_COPIED})"
+            f" select a.slide_id, :release, a.state, now(), a.id, {', '.join(f'a.{name}' for name in columns)}"
+            " from analysis a where a.id = any(:ids) and a.state in ('done', 'insufficient')"
+            " and a.id in (select analysis_id from reporting.current_analysis)"
+            " on conflict (slide_id, release_id) do update set state = excluded.state, queued_at = now(),"
+            f" fused_from = excluded.fused_from, {', '.join(f'{name} = excluded.{name}' for name in columns)}"
+            " where analysis.state not in ('queued', 'running')"
+            " returning fused_from, id"
+        ),
+        {"release": release_id, "ids": analyses},
+    )
+    return {int(old): int(new) for old, new in rows}
+
+
+def _insert_cells(
+    session: Session,
+    day: date,
+    logits: Logits,
+    new: NDArray[np.int64],
+    old: list[int],
+    probabilities: NDArray[np.float32],
+) -> None:
+    order = np.argsort(old)
+    of_cell = new[order][np.searchsorted(np.array(old)[order], logits.analysis_id)]
+    write_refused(session, logits, of_cell, probabilities)
+    kept = ", ".join(_KEPT_COLUMNS)
+    session.execute(
+        text(
+            f"insert into cell (analysis_id, class_index, confidence, probabilities, {kept})"
+            f" select refused.new_id, refused.class_index, refused.confidence, refused.probabilities,"
+            f" {', '.join(f'cell.{name}' for name in _KEPT_COLUMNS)}"
+            " from refused join cell on cell.analysis_id = refused.analysis_id and cell.number = refused.number"
+            # Else the whole month is read for each part of it.
+            " where cell.received_on = :day and cell.analysis_id = any(:ids)"
+        ),
+        {"day": day, "ids": old},
+    )
+    session.execute(
+        text(
+            "insert into slide_class_count (analysis_id, class_index, cells)"
+            " select new_id, class_index, count(*) from refused group by 1, 2"
+        )
+    )
+
+
+def _copy_field_results(session: Session, new: list[int]) -> None:
+    columns = "field_id, width_px, height_px, cells, on_border, reason, detail, quality, rejected"
+    session.execute(
+        text(
+            f"insert into field_result (analysis_id, {columns})"
+            f" select a.id, {', '.join(f'f.{name}' for name in columns.split(', '))}"
+            " from analysis a join field_result f on f.analysis_id = a.fused_from where a.id = any(:ids)"
+        ),
+        {"ids": new},
+    )
+
+
+def _note(session: Session, release_id: str, new: list[int], by: str) -> None:
+    session.execute(
+        text(
+            "insert into audit_event (kind, batch_id, detail) select 'slides_fused_anew', s.batch_id,"
+            " jsonb_build_object('release', cast(:release as text), 'by', cast(:by as text),"
+            "  'slides', count(*), 'cells', sum(a.cells_classified))"
+            " from analysis a join slide s on s.id = a.slide_id where a.id = any(:ids) group by s.batch_id"
+        ),
+        {"release": release_id, "by": by, "ids": new},
+    )

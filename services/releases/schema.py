@@ -1,0 +1,162 @@
+"""`release.json`: what a release of the networks is, and the check that a folder holds it whole.
+
+A release is immutable. Its folder holds this document and the ONNX files of both members, the source of truth. What a
+backend compiles from them stands in `forms/` there (`triton_models.forms`) and is no part of it.
+"""
+
+import hashlib
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from services.atomic import write_text
+from services.errors import ConfigurationError
+from services.taxonomy import CLASS_NAMES
+
+MEMBERS: Final = ("efficientnetv2_s", "resnetv2_50")
+TIMM_NAMES: Final = {"efficientnetv2_s": "tf_efficientnetv2_s", "resnetv2_50": "resnetv2_50"}
+DOCUMENT: Final = "release.json"
+FORMS: Final = "forms"  # folder of what was compiled from the release: see triton_models.forms
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+RelativePath = Annotated[str, Field(pattern=r"^[0-9A-Za-z_-]+(/[0-9A-Za-z_-][0-9A-Za-z._-]*)*$")]
+_Temperature = Annotated[float, Field(gt=0)]
+
+
+class ReleaseBroken(ConfigurationError):
+    """A release folder is not what its document says; nothing may be served from it."""
+
+    reason = "release_broken"
+
+
+class ReleaseKind(StrEnum):
+    """How far the networks of a release may be believed; reports say it in their first line."""
+
+    UNTRAINED = "untrained"  # drawn weights: no statement about any cell
+    DEMONSTRATION = "demonstration"  # trained on drawn or non-commercial images: not for use
+    TRAINED = "trained"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class FileDigest(_Part):
+    """Size in bytes and checksum of a file of the release."""
+
+    sha256: Sha256
+    size: int = Field(ge=0)
+
+
+class Member(_Part):
+    """One network. `onnx` is the path of its file in the release folder."""
+
+    onnx: RelativePath
+
+
+class Fusion(_Part):
+    """z = α·z₁/T₁ + (1 − α)·z₂/T₂, with α the weight of EfficientNetV2-S; the probabilities are softmax(z)."""
+
+    alpha: float | tuple[float, ...] = Field(description="One number, or one a class in the order of the classes.")
+    temperatures: dict[str, _Temperature]
+
+    @field_validator("alpha")
+    @classmethod
+    def _within_bounds(cls, alpha: float | tuple[float, ...]) -> float | tuple[float, ...]:
+        wrong = [share for share in (alpha if isinstance(alpha, tuple) else (alpha,)) if not 0 <= share <= 1]
+        if wrong:
+            raise ValueError(f"must be in 0..1, not {', '.join(map(str, wrong))}")
+        return alpha
+
+    def check_classes(self, classes: int) -> None:
+        """That α is one number, or one for each of `classes`.
+
+        Raises:
+            ValueError: it is not.
+        """
+        if isinstance(self.alpha, tuple) and len(self.alpha) != classes:
+            raise ValueError(f"fusion.alpha has {len(self.alpha)} numbers; one a class would be {classes}")
+
+
+class Release(_Part):
+    """The document `release.json`."""
+
+    format: Literal["morphbatch.release/1"] = "morphbatch.release/1"
+    id: str = Field(pattern=r"^[0-9a-z][0-9a-z._-]{2,62}$")
+    kind: ReleaseKind
+    git_commit: str | None = Field(pattern=r"^[0-9a-f]{40}$", description="Of the training code; null: untrained.")
+    created: datetime
+    data_fingerprint: str | None = Field(description="SHA-256 of the training data's list; null: no data was used.")
+    classes: tuple[str, ...] = Field(description="In the index order of the logits.")
+    crop_px: int = Field(ge=32, le=1024, description="Side of a crop, pixels.")
+    crop_um: float = Field(gt=0, le=1000, description="Side of a crop, µm.")
+    members: dict[str, Member]
+    fusion: Fusion
+    metrics: dict[str, Any] = Field(description="Per member and fused, with the data they were measured on.")
+    files: dict[RelativePath, FileDigest] = Field(description="Every file of the folder but this document.")
+
+    @model_validator(mode="after")
+    def _agree_with_itself(self) -> Self:
+        for what, names in (("members", self.members), ("fusion.temperatures", self.fusion.temperatures)):
+            if set(names) != set(MEMBERS):
+                raise ValueError(f"{what} must be {', '.join(MEMBERS)}, not {', '.join(names)}")
+        self.fusion.check_classes(len(self.classes))
+        missing = [member.onnx for member in self.members.values() if member.onnx not in self.files]
+        if missing:
+            raise ValueError(f"files lacks {', '.join(missing)}")
+        return self
+
+    def document(self) -> dict[str, Any]:
+        """As JSON values, for `model_release.document`."""
+        return self.model_dump(mode="json")
+
+    def write(self, folder: Path) -> None:
+        """Write `release.json` into `folder`."""
+        write_text(folder / DOCUMENT, self.model_dump_json(indent=2) + "\n")
+
+
+def digest(path: Path) -> FileDigest:
+    """Size and checksum of the file `path`."""
+    with path.open("rb") as file:
+        return FileDigest(sha256=hashlib.file_digest(file, "sha256").hexdigest(), size=path.stat().st_size)
+
+
+def read_release(folder: Path) -> Release:
+    """The release document in `folder`.
+
+    Raises:
+        ReleaseBroken: there is none, or it is malformed; the message names each fault.
+    """
+    try:
+        return Release.model_validate_json((folder / DOCUMENT).read_bytes())
+    except FileNotFoundError as error:
+        raise ReleaseBroken(f"{folder} holds no {DOCUMENT}") from error
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or DOCUMENT}: {e['msg']}" for e in error.errors())
+        raise ReleaseBroken(f"{folder / DOCUMENT}: {faults}") from error
+
+
+def verify_release(folder: Path, classes: tuple[str, ...] | None = CLASS_NAMES) -> Release:
+    """The release in `folder`, after every byte of it was checked. `classes` None: of any taxonomy.
+
+    Raises:
+        ReleaseBroken: a file is missing, too many or altered, or the classes are not in the order of the taxonomy.
+    """
+    release = read_release(folder)
+    faults = []
+    if classes is not None and release.classes != classes:
+        faults.append(f"classes are {', '.join(release.classes)}; this version knows {', '.join(classes)}")
+    found_files = {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
+    present = {path.as_posix() for path in found_files if path.parts[0] != FORMS} - {DOCUMENT}
+    faults += [f"{name} is no part of the release" for name in sorted(present - set(release.files))]
+    for name, expected in release.files.items():
+        if name not in present:
+            faults.append(f"{name} is missing")
+        elif (found := digest(folder / name)) != expected:
+            faults.append(f"{name} is altered: sha256 {found.sha256}, {found.size} bytes, not {expected.sha256}")
+    if faults:
+        raise ReleaseBroken(f"release {release.id} in {folder}: " + "; ".join(faults))
+    return release

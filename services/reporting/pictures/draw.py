@@ -1,0 +1,197 @@
+"""The pictures of one slide: fields are fetched once, in order, and drawn into the sheets that need them."""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Any, Final
+
+import numpy as np
+from PIL import Image
+from sqlalchemy import Engine, Row, text
+from sqlalchemy.orm import Session
+
+from services.database.session import transaction
+from services.errors import PermanentError
+from services.imaging.crops import crop_cells, crop_of_cell_image
+from services.imaging.decoding.decode import decode_field
+from services.imaging.types import RGB, Box
+from services.reporting.exports.tables import stream_cells
+from services.reporting.pictures.overlay import FIELDS_A_SHEET, ContactSheet, DrawnCell, DrawnField
+from services.reporting.pictures.sheet import Heading
+from services.reporting.pictures.sprites import CELLS_A_SHEET, CROP_PX, SHEETS, Sprite, SpriteSheets, is_chosen, quotas
+from services.storage import ObjectStore
+from services.taxonomy import CLASS_NAMES, CLASSES
+
+OVERLAY_SHEETS: Final = 4
+
+
+class FieldChanged(PermanentError):
+    """The object is no longer the one that was analysed."""
+
+    reason = "field_changed"
+
+
+@dataclass(frozen=True, slots=True)
+class PictureLimits:
+    """What the decoder refuses."""
+
+    max_bytes: int
+    max_pixels: int
+
+
+@dataclass(slots=True)
+class SlidePictures:
+    """Draws the sheets of one slide. `notes` says what could not be drawn, and why."""
+
+    engine: Engine
+    store: ObjectStore
+    report: dict[str, Any]
+    slide: dict[str, Any]
+    batch_key: int
+    day: date
+    crop_um: float
+    limits: PictureLimits
+    notes: list[str] = field(default_factory=list)
+
+    def draw(self) -> Iterator[tuple[str, Image.Image]]:
+        """Each sheet with its name. At most one overlay sheet, the sprite sheets and one field are in memory.
+
+        Raises:
+            OutageError: the store or the database is down.
+        """
+        fields = self._fields()
+        overlaid = [f for f in fields if f.kind == "field"][: OVERLAY_SHEETS * FIELDS_A_SHEET]
+        if skipped := sum(f.kind == "field" for f in fields) - len(overlaid):
+            self._note(f"the overlay shows the first {len(overlaid)} fields, {skipped} more are not drawn")
+        sprites, wanted = self._sprites()
+        groups = [overlaid[i : i + FIELDS_A_SHEET] for i in range(0, len(overlaid), FIELDS_A_SHEET)]
+        for number, group in enumerate(groups, 1):
+            yield f"overlay-{number}.jpg", self._overlay(group, number, len(groups), sprites, wanted)
+        for row in fields:
+            if row.id in wanted:
+                self._add_sprites(row, self._pixels(row)[0], sprites, wanted)
+        for number, sheet in enumerate(sprites.finish(), 1):
+            yield f"sprites-{number}.jpg", sheet
+
+    def _overlay(
+        self,
+        group: list[Row[Any]],
+        number: int,
+        sheets: int,
+        sprites: SpriteSheets,
+        wanted: dict[int, list[tuple[int, Box]]],
+    ) -> Image.Image:
+        cells = self._cells([row.id for row in group])
+        shapes = [row.height_px / row.width_px for row in group if row.width_px and row.height_px]
+        part = f", sheet {number} of {sheets}" if sheets > 1 else ""
+        sheet = ContactSheet(len(group), self._heading(part), float(np.median(shapes)) if shapes else 0.75)
+        for row in group:
+            pixels, trouble = self._pixels(row)
+            sheet.add(DrawnField(row.key, pixels, cells[row.id], row.rejected, trouble or row.reason))
+            self._add_sprites(row, pixels, sprites, wanted)
+        return sheet.finish()
+
+    def _add_sprites(
+        self, row: Row[Any], pixels: RGB | None, sprites: SpriteSheets, wanted: dict[int, list[tuple[int, Box]]]
+    ) -> None:
+        chosen = wanted.pop(row.id, [])
+        if pixels is None or not chosen:
+            return
+        um_per_px, crop_um = self.slide["um_per_px"], self.crop_um
+        if row.kind == "crop":
+            crop = crop_of_cell_image(pixels, um_per_px=um_per_px, crop_um=crop_um, size_px=CROP_PX)
+            crops = np.broadcast_to(crop, (len(chosen), *crop.shape))
+        else:
+            boxes = [box for _, box in chosen]
+            crops = crop_cells(pixels, boxes, um_per_px=um_per_px, crop_um=crop_um, size_px=CROP_PX)
+        for (number, _), crop in zip(chosen, crops, strict=True):
+            sprites.add(number, crop)
+
+    def _fields(self) -> list[Row[Any]]:
+        with transaction(self.engine) as session:
+            return list(
+                session.execute(
+                    text(
+                        "select field.id, key, sha256, kind, width_px, height_px, field_result.reason, rejected"
+                        " from reporting.slide_result s join field_result on field_result.analysis_id = s.analysis_id"
+                        " join field on field.id = field_id"
+                        " where s.batch_key = :batch and s.slide_id = :slide order by field.position"
+                    ),
+                    {"batch": self.batch_key, "slide": self.slide["slide_id"]},
+                )
+            )
+
+    def _cells(self, field_keys: list[int]) -> dict[int, list[DrawnCell]]:
+        cells: dict[int, list[DrawnCell]] = defaultdict(list)
+        columns = "field_key, x0, y0, x1, y1, class_index, confidence, head_outline"
+        with transaction(self.engine) as session:
+            for part in self._stream(session, columns, field_keys=field_keys):
+                for row in part:
+                    known = CLASSES[row.class_index]
+                    outline = None
+                    if row.head_outline is not None:
+                        outline = np.frombuffer(row.head_outline, "<u2").reshape(-1, 2)
+                    box = Box(row.x0, row.y0, row.x1, row.y1)
+                    cells[row.field_key].append(DrawnCell(box, outline, known.name, known.region, row.confidence))
+        return cells
+
+    def _sprites(self) -> tuple[SpriteSheets, dict[int, list[tuple[int, Box]]]]:
+        """The sheets with their places, and by field which cells are to be cropped from it."""
+        totals = {
+            CLASS_NAMES.index(share["class"]): share["cells"]
+            for share in self.slide["distribution"] or ()
+            if share["cells"]
+        }
+        quota = quotas(totals, SHEETS * CELLS_A_SHEET)
+        ranks: Counter[int] = Counter()
+        chosen: list[Sprite] = []
+        wanted: dict[int, list[tuple[int, Box]]] = defaultdict(list)
+        columns = "field_key, number, x0, y0, x1, y1, class_index, confidence"
+        with transaction(self.engine) as session:
+            for part in self._stream(session, columns, order="class_index, confidence desc, number"):
+                for row in part:
+                    rank = ranks[row.class_index]
+                    ranks[row.class_index] += 1
+                    if is_chosen(rank, totals[row.class_index], quota[row.class_index]):
+                        chosen.append(Sprite(row.number, row.class_index, row.confidence))
+                        wanted[row.field_key].append((row.number, Box(row.x0, row.y0, row.x1, row.y1)))
+        if (cells := sum(totals.values())) > len(chosen):
+            self._note(f"the sprite sheets show {len(chosen)} of {cells} cells, spread evenly over each class")
+        return SpriteSheets(chosen, totals, self._heading(f", crops of {self.crop_um:g} um", marks=False)), dict(wanted)
+
+    def _stream(
+        self, session: Session, columns: str, *, field_keys: list[int] | None = None, order: str = "number"
+    ) -> Iterator[list[Row[Any]]]:
+        slide_id = self.slide["slide_id"]
+        return stream_cells(
+            session, columns, self.batch_key, self.day, slide_id=slide_id, field_keys=field_keys, order=order
+        )
+
+    def _pixels(self, row: Row[Any]) -> tuple[RGB | None, str | None]:
+        """The field's picture, or the reason code of why there is none."""
+        try:
+            data = self.store.get(
+                f"incoming/{self.report['lab']}/{self.report['batch']}/{row.key}", max_bytes=self.limits.max_bytes
+            )
+            if hashlib.sha256(data).hexdigest() != row.sha256:
+                raise FieldChanged(f"{row.key} was replaced after its analysis")
+            decoded = decode_field(data, row.key, max_bytes=self.limits.max_bytes, max_pixels=self.limits.max_pixels)
+        except PermanentError as error:
+            self._note(f"field {row.key} could not be drawn ({error.reason}): {error}")
+            return None, error.reason
+        return decoded.pixels, None
+
+    def _heading(self, part: str, *, marks: bool = True) -> Heading:
+        slide = self.slide
+        return Heading(
+            title=f"{self.report['lab']} / {self.report['batch']} / {slide['slide_id']}",
+            subtitle=f"{slide['stain']}, {slide['um_per_px']:g} um/px, {slide['cells']} cells,"
+            f" release {slide['release_id']}{part}",
+            warning=self.report.get("warning"),
+            marks=marks,
+        )
+
+    def _note(self, line: str) -> None:
+        self.notes.append(f"slide {self.slide['slide_id']}: {line}")

@@ -1,0 +1,399 @@
+"""Slides from claim to close on a real Postgres and a real object store; only the networks are a constant."""
+
+import hashlib
+import io
+import json
+import struct
+import threading
+import zlib
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+from sqlalchemy import Engine, text
+
+from services.analysis.leases import claim
+from services.analysis.slide import analyse_slide
+from services.batches.closing import close_batch
+from services.batches.due import publish_due, sweep_database
+from services.batches.requeue import NothingToRequeue, requeue
+from services.database.session import transaction
+from services.database.states import BatchState
+from services.dispatch import BrokerUnavailable, Publisher
+from services.errors import TransientError
+from services.inference.errors import InferenceUnavailable
+from services.inference.predictions import Predictions
+from services.intake.registration import register_batch
+from services.releases.served import ServedRelease
+from services.settings import Settings
+from services.smears.field import FieldSpec, draw_field
+from services.storage import ObjectStore
+from services.taxonomy import CLASS_NAMES
+from tests.integration.servers import database, empty_bucket, engine, rclone_store
+
+__all__ = ["database", "empty_bucket", "engine", "rclone_store"]
+
+SETTINGS = Settings(max_attempts=2, retry_base_seconds=0.01, outage_delay_seconds=0.01, lease_seconds=60)
+DOCUMENT = {"crop_px": 64, "crop_um": 24.0, "fusion": {"alpha": 0.5}}
+
+
+class ConstantNetworks:
+    """Says `Normal` of every crop, after `before` was called."""
+
+    batch = 16
+
+    def __init__(self, before: Callable[[], None] = lambda: None, release_id: str = "r1") -> None:
+        self._before = before
+        self._release_id = release_id
+
+    def served_release(self) -> ServedRelease:
+        return ServedRelease(self._release_id, CLASS_NAMES, 64, 24.0, "openvino-fp32")
+
+    def submit(self, crops: NDArray[np.uint8], release_id: str) -> Future[Predictions]:
+        assert release_id == self._release_id
+        self._before()
+        assert crops.shape[1:] == (64, 64, 3)
+        values = np.full((len(crops), len(CLASS_NAMES)), 0.01, np.float32)
+        values[:, 7] = 0.83
+        done: Future[Predictions] = Future()
+        done.set_result(Predictions(values, values, values))
+        return done
+
+
+class Hints(Publisher):
+    """Keeps the messages; the broker can be taken away."""
+
+    def __init__(self) -> None:
+        self.sent: list[tuple[str, int]] = []
+        self.down = False
+
+    def analyse_slide(self, analysis_id: int) -> None:
+        self._note("slide", analysis_id)
+
+    def close_batch(self, batch_id: int) -> None:
+        self._note("close", batch_id)
+
+    def _note(self, what: str, number: int) -> None:
+        if self.down:
+            raise BrokerUnavailable("down")
+        self.sent.append((what, number))
+
+
+def encode(pixels: NDArray[Any], suffix: str = ".png") -> bytes:
+    return bytes(cv2.imencode(suffix, pixels)[1].tobytes())
+
+
+def saved(image: Image.Image, kind: str, **options: Any) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+@pytest.fixture(scope="module")
+def good() -> NDArray[np.uint8]:
+    """A drawn field, RGB, at 0.1 µm/px."""
+    return draw_field(np.random.default_rng(3), FieldSpec(um_per_px=0.1, cells=6, bacteria=0)).pixels
+
+
+def bomb() -> bytes:
+    """A PNG of a few hundred bytes that would decode to 60,000 × 60,000 px."""
+
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
+    )
+
+
+def submit(engine: Engine, store: ObjectStore, slides: dict[str, dict[str, bytes]], **field: Any) -> list[int]:
+    """Upload slides of fields by name as one batch and register it; the ids of the analyses."""
+    with transaction(engine) as session:
+        session.execute(text("update model_release set document = cast(:d as jsonb)"), {"d": json.dumps(DOCUMENT)})
+    manifest = {
+        "schema": "morphbatch.manifest/1", "lab": "berlin", "batch_id": "night-1",
+        "slides": [
+            {
+                "slide_id": slide, "specimen": "S-1", "replicate": 1, "stain": "diff-quik", "um_per_px": 0.1,
+                "fields": [
+                    {"key": f"{slide}/{name}", "sha256": hashlib.sha256(data).hexdigest(), **field}
+                    for name, data in fields.items()
+                ],
+            }
+            for slide, fields in slides.items()
+        ],
+    }  # fmt: skip
+    for slide, fields in slides.items():
+        for name, data in fields.items():
+            store.put(f"incoming/berlin/night-1/{slide}/{name}", data, "image/jpeg")
+    store.put("incoming/berlin/night-1/manifest.json", json.dumps(manifest).encode(), "application/json")
+    return list(register_batch(engine, store, "berlin", "night-1").analysis_ids)
+
+
+def one(engine: Engine, query: str, **values: Any) -> Any:
+    with transaction(engine) as session:
+        return session.execute(text(query), values).one()
+
+
+def run(engine: Engine, store: ObjectStore, analysis_id: int, networks: Any = None) -> int | None:
+    return analyse_slide(engine, store, networks or ConstantNetworks(), analysis_id, SETTINGS)
+
+
+def test_a_good_slide_is_done_and_its_batch_closes_with_a_report(
+    engine: Engine, empty_bucket: ObjectStore, good: NDArray[np.uint8]
+) -> None:
+    [first, second] = submit(engine, empty_bucket, {n: {"f1.png": encode(good[..., ::-1])} for n in ("a", "b")})
+    assert run(engine, empty_bucket, first) is None
+    assert close_batch(engine, empty_bucket, 1) is None, "a slide is still open"
+    batch_id = run(engine, empty_bucket, second)
+    assert batch_id == 1
+    assert close_batch(engine, empty_bucket, batch_id) is BatchState.COMPLETE
+    row = one(
+        engine,
+        "select state, cells_classified, (select count(*) from cell where analysis_id = a.id),"
+        " (select sum(cells) from slide_class_count where analysis_id = a.id) from analysis a where id = :id",
+        id=first,
+    )
+    assert row[0] == "done"
+    assert row[1] == row[2] == row[3] > 0
+    report = json.loads(empty_bucket.get("results/berlin/night-1/report.json", max_bytes=10**7))
+    assert report["state"] == "complete"
+    assert close_batch(engine, empty_bucket, batch_id) is None, "closed once"
+
+
+def test_a_second_delivery_finds_the_slide_taken_or_done(
+    engine: Engine, empty_bucket: ObjectStore, good: NDArray[np.uint8]
+) -> None:
+    [analysis] = submit(engine, empty_bucket, {"a": {"f.png": encode(good)}})
+    again: list[int | None] = []
+    run(engine, empty_bucket, analysis, ConstantNetworks(lambda: again.append(run(engine, empty_bucket, analysis))))
+    assert again == [None]
+    before = one(engine, "select count(*), max(xmin::text) from cell")
+    assert run(engine, empty_bucket, analysis) is None
+    assert one(engine, "select count(*), max(xmin::text) from cell") == before
+    assert one(engine, "select attempts from analysis").attempts == 1
+
+
+def test_who_lost_the_lease_writes_nothing(engine: Engine, empty_bucket: ObjectStore, good: NDArray[np.uint8]) -> None:
+    [analysis] = submit(engine, empty_bucket, {"a": {"f.png": encode(good)}})
+
+    def taken_over() -> None:
+        with transaction(engine) as session:
+            session.execute(text("update analysis set lease_token = 'another'"))
+
+    assert run(engine, empty_bucket, analysis, ConstantNetworks(taken_over)) is None
+    assert one(engine, "select state, lease_token, (select count(*) from cell) from analysis") == (
+        "running",
+        "another",
+        0,
+    )
+
+
+def test_an_outage_waits_uncounted_and_another_failure_ends_in_quarantine(
+    engine: Engine, empty_bucket: ObjectStore, good: NDArray[np.uint8]
+) -> None:
+    [analysis] = submit(engine, empty_bucket, {"a": {"f.png": encode(good)}})
+
+    def raising(error: Exception) -> ConstantNetworks:
+        def fail() -> None:
+            raise error
+
+        return ConstantNetworks(fail)
+
+    for _ in range(5):
+        assert run(engine, empty_bucket, analysis, raising(InferenceUnavailable("down"))) is None
+    assert one(engine, "select state, attempts, reason from analysis") == ("queued", 0, InferenceUnavailable.reason)
+    assert run(engine, empty_bucket, analysis, raising(TransientError("hm"))) is None
+    assert one(engine, "select state, attempts from analysis") == ("queued", 1)
+    assert run(engine, empty_bucket, analysis, raising(MemoryError("out of memory"))) == 1
+    row = one(engine, "select state, attempts, reason, detail from analysis")
+    assert (row.state, row.attempts, row.reason) == ("quarantined", 2, "unexpected_MemoryError")
+    assert "2 attempts" in row.detail
+
+
+def test_the_sweep_takes_back_a_dead_workers_slide_and_gives_up_after_enough_deaths(
+    engine: Engine, empty_bucket: ObjectStore, good: NDArray[np.uint8]
+) -> None:
+    [analysis] = submit(engine, empty_bucket, {"a": {"f.png": encode(good)}})
+    hints = Hints()
+    for _ in range(SETTINGS.max_attempts):
+        assert claim(engine, analysis, 60) is not None  # and its worker dies here
+        with transaction(engine) as session:
+            session.execute(text("update analysis set lease_until = now() - interval '1 s'"))
+        sweep_database(engine, hints, republish_s=60)
+        assert one(engine, "select state, reason from analysis") == ("queued", "lease_expired")
+    assert hints.sent == [("slide", analysis)] * SETTINGS.max_attempts
+    assert run(engine, empty_bucket, analysis) == 1
+    assert one(engine, "select state, reason from analysis") == ("quarantined", "too_many_attempts")
+
+
+def test_a_message_is_published_once_and_again_only_when_it_is_overdue(
+    engine: Engine, empty_bucket: ObjectStore, good: NDArray[np.uint8]
+) -> None:
+    ids = submit(engine, empty_bucket, {n: {"f.png": encode(good)} for n in ("a", "b", "c")})
+    hints = Hints()
+    hints.down = True
+    with pytest.raises(BrokerUnavailable):
+        publish_due(engine, hints, 60)
+    hints.down = False
+    assert publish_due(engine, hints, 60) == 3
+    assert publish_due(engine, hints, 60) == 0
+    assert hints.sent == [("slide", n) for n in ids]
+    with transaction(engine) as session:
+        session.execute(text("update analysis set publish_at = now() where id = :id"), {"id": ids[1]})
+    assert publish_due(engine, hints, 60) == 1
+
+
+def test_a_closing_whose_message_was_lost_is_published_again(
+    engine: Engine, empty_bucket: ObjectStore, good: NDArray[np.uint8]
+) -> None:
+    [analysis] = submit(engine, empty_bucket, {"a": {"f.png": encode(good)}})
+    assert run(engine, empty_bucket, analysis) == 1  # and the message to close is lost
+    hints = Hints()
+    sweep_database(engine, hints, republish_s=60)
+    assert hints.sent == [], "not yet overdue"
+    with transaction(engine) as session:
+        session.execute(text("update batch set close_at = now()"))
+    sweep_database(engine, hints, republish_s=60)
+    assert hints.sent == [("close", 1)]
+
+
+def test_two_slides_that_end_at_once_close_the_batch_once(
+    engine: Engine, empty_bucket: ObjectStore, good: NDArray[np.uint8]
+) -> None:
+    ids = submit(engine, empty_bucket, {f"s{n}": {"f.png": encode(good)} for n in range(4)})
+    together = threading.Barrier(len(ids))
+    closes: list[int | None] = []
+
+    def work(analysis: int) -> None:
+        closes.append(run(engine, empty_bucket, analysis, ConstantNetworks(lambda: together.wait(30) and None)))
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in ids]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(closes, key=str) == [1, None, None, None]
+
+
+BAD_FIELDS: dict[str, tuple[Callable[[NDArray[np.uint8]], bytes], str]] = {
+    "zero bytes": (lambda _: b"", "field_empty"),
+    "truncated": (lambda good: encode(good, ".jpg")[:20_000], "field_truncated"),
+    "text named .jpg": (lambda _: b"Dear lab, the camera is broken.\n" * 30, "field_not_an_image"),
+    "bomb": (lambda _: bomb(), "field_too_many_pixels"),
+    "CMYK": (lambda good: saved(Image.fromarray(good).convert("CMYK"), "JPEG"), "field_cmyk"),
+    "alpha": (
+        lambda good: saved(Image.fromarray(np.dstack([good, np.full(good.shape[:2], 9, np.uint8)])), "PNG"),
+        "field_transparent",
+    ),
+    "animated": (
+        lambda good: saved(Image.fromarray(good), "PNG", save_all=True, append_images=[Image.fromarray(255 - good)]),
+        "field_animated",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", BAD_FIELDS)
+def test_a_broken_field_quarantines_its_slide_and_the_rest_goes_on(
+    engine: Engine, empty_bucket: ObjectStore, good: NDArray[np.uint8], what: str
+) -> None:
+    make, reason = BAD_FIELDS[what]
+    fine = encode(good[..., ::-1])
+    bad, other = submit(engine, empty_bucket, {"bad": {"a.png": fine, "b.jpg": make(good)}, "other": {"a.png": fine}})
+    run(engine, empty_bucket, bad)
+    batch_id = run(engine, empty_bucket, other)
+    assert batch_id is not None
+    assert close_batch(engine, empty_bucket, batch_id) is BatchState.COMPLETE_WITH_ERRORS
+    row = one(engine, "select state, reason, detail, cells_classified from analysis where id = :id", id=bad)
+    assert (row.state, row.reason, row.cells_classified) == ("quarantined", reason, 0)
+    assert "b.jpg" in row.detail
+    assert one(engine, "select reason from field_result join field on field.id = field_id where key = 'bad/b.jpg'") == (
+        reason,
+    )
+    assert one(engine, "select state from analysis where id = :id", id=other) == ("done",)
+
+
+FINDINGS: dict[str, tuple[Callable[[NDArray[np.uint8]], bytes], str]] = {
+    "black": (lambda good: encode(np.zeros_like(good)), "field_black"),
+    "white": (lambda good: encode(np.full_like(good, 255)), "field_white"),
+    "out of focus": (lambda good: encode(cv2.GaussianBlur(good[..., ::-1], (0, 0), 25)), "field_out_of_focus"),
+    "no cells": (lambda x: encode(np.random.default_rng(0).integers(211, 220, x.shape, np.uint8)), "field_no_cells"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", FINDINGS)
+def test_a_readable_field_without_use_is_set_aside_and_its_slide_goes_on(
+    engine: Engine, empty_bucket: ObjectStore, good: NDArray[np.uint8], what: str
+) -> None:
+    make, reason = FINDINGS[what]
+    with_rest, alone = submit(
+        engine, empty_bucket, {"a": {"x.png": make(good), "y.png": encode(good[..., ::-1])}, "b": {"x.png": make(good)}}
+    )
+    run(engine, empty_bucket, with_rest)
+    run(engine, empty_bucket, alone)
+    assert one(engine, "select state from analysis where id = :id", id=with_rest) == ("done",)
+    assert one(engine, "select state, reason from analysis where id = :id", id=alone) == (
+        "insufficient",
+        "too_few_cells",
+    )
+    assert one(engine, "select reason from field_result join field on field.id = field_id where key = 'a/x.png'") == (
+        reason,
+    )
+
+
+READABLE: dict[str, Callable[[NDArray[np.uint8]], tuple[str, bytes]]] = {
+    "palette": lambda good: ("x.png", saved(Image.fromarray(good).convert("P", palette=Image.Palette.ADAPTIVE), "PNG")),
+    "depth_16_bit": lambda good: ("x.tif", encode(good[..., ::-1].astype(np.uint16) * 257, ".tif")),
+    "content_not_as_named": lambda good: ("x.bmp", encode(good[..., ::-1], ".png")),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("note", READABLE)
+def test_an_odd_but_readable_field_is_used_and_noted(
+    engine: Engine, empty_bucket: ObjectStore, good: NDArray[np.uint8], note: str
+) -> None:
+    name, data = READABLE[note](good)
+    [analysis] = submit(engine, empty_bucket, {"a": {name: data}})
+    run(engine, empty_bucket, analysis)
+    row = one(
+        engine, "select state, cells_classified, quality from analysis join field_result on analysis_id = analysis.id"
+    )
+    assert row.state == "done"
+    assert row.cells_classified >= 4
+    assert note in row.quality["notes"]
+
+
+def test_three_thousand_given_cells_in_one_field(
+    engine: Engine, empty_bucket: ObjectStore, good: NDArray[np.uint8]
+) -> None:
+    boxes = [{"box": [x, y, x + 20, y + 16]} for y in range(0, 1000, 17) for x in range(0, 1250, 24)][:3000]
+    [analysis] = submit(engine, empty_bucket, {"a": {"f.png": encode(good)}}, cells=boxes)
+    run(engine, empty_bucket, analysis)
+    assert one(engine, "select state, cells_classified from analysis") == ("done", 3000)
+    assert one(engine, "select count(*), max(number) from cell") == (3000, 3000)
+
+
+def test_a_mended_slide_goes_round_again_and_the_batch_ends_complete(
+    engine: Engine, empty_bucket: ObjectStore, good: NDArray[np.uint8]
+) -> None:
+    data = encode(good[..., ::-1])
+    [analysis] = submit(engine, empty_bucket, {"a": {"f.png": data}})
+    empty_bucket.delete("incoming/berlin/night-1/a/f.png")
+    assert run(engine, empty_bucket, analysis) == 1
+    assert one(engine, "select reason from analysis") == ("field_missing",)
+    close_batch(engine, empty_bucket, 1)
+    empty_bucket.put("incoming/berlin/night-1/a/f.png", data, "image/png")
+    with pytest.raises(NothingToRequeue, match="typo"):
+        requeue(engine, 1, ["a", "typo"], by="tester")
+    assert requeue(engine, 1, by="tester") == ["a"]
+    assert one(engine, "select state from batch") == ("analysing",)
+    assert run(engine, empty_bucket, analysis) == 1
+    assert close_batch(engine, empty_bucket, 1) is BatchState.COMPLETE
+    with pytest.raises(NothingToRequeue):
+        requeue(engine, 1, by="tester")

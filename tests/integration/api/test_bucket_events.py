@@ -1,0 +1,183 @@
+"""Bucket events over HTTP: MinIO's own into a served application and a real Redis, and what nobody should send."""
+
+import base64
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import redis
+import uvicorn
+
+from services.api.app import create_app
+from services.dispatch import BrokerUnavailable, Publisher
+from services.local.broker import redis_service
+from services.settings import Settings
+from services.storage import ObjectStore, connect_store
+from tests.integration.servers import s3_installation, serving, settings_of
+
+
+class _Recorder(Publisher):
+    """Keeps the hints; `down` stands for a broker that cannot be reached."""
+
+    def __init__(self) -> None:
+        self.hints: list[tuple[str, str]] = []
+        self.down = False
+
+    def intake_batch(self, lab: str, batch_code: str) -> None:
+        if self.down:
+            raise BrokerUnavailable("down")
+        self.hints.append((lab, batch_code))
+
+
+@pytest.fixture(scope="module")
+def service() -> Iterator[tuple[httpx.Client, _Recorder]]:
+    """The served application, a client with its token, and where its hints go."""
+    settings = Settings.model_validate({"webhook_token": "the-token", "api_port": _free_port()})
+    headers, recorder = {"Authorization": "Bearer the-token"}, _Recorder()
+    with (
+        _served(settings, recorder),
+        httpx.Client(base_url=f"http://127.0.0.1:{settings.api_port}", headers=headers) as client,
+    ):
+        yield client, recorder
+
+
+@pytest.fixture
+def client(service: tuple[httpx.Client, _Recorder]) -> httpx.Client:
+    return service[0]
+
+
+@pytest.fixture
+def recorder(service: tuple[httpx.Client, _Recorder]) -> _Recorder:
+    service[1].hints.clear()
+    return service[1]
+
+
+@contextmanager
+def _served(settings: Settings, publisher: Publisher | None = None) -> Iterator[None]:
+    app = create_app(settings, publisher)
+    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=settings.api_port, log_level="warning"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive()
+            time.sleep(0.02)
+        yield
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def _event(*keys: object) -> dict[str, Any]:
+    return {"EventName": "s3:ObjectCreated:Put", "Records": [{"s3": {"object": {"key": key}}} for key in keys]}
+
+
+def test_a_manifest_is_passed_on_once(client: httpx.Client, recorder: _Recorder) -> None:
+    event = _event(
+        "incoming%2Fberlin%2Fnight-1%2Fmanifest.json",  # as S3 and MinIO encode it
+        "incoming/berlin/night-1/manifest.json",
+        "incoming%2Foslo%2Fn.2%2Fmanifest.json",
+        "incoming/berlin/night-1/slide-1/manifest.json",
+        "incoming/berlin/night-1/slide-1/field+1.jpg",
+        "results/berlin/night-1/manifest.json",
+        "incoming/Berlin/night-1/manifest.json",
+        "incoming/berlin/..%2Fx/manifest.json",
+    )
+    answer = client.post("/events/object-created", json=event)
+    assert (answer.status_code, answer.json()) == (200, {"batches": 2})
+    assert recorder.hints == [("berlin", "night-1"), ("oslo", "n.2")]
+
+
+@pytest.mark.parametrize("header", ["", "Bearer wrong", "the-token", "Bearer", "bearer the-token", "Bearer the-tokenü"])
+def test_a_wrong_token_is_refused(client: httpx.Client, recorder: _Recorder, header: str) -> None:
+    answer = client.post("/events/object-created", json=_event(), headers={"Authorization": header.encode("latin-1")})
+    assert answer.status_code == 401
+    without = client.post(
+        "/events/object-created", json=_event("incoming/a/b/manifest.json"), headers={"Authorization": ""}
+    )
+    assert without.status_code == 401
+    assert recorder.hints == []
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"", "not JSON"),
+        (b"{", "not JSON"),
+        (b"\xff\xfe", "not JSON"),
+        (b"[" * 50_000, "not JSON"),
+        (b"[]", "`Records` must be a list"),
+        (b"{}", "`Records` must be a list"),
+        (b'{"Records": {}}', "`Records` must be a list"),
+        (b'{"Records": [1]}', "Records[0].s3.object.key is missing"),
+        (b'{"Records": [{"s3": {"object": {}}}]}', "Records[0].s3.object.key is missing"),
+        (b'{"Records": [{"s3": {"object": {"key": 7}}}]}', "is no string"),
+    ],
+)
+def test_a_malformed_event_says_what_is_wrong(client: httpx.Client, body: bytes, words: str) -> None:
+    answer = client.post("/events/object-created", content=body)
+    assert answer.status_code == 400
+    assert words in answer.json()["detail"]
+
+
+def test_an_event_without_end_is_cut_off(client: httpx.Client) -> None:
+    assert client.post("/events/object-created", content=b"x" * (2**20 + 1)).status_code == 413
+
+
+def test_a_broker_that_is_down_makes_the_store_send_again(client: httpx.Client, recorder: _Recorder) -> None:
+    recorder.down = True
+    event = _event("incoming/berlin/night-1/manifest.json")
+    assert client.post("/events/object-created", json=event).status_code == 503
+    recorder.down = False
+    assert client.post("/events/object-created", json=event).status_code == 200
+    assert recorder.hints == [("berlin", "night-1")]
+
+
+def test_it_says_that_it_lives(client: httpx.Client) -> None:
+    assert client.get("/health/live", headers={"Authorization": ""}).status_code == 200
+
+
+def _announced(broker_url: str, count: int, seconds: float) -> list[list[str]]:
+    """The arguments of the first `count` hints at the broker."""
+    deadline = time.monotonic() + seconds
+    with redis.Redis.from_url(broker_url) as broker:
+        while broker.llen("control") < count and time.monotonic() < deadline:
+            time.sleep(0.05)
+        messages = [json.loads(m) for m in reversed(broker.lrange("control", 0, -1))]  # type: ignore[union-attr]
+    assert {m["headers"]["task"] for m in messages} <= {"morphbatch.intake_batch"}
+    return [json.loads(base64.b64decode(m["body"]))[0] for m in messages]
+
+
+def _upload(store: ObjectStore, batch: str) -> None:
+    store.put(f"incoming/berlin/{batch}/slide 1/field-1.jpg", b"x")
+    store.put(f"incoming/berlin/{batch}/manifest.json", b"{}", "application/json")
+    store.put(f"results/berlin/{batch}/manifest.json", b"{}")
+
+
+def test_minio_announces_a_manifest_and_waits_for_a_broker_that_is_down(tmp_path: Path) -> None:
+    with s3_installation(tmp_path, "minio") as (installation, _):
+        settings = settings_of(installation)
+        store = connect_store(settings)
+        store.subscribe_to_manifests("arn:minio:sqs::morphbatch:webhook")  # twice is no error
+        with _served(settings):
+            with serving(redis_service(installation), installation):
+                _upload(store, "night-1")
+                assert _announced(settings.broker_url, 1, seconds=20) == [["berlin", "night-1"]]
+            _upload(store, "night-2")  # the broker is gone: answered 503, kept by MinIO
+            time.sleep(1)
+            with serving(redis_service(installation), installation):
+                assert _announced(settings.broker_url, 1, seconds=60) == [["berlin", "night-2"]]

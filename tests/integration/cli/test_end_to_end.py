@@ -1,0 +1,129 @@
+"""A night on the whole real stack, through the command line alone, as a lab and an operator use it."""
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from services.smears.batch import BatchSpec, write_batch
+from services.smears.field import FieldSpec
+from tests.conftest import Stack
+from tests.places import DATA
+
+
+@pytest.fixture(scope="module")
+def two_slides(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, float]:
+    """Two slides of three real fields where there are any, else drawn ones; and their µm/px."""
+    real = sorted((DATA / "stained_fields").glob("*.jpg"))[:6]
+    folder = tmp_path_factory.mktemp("delivery")
+    if not real:
+        write_batch(
+            folder / "drawn", slides=2, fields_per_slide=3, seed=5, spec=BatchSpec(field=FieldSpec(um_per_px=0.1))
+        )
+        return folder / "drawn", 0.1
+    for number, image in enumerate(real):
+        slide = folder / f"slide-{number % 2 + 1}"
+        slide.mkdir(exist_ok=True)
+        (slide / image.name).symlink_to(image.resolve())
+    return folder, 0.045
+
+
+def test_a_folder_becomes_rows_pictures_and_a_report(
+    stack: Stack, two_slides: tuple[Path, float], tmp_path: Path
+) -> None:
+    folder, um_per_px = two_slides
+    submit = ("submit", str(folder), "--lab", "e2e", "--batch", "first-night", "--um-per-px", str(um_per_px))
+    first = stack.run_cli(*submit, "--wait", timeout=300)
+    assert first.returncode == 0, first.stderr
+
+    report = json.loads(stack.run_cli("report", "first-night", "--json").stdout)
+    assert next(iter(report)) == "warning"
+    assert "not for clinical use" in report["warning"]
+    assert report["state"] == "complete"
+    assert [slide["state"] for slide in report["slides"]] == ["done", "done"]
+    assert all(slide["slide_id"] and slide["cells"] > 0 for slide in report["slides"])
+
+    out = tmp_path / "results"
+    assert stack.run_cli("report", "first-night", "--lab", "e2e", "--out", str(out)).returncode == 0
+    files = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    assert {"report.json", "slides.csv", "cells.parquet"} <= files
+    for slide in report["slides"]:
+        assert {f"slides/{slide['slide_id']}/{name}-1.jpg" for name in ("overlay", "sprites")} <= files
+    cells = pq.read_table(out / "cells.parquet")
+    assert cells.num_rows == sum(slide["cells"] for slide in report["slides"])
+    stored = json.loads((out / "report.json").read_text())
+    for slide, live in zip(stored["slides"], report["slides"], strict=True):
+        assert {name: slide[name] for name in ("slide_id", "state", "cells", "normal_forms", "fields")} == {
+            name: live[name] for name in ("slide_id", "state", "cells", "normal_forms", "fields")
+        }
+
+    watched = json.loads(stack.run_cli("watch", "first-night", "--json").stdout)
+    assert (watched["state"], watched["slides"]["done"], watched["cells"]) == ("complete", 2, cells.num_rows)
+
+    again = stack.run_cli(*submit, "--wait", timeout=60)
+    assert again.returncode == 0, again.stderr
+    assert json.loads(stack.run_cli("report", "first-night", "--json").stdout)["slides"] == report["slides"]
+
+
+def test_a_batch_with_a_broken_field_ends_with_errors_and_says_what_to_do(stack: Stack, tmp_path: Path) -> None:
+    write_batch(
+        tmp_path / "night",
+        slides=2,
+        fields_per_slide=1,
+        seed=9,
+        spec=BatchSpec(field=FieldSpec(um_per_px=0.12, cells=4)),
+    )
+    (tmp_path / "night" / "manifest.json").unlink()
+    (tmp_path / "night" / "slide-02" / "field-002.jpg").write_bytes(b"no image at all")
+    ended = stack.run_cli(
+        "submit",
+        str(tmp_path / "night"),
+        "--lab",
+        "e2e",
+        "--batch",
+        "broken",
+        "--um-per-px",
+        "0.12",
+        "--wait",
+        timeout=120,
+    )
+    assert ended.returncode == 1
+    report = json.loads(stack.run_cli("report", "broken", "--json").stdout)
+    assert report["state"] == "complete_with_errors"
+    assert {slide["slide_id"]: slide["state"] for slide in report["slides"]} == {
+        "slide-01": "done",
+        "slide-02": "quarantined",
+    }
+    requeued = json.loads(stack.run_cli("requeue", "broken", "--json").stdout)
+    assert requeued["requeued"] == ["slide-02"]
+    stack.wait_until(
+        lambda: json.loads(stack.run_cli("watch", "broken", "--json").stdout)["state"] == "complete_with_errors",
+        what="quarantined again",
+    )
+
+
+def test_an_unknown_batch_is_named_with_those_there_are(stack: Stack) -> None:
+    asked = stack.run_cli("report", "no-such-night")
+    assert asked.returncode == 1
+    assert "no-such-night" in asked.stderr
+    assert "Traceback" not in asked.stderr
+
+
+def test_the_doctor_finds_a_running_stack_healthy(stack: Stack) -> None:
+    visit = stack.run_cli("doctor", "--json")
+    assert visit.returncode == 0, visit.stdout + visit.stderr
+
+
+def test_cells_of_a_stain_that_was_never_trained_on_get_the_classes_they_were_drawn_with(
+    stack: Stack, tmp_path: Path
+) -> None:
+    how = ("--slides", "2", "--fields", "6", "--cells", "16", "--balanced", "--stain", "papanicolaou", "--blur", "0.25")
+    drawn = stack.run_cli("smears", str(tmp_path / "smears"), *how, "--seed", "71", timeout=120)
+    assert drawn.returncode == 0, drawn.stderr
+    asked = stack.run_cli("evaluate", "service", str(tmp_path / "smears"), "--json", timeout=300)
+    assert asked.returncode == 0, asked.stderr
+    found = json.loads(asked.stdout)
+    assert found["matched"] >= 0.92 * found["cells"] > 130  # half of the double heads are found as two
+    assert set(found["macro_f1"]) == set(found["accuracy"]) == {"efficientnetv2_s", "resnetv2_50", "fused"}
+    assert found["macro_f1"]["fused"] > 0.8

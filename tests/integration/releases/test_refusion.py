@@ -1,0 +1,207 @@
+"""Another fusion applied to cells on record: what is written, what counts from then on, and what is refused."""
+
+import json
+from datetime import date
+from typing import Any
+
+import numpy as np
+import pytest
+from sqlalchemy import Engine, text
+from typer.testing import CliRunner
+
+from services.batches.requeue import requeue
+from services.benchmark import refusion as drawn
+from services.benchmark.refusion import ALPHAS, DAY, fill
+from services.cli.reapply import commands
+from services.database.session import transaction
+from services.releases.fusion import fuse
+from services.releases.refusion import RefusionRefused, apply_refusion, count_moves, plan_refusion
+from services.settings import Settings
+from tests.integration.servers import database, engine
+
+__all__ = ["database", "engine"]
+
+CELLS = 21 * 400 + 30  # two batches, the second of two slides, the last slide not full
+SLIDES = 22
+
+_UNCHANGED = (
+    "number, field_id, x0, y0, x1, y1, efficientnetv2_s_logits, resnetv2_50_logits, head_outline, head_length_um,"
+    " head_width_um, head_area_um2, head_perimeter_um, ellipticity, received_on"
+)
+
+
+@pytest.fixture
+def filled(engine: Engine) -> Engine:
+    """Slides analysed under `bench-0`; `bench-1` has the same networks and another α."""
+    with transaction(engine) as session:
+        session.execute(text("delete from model_release"))
+    fill(engine, CELLS)
+    with transaction(engine) as session:
+        session.execute(text("update analysis set state = 'insufficient', reason = 'too_few_cells' where id = 22"))
+        session.execute(text('update field_result set rejected = \'[{"box": [1, 2, 3, 4], "reason": "shape"}]\''))
+    return engine
+
+
+def rows(engine: Engine, query: str, **values: Any) -> list[Any]:
+    with transaction(engine) as session:
+        return [tuple(row) for row in session.execute(text(query), values)]
+
+
+def current(engine: Engine) -> dict[str, int]:
+    """Slides by the release of the analysis that counts."""
+    return dict(rows(engine, "select release_id, count(*) from reporting.current_analysis group by 1"))
+
+
+def test_every_slide_has_a_second_analysis_that_counts(filled: Engine) -> None:
+    plan = plan_refusion(filled, "bench-1", DAY)
+    assert (plan.sources, len(plan.batches), plan.slides, plan.cells) == (("bench-0",), 2, SLIDES, CELLS)
+    moves = count_moves(filled, plan)
+    assert rows(filled, "select count(*) from analysis") == [(SLIDES,)], "counting writes nothing"
+    assert apply_refusion(filled, plan, by="test") == SLIDES
+
+    assert current(filled) == {"bench-1": SLIDES}
+    differing = rows(
+        filled,
+        f"with old as (select slide_id, {_UNCHANGED} from cell join analysis on analysis.id = analysis_id"
+        " where release_id = 'bench-0'),"
+        f" new as (select slide_id, {_UNCHANGED} from cell join analysis on analysis.id = analysis_id"
+        " where release_id = 'bench-1')"
+        " select (select count(*) from old), (select count(*) from new),"
+        " (select count(*) from (select * from old except select * from new) lost)",
+    )
+    assert differing == [(CELLS, CELLS, 0)]
+
+    said, first, second, index, confidence = (
+        np.array(values)
+        for values in zip(
+            *rows(
+                filled,
+                "select probabilities, efficientnetv2_s_logits, resnetv2_50_logits, class_index, confidence"
+                " from reporting.cell order by analysis_id, number",
+            ),
+            strict=True,
+        )
+    )
+    right = fuse(first.astype(np.float32), second.astype(np.float32), alpha=ALPHAS[1])
+    np.testing.assert_allclose(said, right, atol=1e-6)
+    np.testing.assert_array_equal(index, right.argmax(axis=1))
+    np.testing.assert_allclose(confidence, right.max(axis=1), atol=1e-6)
+
+    counted = rows(filled, "select class_index, sum(cells) from reporting.class_distribution group by 1 order by 1")
+    assert [cells for _, cells in counted] == moves.sum(axis=0).tolist() == np.bincount(index, minlength=18).tolist()
+    assert 0 < moves.sum() - moves.trace() < CELLS
+    before = rows(filled, "select class_index, sum(cells) from slide_class_count join analysis a on a.id = analysis_id"
+                  " where release_id = 'bench-0' group by 1 order by 1")  # fmt: skip
+    assert [cells for _, cells in before] == moves.sum(axis=1).tolist(), "what was on record stays"
+
+    columns = "slide_id, state, reason, attempts, started_at, finished_at, cells_classified"
+    assert rows(filled, f"select {columns} from analysis where release_id = 'bench-1' order by slide_id") == rows(
+        filled, f"select {columns} from analysis where release_id = 'bench-0' order by slide_id"
+    )
+    assert rows(filled, "select count(*) from analysis n join analysis o on o.id = n.fused_from and"
+                " o.slide_id = n.slide_id where n.release_id = 'bench-1'") == [(SLIDES,)]  # fmt: skip
+    fields = rows(filled, "select count(*), sum(objects_rejected) from reporting.quality_by_field where used")
+    assert fields == [(SLIDES, SLIDES)]
+    audit = rows(filled, "select batch_id, detail from audit_event where kind = 'slides_fused_anew' order by batch_id")
+    assert [(batch, note["slides"], note["by"]) for batch, note in audit] == [(1, 20, "test"), (2, 2, "test")]
+    assert sum(note["cells"] for _, note in audit) == CELLS
+
+
+def test_a_second_run_finds_nothing_to_do_and_the_way_back_is_open(filled: Engine) -> None:
+    apply_refusion(filled, plan_refusion(filled, "bench-1", DAY), by="test")
+    again = plan_refusion(filled, "bench-1", DAY)
+    assert (again.slides, apply_refusion(filled, again, by="test")) == (0, 0)
+    state = "select a.id, class_index, cells from analysis a join slide_class_count on analysis_id = a.id order by 1, 2"
+    before = rows(filled, state)
+    assert apply_refusion(filled, plan_refusion(filled, "bench-0", DAY), by="test") == SLIDES
+    assert current(filled) == {"bench-0": SLIDES}
+    assert rows(filled, state) == before, "the same fusion of the same logits"
+    assert rows(filled, "select count(*) from cell") == [(2 * CELLS,)]
+
+
+def test_slides_before_the_day_and_those_requeued_meanwhile_are_left_alone(filled: Engine) -> None:
+    assert plan_refusion(filled, "bench-1", date(2026, 11, 3)).slides == 0
+    plan = plan_refusion(filled, "bench-1", DAY)
+    requeue(filled, 2, ["s0"], by="test")
+    assert apply_refusion(filled, plan, by="test") == SLIDES - 1
+    assert current(filled) == {"bench-1": SLIDES - 1, "bench-0": 1}
+    assert rows(filled, "select count(*) from cell where analysis_id in (select id from analysis"
+                " where release_id = 'bench-1')") == [(CELLS - 400,)]  # fmt: skip
+
+
+def test_a_batch_is_written_whole_or_not_at_all(filled: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection is lost within the second batch: the first is done, the second untouched; a new run does it."""
+    monkeypatch.setattr("services.releases.refusion._CELLS_A_TRANSACTION", 1000)
+    monkeypatch.setattr("services.releases.refusion._CELLS_AT_ONCE", 1000)
+    plan = plan_refusion(filled, "bench-1", DAY)
+    done = 0
+
+    def lost_in_the_second_batch(cells: int) -> None:
+        nonlocal done
+        done += cells
+        if done > 20 * 400:
+            raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        apply_refusion(filled, plan, by="test", step=lost_in_the_second_batch)
+    assert current(filled) == {"bench-1": 20, "bench-0": 2}
+    rest = plan_refusion(filled, "bench-1", DAY)
+    assert (rest.slides, apply_refusion(filled, rest, by="test")) == (2, 2)
+    assert current(filled) == {"bench-1": SLIDES}
+    assert rows(filled, "select count(*) from reporting.cell") == [(CELLS,)]
+
+
+def test_other_networks_are_refused_and_named(filled: Engine) -> None:
+    with transaction(filled) as session:
+        session.execute(
+            text(
+                "insert into model_release (id, kind, document) select 'other-1', kind, jsonb_set(jsonb_set(document,"
+                " '{files,resnetv2_50/model.onnx,sha256}', to_jsonb(repeat('0', 64))), '{id}', '\"other-1\"')"
+                " from model_release where id = 'bench-1'"
+            )
+        )
+    with pytest.raises(RefusionRefused, match=r"22 slides .* other networks than other-1 .*bench-0"):
+        plan_refusion(filled, "other-1", DAY)
+    with pytest.raises(RefusionRefused, match="publish"):
+        plan_refusion(filled, "unheard-of", DAY)
+
+
+@pytest.fixture
+def command(filled: Engine, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """`morphbatch refuse` against the database."""
+    url = filled.url.render_as_string(hide_password=False)
+    monkeypatch.setattr("services.settings.load_settings", lambda: Settings(database_url=url))
+    runner = CliRunner()
+    return lambda *arguments, **given: runner.invoke(
+        commands, ["--release", "bench-1", "--since", "2026-11-01", *arguments], **given
+    )
+
+
+def test_the_change_is_shown_before_it_is_written(command: Any, filled: Engine) -> None:
+    refused = command(input="n\n")
+    assert refused.exit_code == 0, refused.output
+    assert f"{SLIDES} slides of 2 batches" in refused.output
+    assert "moved out" in refused.output
+    assert current(filled) == {"bench-0": SLIDES}
+    assert command("--dry-run", "--yes").exit_code == 0
+    assert current(filled) == {"bench-0": SLIDES}
+
+    shown = json.loads(command("--json").stdout)
+    assert (shown["slides"], shown["cells"], shown["written_slides"]) == (SLIDES, CELLS, 0)
+    assert sum(row["before"] for row in shown["classes"]) == sum(row["after"] for row in shown["classes"]) == CELLS
+    assert shown["cells_moved"] == sum(row["moved_in"] for row in shown["classes"]) > 0
+    assert all(row["after"] - row["before"] == row["moved_in"] - row["moved_out"] for row in shown["classes"])
+
+    written = json.loads(command("--json", "--yes", "--reports").stdout)
+    assert {**written, "written_slides": 0, "cells_per_second": 0} == {**shown, "cells_per_second": 0}
+    assert written["written_slides"] == SLIDES
+    assert current(filled) == {"bench-1": SLIDES}
+    assert rows(filled, "select count(*) from batch where state = 'analysing' and close_at <= now()") == [(2,)]
+    assert "nothing to do" in command("--yes").output
+
+
+def test_the_benchmark_runs_and_adds_up(tmp_path: Any) -> None:
+    result = drawn.measure_refusion(tmp_path / "bench", 3000, 2)
+    assert result["cells"] == 3000
+    assert result["written_cells_per_s"]["min"] > 0
+    assert not (tmp_path / "bench").exists()

@@ -1,0 +1,284 @@
+"""Reports and reporting views on a real Postgres and a real object store."""
+
+import csv
+import io
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from sqlalchemy import Engine, text
+
+from services.database.models import (
+    Base,
+    ModelRelease,
+)
+from services.database.session import transaction
+from services.database.states import BatchState, SlideState
+from services.errors import OutageError
+from services.reporting.exports.tables import CELL_SCHEMA, SLIDE_COLUMNS
+from services.reporting.palette import WARNING_GROUND
+from services.reporting.write import write_batch_report
+from services.storage import ObjectStore, StoreUnavailable
+from tests.integration.reporting.reporting_night import DOCUMENT, PREFIX, Night, fill, full, night
+from tests.integration.servers import database, empty_bucket, engine, rclone_store
+
+__all__ = ["database", "empty_bucket", "engine", "full", "night", "rclone_store"]
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a closed batch left in the store."""
+
+    report: dict[str, Any]
+    files: dict[str, bytes]
+
+
+@pytest.fixture(scope="module")
+def written(database: Engine, rclone_store: ObjectStore) -> Written:
+    """The results of the same batch, written once for all tests that only read them."""
+    with transaction(database) as session:
+        tables = ", ".join(table.name for table in Base.metadata.sorted_tables)
+        session.execute(text(f"truncate {tables} restart identity cascade"))
+    night = fill(Night(database, rclone_store))
+    report = night.write(BatchState.COMPLETE_WITH_ERRORS)
+    return Written(report, {name: night.get(name) for name in night.results()})
+
+
+def test_the_report_says_first_that_networks_are_untrained_and_holds_what_was_counted(written: Written) -> None:
+    report = written.report
+    assert next(iter(report)) == "warning"
+    assert report["warning"].startswith("UNTRAINED NETWORKS: classes are meaningless")
+    assert (report["lab"], report["batch"], report["state"]) == ("berlin", "night-1", "complete_with_errors")
+    assert report["release"]["fusion_weight"] == 0.55
+    assert report["indices"]["TZI"] == "not assessable"
+    first = report["slides"][0]
+    assert (first["slide_id"], first["state"], first["cells"], first["on_border"]) == ("slide-0", "done", 200, 2)
+    assert len(first["distribution"]) == 18
+    normal = first["normal_forms"]
+    assert (normal["pct"], normal["low_pct"], normal["high_pct"]) == (4.0, 2.04, 7.69)
+    assert "WHO lower reference limit 4 %" in normal["text"]
+    assert first["regions"]["head"]["cells"] == 192
+    assert sum(region["cells"] for region in first["regions"].values()) == 200
+    assert first["confidence"] == {"mean_pct": pytest.approx(72.25), "low_share_pct": 25.0, "low_means_below": 0.5}
+    assert first["quality_flags"] == ["soft_focus:2"]
+    assert first["seconds"] == {"total": 2.5}
+
+
+def test_every_file_says_first_that_a_demonstration_is_not_for_clinical_use(night: Night) -> None:
+    with transaction(night.engine) as session:
+        session.execute(text("update model_release set kind = 'demonstration'"))
+    night.slide(0, {"Normal": 4})
+    report = night.write()
+    said = "demonstration, generated images, not for clinical use"
+    assert next(iter(report.items())) == ("warning", said)
+    assert {slide["release_kind"] for slide in report["slides"]} == {"demonstration"}
+    assert night.get("report.json").decode().splitlines()[1] == f'  "warning": "{said}",'
+    header, row = csv.reader(io.StringIO(night.get("slides.csv").decode()))
+    assert (header[0], row[0], row[header.index("release_kind")]) == ("warning", said, "demonstration")
+    cells = pq.read_table(io.BytesIO(night.get("cells.parquet")))
+    assert cells.schema.metadata[b"warning"] == said.encode()
+    assert set(cells["release_kind"].to_pylist()) == {"demonstration"}
+    assert night.get("slides/slide-0/cells.geojson").decode().startswith(f'{{"warning": "{said}"')
+    for name in ("overlay-1", "sprites-1"):
+        top = np.asarray(Image.open(io.BytesIO(night.get(f"slides/slide-0/{name}.jpg"))))[4]
+        assert np.abs(top - np.array(WARNING_GROUND)).max() < 24, f"{name} has no banner on top"
+
+
+def test_a_quarantined_slide_has_its_reason_and_no_distribution(written: Written) -> None:
+    slide = written.report["slides"][2]
+    assert (slide["state"], slide["reason"]) == ("quarantined", "checksum_mismatch")
+    assert "field broken" in slide["detail"]
+    assert slide["fields"]["used"] == 0
+    for part in ("normal_forms", "distribution", "regions", "morphometry", "confidence"):
+        assert slide[part] is None
+    assert slide["files"] == []
+
+
+def test_few_cells_are_a_result_with_a_flag(written: Written) -> None:
+    slide = written.report["slides"][3]
+    assert slide["state"] == "insufficient"
+    assert "fewer_than_200_cells" in slide["quality_flags"]
+    assert slide["normal_forms"]["low_pct"] == 0
+    assert slide["normal_forms"]["high_pct"] > 50
+
+
+def test_replicates_are_joined_and_compared(written: Written) -> None:
+    joined, alone = written.report["specimens"]
+    assert joined["slides"] == ["slide-0", "slide-1"]
+    assert joined["normal_forms"]["cells"] == 22
+    assert joined["normal_forms"]["total"] == 400
+    # 4 % and 7 %: mean 5.5, so 5 points are acceptable.
+    assert joined["agreement"]["acceptable"] is True
+    assert joined["agreement"]["acceptable_points"] == 5
+    assert alone["agreement"] == {"assessed": False, "reason": "one replicate only"}
+
+
+def test_measures_that_could_not_be_taken_are_left_out_and_never_zero(written: Written) -> None:
+    measures = {m["measure"]: m for m in written.report["slides"][0]["morphometry"]}
+    length = measures["head_length_um"]
+    assert (length["median"], length["cells_measured"], length["who_range"]) == (4.2, 100, [3.7, 4.7])
+    assert length["within_who_pct"] == 100
+    assert measures["vacuole_share"]["cells_measured"] == 0
+    assert measures["vacuole_share"]["median"] is None
+
+
+def test_the_same_rows_give_the_same_bytes_and_stale_files_go(full: Night) -> None:
+    full.write()
+    before = full.results()
+    full.store.put(f"{PREFIX}slides/slide-0/overlay-9.jpg", b"of an earlier closing")
+    full.store.put(f"{PREFIX}rejected.json", b"the intake's own")
+    full.write()
+    after = full.results()
+    after.pop("rejected.json")
+    assert after == before
+    assert {"report.json", "slides.csv", "cells.parquet", "slides/slide-0/overlay-1.jpg"} <= set(after)
+
+
+def test_report_json_comes_last_and_is_gone_while_files_change(full: Night, monkeypatch: pytest.MonkeyPatch) -> None:
+    full.write()
+    order: list[str] = []
+    announced: list[bool] = []
+    real = full.store.put
+
+    def put(key: str, data: bytes, content_type: str = "") -> Any:
+        order.append(key)
+        announced.append(full.store.stat(f"{PREFIX}report.json") is not None)
+        return real(key, data, content_type)
+
+    monkeypatch.setattr(full.store, "put", put)
+    full.write()
+    assert order[-1] == f"{PREFIX}report.json"
+    assert len(order) > 3
+    assert not any(announced)
+
+
+def test_an_outage_is_raised_and_leaves_no_report(full: Night, monkeypatch: pytest.MonkeyPatch) -> None:
+    full.write()
+
+    def get(key: str, *, max_bytes: int) -> bytes:
+        raise StoreUnavailable(key)
+
+    monkeypatch.setattr(full.store, "get", get)
+    with pytest.raises(OutageError):
+        write_batch_report(full.engine, full.store, full.batch_id)
+    assert full.store.stat(f"{PREFIX}report.json") is None
+
+
+def test_a_field_that_is_gone_or_changed_costs_its_picture_only(full: Night) -> None:
+    full.store.delete("incoming/berlin/night-1/slide-0/field-0.png")
+    full.store.put("incoming/berlin/night-1/slide-1/field-1.png", b"other bytes")
+    report = full.write()
+    notes = "\n".join(report["notes"])
+    assert "slide-0/field-0.png could not be drawn (object_missing)" in notes
+    assert "slide-1/field-1.png could not be drawn (field_changed)" in notes
+    assert "slides/slide-0/overlay-1.jpg" in report["slides"][0]["files"]
+
+
+def test_a_fault_in_drawing_becomes_a_note(full: Night, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("no scale")
+
+    monkeypatch.setattr("services.reporting.pictures.overlay.draw_field", broken)
+    report = full.write()
+    assert "slide slide-0: pictures are missing: ZeroDivisionError: no scale" in report["notes"]
+    assert report["slides"][0]["files"] == ["slides/slide-0/cells.geojson"]
+
+
+def test_slides_csv_has_one_row_a_slide_and_stable_columns(written: Written) -> None:
+    rows = list(csv.DictReader(io.StringIO(written.files["slides.csv"].decode())))
+    assert tuple(rows[0]) == SLIDE_COLUMNS
+    assert [row["slide_id"] for row in rows] == ["slide-0", "slide-1", "slide-2", "slide-3"]
+    assert rows[0]["warning"].startswith("UNTRAINED")
+    assert (rows[0]["AmorfHead_cells"], rows[0]["normal_reference_limit_pct"]) == ("192", "4.0")
+    assert (rows[2]["state"], rows[2]["normal_pct"]) == ("quarantined", "")
+    assert rows[0]["head_length_um_median"] == "4.2"
+
+
+def test_cells_parquet_has_every_cell_with_its_18_probabilities(written: Written) -> None:
+    table = pq.read_table(io.BytesIO(written.files["cells.parquet"]))
+    assert table.num_rows == 403
+    assert table.column_names == CELL_SCHEMA.names
+    assert table.schema.metadata[b"warning"].startswith(b"UNTRAINED")
+    row = table.slice(0, 1).to_pylist()[0]
+    assert row["class_name"] == "Normal"
+    assert row["p_Normal"] == pytest.approx(0.83)
+    assert row["resnetv2_50_logits"][17] == 17
+    assert row["head_outline_px"][:2] == [row["x0"], row["y0"] + 10]
+    lengths = table["head_length_um"].to_pylist()
+    assert lengths.count(None) == 201
+    assert 0 not in lengths
+
+
+def test_geojson_closes_each_ring_and_falls_back_to_the_box(night: Night) -> None:
+    night.slide(0, {"Normal": 5})
+    night.slide(1, {"RoundHead": 5}, outlines=False)
+    night.write()
+    outlined, boxed = (json.loads(night.get(f"slides/slide-{n}/cells.geojson")) for n in (0, 1))
+    assert next(iter(outlined)) == "warning"
+    assert len(outlined["features"]) == 5
+    for feature in (*outlined["features"], *boxed["features"]):
+        ring = np.array(feature["geometry"]["coordinates"][0])
+        assert ring[0].tolist() == ring[-1].tolist()
+        x, y = ring[:-1].T
+        assert (x * np.roll(y, -1) - np.roll(x, -1) * y).sum() > 0
+    assert boxed["features"][0]["geometry"]["coordinates"][0][0] == [70, 20]
+    assert outlined["features"][0]["properties"]["classification"]["name"] == "Normal"
+
+
+def test_pictures_are_jpeg_with_the_warning_on_top(written: Written) -> None:
+    for name in ("overlay-1.jpg", "sprites-1.jpg"):
+        picture = Image.open(io.BytesIO(written.files[f"slides/slide-0/{name}"]))
+        assert picture.format == "JPEG"
+        assert np.abs(np.asarray(picture)[4, 4].astype(int) - (255, 221, 120)).max() < 12
+
+
+def test_images_of_single_cells_have_sprites_and_no_overlay(night: Night) -> None:
+    night.slide(0, {"Normal": 2})
+    with transaction(night.engine) as session:
+        session.execute(text("update field set kind = 'crop'"))
+    report = night.write()
+    assert report["slides"][0]["files"] == ["slides/slide-0/cells.geojson", "slides/slide-0/sprites-1.jpg"]
+    assert report["notes"] == []
+
+
+def test_only_the_latest_analysis_of_a_slide_counts(night: Night) -> None:
+    night.slide(0, {"Normal": 10})
+    with transaction(night.engine) as session:
+        session.add(ModelRelease(id="r2", kind="trained", document=DOCUMENT))
+        slide_id, fields = session.execute(
+            text("select slide_id, array_agg(id order by id) from field group by slide_id")
+        ).one()
+    night.analysis(slide_id, fields, {"PinHead": 7}, release="r2")
+    report = night.write()
+    assert "warning" not in report
+    assert [s["cells"] for s in report["slides"]] == [7]
+    assert report["release"]["id"] == "r2"
+    assert pq.read_table(io.BytesIO(night.get("cells.parquet"))).num_rows == 7
+
+
+def test_a_release_that_weighs_by_class_is_told_with_its_weight_of_each(night: Night) -> None:
+    by_class = [round(0.05 * number, 2) for number in range(18)]
+    with transaction(night.engine) as session:
+        document = {**DOCUMENT, "fusion": {"alpha": by_class, "temperatures": {}}}
+        session.get(ModelRelease, "r1").document = document
+    night.slide(0, {"Normal": 3})
+    assert night.write()["release"]["fusion_weight"] == by_class
+
+
+def test_a_batch_without_any_analysis_or_cell_has_a_report(night: Night) -> None:
+    empty = night.write()
+    assert (empty["slides"], empty["release"]) == ([], None)
+    night.slide(0, {}, state=SlideState.INSUFFICIENT, reason="too_few_cells")
+    report = night.write()
+    assert report["slides"][0]["distribution"] is None
+    assert pq.read_table(io.BytesIO(night.get("cells.parquet"))).num_rows == 0
+
+
+def test_a_report_never_speaks_of_disease(written: Written) -> None:
+    words = json.dumps(written.report).lower()
+    for verdict in ("infertil", "patholog", "teratozoospermic", "abnormal result", "diagnosed"):
+        assert verdict not in words

@@ -1,0 +1,252 @@
+"""Does each compiled form answer what the ONNX files answer, on real crops? And what is int8 worth? Needs `train`.
+
+ONNX Runtime on the CPU is the reference.
+"""
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from services.releases.schema import MEMBERS, Release
+from services.smears.field import draw_cell_crop
+from services.smears.stains import Stain
+from services.taxonomy import CLASS_NAMES, class_named
+from triton_models.compile import tensorrt
+from triton_models.compile.accuracy import accuracy_change, differences
+from triton_models.compile.openvino_network import OpenVinoNetwork
+from triton_models.forms.difference import FormDiffers, fault
+from triton_models.forms.form import WITHOUT_FILES, Form, FormMissing, form_folder, forms_of, read_form
+from triton_models.training.data.dataset import read_dataset
+from triton_models.training.data.preparation import read_crops
+from triton_models.training.reports.evaluation import labels_of
+from triton_models.training.reports.released import ReleasedClassifier, open_release
+
+OPENVINO_FP32: Final = WITHOUT_FILES["embedded"]
+_SEED: Final = 20261123
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What was found of one form. `fault` None and `not_run` None: it is proven."""
+
+    form: str
+    precision: str
+    cells: int
+    differences: dict[str, dict[str, float]]
+    fault: str | None = None
+    not_run: str | None = None
+
+    def document(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {
+            "form": self.form,
+            "precision": self.precision,
+            "cells": self.cells,
+            "proven": self.fault is None and self.not_run is None,
+            "fault": self.fault,
+            "not_run": self.not_run,
+            "difference": self.differences,
+        }
+
+
+def drawn_crops(release: Release, cells: int) -> NDArray[np.uint8]:
+    """Crops `[cells, S, S, 3]` of drawn cells, classes and stains in turn; always the same ones."""
+    known = [class_named(name).index for name in release.classes if name in CLASS_NAMES] or [0]
+    stains = list(Stain)
+    return np.stack(
+        [
+            draw_cell_crop(
+                np.random.default_rng([_SEED, number]),
+                known[number % len(known)],
+                stain=stains[number // len(known) % len(stains)],
+                crop_um=release.crop_um,
+                size_px=release.crop_px,
+            )
+            for number in range(cells)
+        ]
+    )
+
+
+def prove_forms(release_dir: Path, data: Path | None = None, cells: int = 256) -> list[Proof]:
+    """Compare every form of a release with its ONNX files; `openvino-fp32` is always one.
+
+    Args:
+        release_dir: folder of the release, of any taxonomy.
+        data: images to take `cells` of, evenly spaced; None: drawn cells.
+        cells: how many crops.
+
+    Raises:
+        ReleaseBroken, FormBroken: the bytes are not what the documents say.
+        DatasetBroken, ImageUnreadable: the images cannot be read.
+    """
+    classifier = open_release(release_dir)
+    release = classifier.release
+    forms = [read_form(release_dir, release, name) for name in forms_of(release_dir)]
+    crops = drawn_crops(release, cells) if data is None else _spaced(classifier, data, cells)
+    reference = {member: classifier.logits_of(member, crops) for member in MEMBERS}
+    proofs = []
+    for form in (None, *forms):
+        name, precision = (OPENVINO_FP32, "fp32") if form is None else (form.form, form.precision)
+        try:
+            found = _logits(release_dir, release, form, crops)
+        except tensorrt.MachineUnsuited as error:
+            proofs.append(Proof(name, precision, 0, {}, not_run=str(error)))
+            continue
+        away = differences(classifier, reference, found)
+        proofs.append(Proof(name, precision, len(crops), away, fault(precision, away)))
+    return proofs
+
+
+def require_proven(release: Release, proofs: Sequence[Proof], wanted: Sequence[str] = ()) -> None:
+    """Refuse a release of which a form is not what its ONNX files are, or one of `wanted` could not be run here.
+
+    Raises:
+        FormDiffers: names each form and by how much it is off.
+        FormMissing: a wanted form is not there.
+    """
+    missing = set(wanted) - {proof.form for proof in proofs}
+    if missing:
+        raise FormMissing(f"release {release.id} has no form {', '.join(sorted(missing))}")
+    faults = [f"{proof.form}: {proof.fault}" for proof in proofs if proof.fault is not None]
+    faults += [f"{p.form} was not proven: {p.not_run}" for p in proofs if p.not_run is not None and p.form in wanted]
+    if faults:
+        raise FormDiffers(f"release {release.id}: {'; '.join(faults)}")
+
+
+def compile_and_prove_tensorrt(
+    release_dir: Path, data: Path | None, cells: int, *, replace: bool, say: Callable[[str], None]
+) -> Form:
+    """Build the TensorRT form of the release on this machine, kept only if it answers what the ONNX files answer.
+
+    Raises:
+        FormDiffers: it does not.
+        MachineUnsuited, EngineFailed, AlreadyThere: see `tensorrt.compile_tensorrt`.
+    """
+    classifier = open_release(release_dir)
+    release = classifier.release
+    crops = drawn_crops(release, cells) if data is None else _spaced(classifier, data, cells)
+    reference = {member: classifier.logits_of(member, crops) for member in MEMBERS}
+
+    def prove(folder: Path, form: Form) -> dict[str, Any]:
+        away = differences(classifier, reference, tensorrt.run_form(release_dir, release, form, crops, folder))
+        if (wrong := fault(form.precision, away)) is not None:
+            raise FormDiffers(f"{form.form} is not what the ONNX files of {release.id} answer: {wrong}")
+        return {"cells": len(crops), "difference": away}
+
+    return tensorrt.compile_tensorrt(release_dir, release, crops, prove, replace=replace, say=say)
+
+
+def _spaced(classifier: ReleasedClassifier, data: Path, cells: int) -> NDArray[np.uint8]:
+    images = read_dataset(data).images
+    places = np.unique(np.linspace(0, len(images) - 1, cells).astype(int))
+    return read_crops([images[place].path for place in places], classifier.preparation)
+
+
+def _logits(
+    release_dir: Path, release: Release, form: Form | None, crops: NDArray[np.uint8]
+) -> dict[str, NDArray[np.float32]]:
+    if form is not None and form.target == "tensorrt":
+        return tensorrt.run_form(release_dir, release, form, crops)
+    return {member: _opened(release_dir, release, form, member).logits(crops) for member in MEMBERS}
+
+
+def _opened(release_dir: Path, release: Release, form: Form | None, member: str) -> OpenVinoNetwork:
+    path = (
+        release_dir / release.members[member].onnx
+        if form is None
+        else form_folder(release_dir, form.form) / form.members[member]
+    )
+    return OpenVinoNetwork(path, release.crop_px)
+
+
+def compare_speed_and_accuracy(
+    release_dir: Path,
+    name: str,
+    data: Path,
+    splits: Sequence[str] = (),
+    rounds: int = 5,
+    cells: int = 256,
+    say: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
+    """`openvino-fp32` against the OpenVINO form `name`: speed in turns on the same crops, accuracy on all of `data`.
+
+    Args:
+        release_dir: folder of the release.
+        name: the form.
+        data: labelled images.
+        splits: only these splits; empty: all.
+        rounds: how often each is timed, after one round that is not.
+        cells: crops that are timed.
+        say: called with what is being done.
+
+    Returns:
+        `crops_per_s` by form and network (`pair`: both, one after the other), `speed_ratio` by network, each as
+        `{"median", "min", "max"}` over the rounds; what `accuracy.accuracy_change` gives; `layers` by member.
+
+    Raises:
+        FormMissing, FormBroken, ReleaseBroken, DatasetBroken, ClassesUnknown: see there.
+    """
+    classifier = open_release(release_dir)
+    release = classifier.release
+    form = read_form(release_dir, release, name)
+    dataset = read_dataset(data)
+    images = dataset.in_splits(tuple(splits)) if splits else dataset.images
+    labels = labels_of(release, images, data)
+    crops = read_crops([image.path for image in images], classifier.preparation)
+    networks = {
+        which: {member: _opened(release_dir, release, of, member) for member in MEMBERS}
+        for which, of in ((OPENVINO_FP32, None), (name, form))
+    }
+    say(f"timing {rounds} rounds of {min(cells, len(crops))} crops")
+    seconds = _timed(networks, np.resize(crops, (cells, *crops.shape[1:])), rounds)
+    say(f"classifying {len(crops)} crops with each")
+    fp32, found = ({m: networks[which][m].logits(crops) for m in MEMBERS} for which in (OPENVINO_FP32, name))
+    return {
+        "release": release.id,
+        "kind": str(release.kind),
+        "form": name,
+        "against": OPENVINO_FP32,
+        "cells": len(images),
+        "cores": len(os.sched_getaffinity(0)),
+        "load_1_min": os.getloadavg()[0],
+        "crops_per_s": {
+            which: {network: _spread([cells / took for took in taken]) for network, taken in found_of.items()}
+            for which, found_of in seconds.items()
+        },
+        "speed_ratio": {
+            network: _spread([a / b for a, b in zip(seconds[OPENVINO_FP32][network], taken, strict=True)])
+            for network, taken in seconds[name].items()
+        },
+        **accuracy_change(classifier, images, labels, fp32, found),
+        "layers": {member: networks[name][member].layers() for member in MEMBERS},
+    }
+
+
+def _timed(
+    networks: dict[str, dict[str, OpenVinoNetwork]], crops: NDArray[np.uint8], rounds: int
+) -> dict[str, dict[str, list[float]]]:
+    """Seconds for `crops` by form and network, a round each; forms take turns, so that both meet the same machine."""
+    seconds: dict[str, dict[str, list[float]]] = {
+        which: {network: [] for network in (*MEMBERS, "pair")} for which in networks
+    }
+    for turn in range(rounds + 1):
+        for which, members in networks.items():
+            taken = {}
+            for member, network in members.items():
+                start = time.perf_counter()
+                network.logits(crops)
+                taken[member] = time.perf_counter() - start
+            if turn:
+                for member, took in {**taken, "pair": sum(taken.values())}.items():
+                    seconds[which][member].append(took)
+    return seconds
+
+
+def _spread(values: Sequence[float]) -> dict[str, float]:
+    return {"median": float(np.median(values)), "min": min(values), "max": max(values)}

@@ -1,0 +1,117 @@
+"""Lay a release out as a Triton model repository.
+
+The embedded server is the `tritonserver` binary of the nvidia-pytriton wheel, in an environment of its own (Python
+3.11, `requirements/triton.txt`); `services/local/triton.py` starts it. The stub of its Python backend finds packages as
+an activated environment does, by the `python3` that PATH names first; it ignores PYTHONPATH.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+from services.atomic import whole_folder
+from services.releases.schema import MEMBERS, Release, verify_release
+from services.releases.served import ensemble_version
+from triton_models.forms.form import Backend, Form, form_folder, form_served
+from triton_models.layout.model_configs import (
+    ENSEMBLE,
+    FUSION,
+    EmbeddedOptions,
+    Serving,
+    ensemble_config,
+    fusion_config,
+    member_config,
+)
+
+SOURCES = Path(__file__).parent.parent / "repository"
+_MARK = ".laid-out"  # holds the fingerprint of all that is laid out
+
+
+def render_repository(
+    release: Release,
+    backend: Backend = "embedded",
+    options: EmbeddedOptions | None = None,
+    form: Form | None = None,
+) -> dict[str, str]:
+    """Every text file of the repository, by its path in it: configurations, Python models, the fusion.
+
+    `form` None: the backend compiles the ONNX files itself.
+    """
+    options = options or EmbeddedOptions()
+    serving = Serving(release, backend, form)
+    files = {}
+    for member in MEMBERS:
+        files[f"{member}/config.pbtxt"] = member_config(serving, member, options)
+        if backend == "embedded":
+            files[f"{member}/1/model.py"] = (SOURCES / "embedded_network" / "model.py").read_text(encoding="utf-8")
+    files[f"{FUSION}/config.pbtxt"] = fusion_config(serving, options)
+    files[f"{FUSION}/1/model.py"] = (SOURCES / FUSION / "model.py").read_text(encoding="utf-8")
+    fusion = {**release.fusion.model_dump(), "classes": release.classes}
+    files[f"{FUSION}/1/fusion.json"] = json.dumps(fusion, indent=2, sort_keys=True) + "\n"  # jsonb keeps no order
+    files[f"{ENSEMBLE}/config.pbtxt"] = ensemble_config(serving)
+    # An object store keeps no empty folder, and Triton wants this one.
+    files[f"{ENSEMBLE}/{ensemble_version(release.id)}/placeholder"] = "an ensemble has no file of its own\n"
+    return files
+
+
+def is_laid_out(
+    release: Release, repository_dir: Path, options: EmbeddedOptions | None = None, form: Form | None = None
+) -> bool:
+    """Whether `repository_dir` is what `lay_out_repository` of this version makes of `release`, embedded."""
+    try:
+        mark = (repository_dir / _MARK).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return False
+    return mark == _fingerprint(release, render_repository(release, options=options, form=form), form)
+
+
+def lay_out_repository(
+    release_dir: Path,
+    repository_dir: Path,
+    backend: Backend = "embedded",
+    options: EmbeddedOptions | None = None,
+    form: str | None = None,
+) -> Release:
+    """Write the four models of the release in `release_dir` as the repository `repository_dir`, replacing it whole.
+
+    `form` names a compiled form of the release; None: the backend compiles the ONNX files itself.
+
+    Raises:
+        ReleaseBroken: the release folder is not what its document says.
+        FormMissing, FormBroken: the form is not there, not for this backend, or not of this release.
+    """
+    release = verify_release(release_dir)
+    compiled = form_served(release_dir, release, backend, form)
+    rendered = render_repository(release, backend, options, compiled)
+    with whole_folder(repository_dir, replace=True) as draft:
+        for name, content in rendered.items():
+            (draft / name).parent.mkdir(parents=True, exist_ok=True)
+            (draft / name).write_text(content, encoding="utf-8")
+        for member in MEMBERS:
+            for file in _model_files(release_dir, release, member, compiled):
+                (draft / member / "1").mkdir(exist_ok=True)
+                _link(file, draft / member / "1" / file.name)
+        (draft / _MARK).write_text(_fingerprint(release, rendered, compiled), encoding="utf-8")
+    return release
+
+
+def _model_files(release_dir: Path, release: Release, member: str, form: Form | None) -> list[Path]:
+    if form is None:
+        return [release_dir / release.members[member].onnx]
+    return [form_folder(release_dir, form.form) / name for name in form.files_of(member)]
+
+
+def _fingerprint(release: Release, rendered: dict[str, str], form: Form | None) -> str:
+    compiled = {} if form is None else form.files
+    content = {**rendered, **{name: file.sha256 for name, file in (*release.files.items(), *compiled.items())}}
+    return f"{release.id} {hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()}\n"
+
+
+def _link(source: Path, target: Path) -> None:
+    """Neither is ever written again, so they may share their bytes."""
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without hard links
+        shutil.copyfile(source, target)

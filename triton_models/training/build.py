@@ -1,0 +1,130 @@
+"""`morphbatch release build`: two trained members and their fusion → a release folder. Needs the `train` extra."""
+
+import hashlib
+import json
+import shutil
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from services.atomic import whole_folder, write_text
+from services.errors import ConfigurationError
+from services.releases.schema import MEMBERS, Fusion, Member, Release, ReleaseKind, digest, verify_release
+from triton_models.export.network import export_network
+from triton_models.training.config import (
+    Network,
+    Preparation,
+    TrainingConfig,
+    as_toml,
+    read_config,
+    with_weights,
+)
+from triton_models.training.fusion.fuse import CHOICE_NAME, CURVE_NAME, FUSION_NAME, read_run
+from triton_models.training.learning.networks import build_network, load_weights
+from triton_models.training.learning.train import CONFIG_NAME, git_commit
+from triton_models.training.reports.released import CHOICE_IN_RELEASE, PREPARATION_NAME
+
+
+class MembersDisagree(ConfigurationError):
+    """Two runs cannot be one release: their classes or their crops differ."""
+
+    reason = "members_disagree"
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a release is made of: a run folder of each member, and the folder of their fusion."""
+
+    runs: dict[str, Path]
+    fusion: Path
+
+
+def build_release(
+    parts: Parts,
+    out: Path,
+    name: str,
+    crop_um: float,
+    kind: ReleaseKind,
+    metrics: dict[str, Any] | None = None,
+    compress: bool = False,
+) -> Release:
+    """Export both members and write the release folder `out`, which appears only when it is whole.
+
+    Args:
+        parts: run folders by member, and the fusion folder.
+        out: must not exist.
+        name: the release's id begins with it; the rest is a digest of its files.
+        crop_um: side of a crop, µm.
+        kind: how far it may be believed.
+        metrics: further figures for the document.
+        compress: store the weights as int8, a quarter of the bytes.
+
+    Raises:
+        AlreadyThere: `out` exists.
+        MembersDisagree: the members were trained on other classes or crops than each other or the fusion.
+    """
+    records = {member: read_run(parts.runs[member]) for member in MEMBERS}
+    fusion = json.loads((parts.fusion / FUSION_NAME).read_text(encoding="utf-8"))
+    for what in ("classes", "preparation", "training_fingerprint"):
+        values = [record[what] for record in records.values()]
+        if values[0] != values[1]:
+            raise MembersDisagree(f"the members differ in {what}: {values[0]} and {values[1]}")
+    first = records[MEMBERS[0]]
+    if fusion["classes"] != first["classes"]:
+        raise MembersDisagree(f"the fusion is of {fusion['classes']}, the members of {first['classes']}")
+    preparation = Preparation.model_validate(first["preparation"])
+
+    with whole_folder(out) as partial:
+        for member in MEMBERS:
+            (partial / member).mkdir(parents=True)
+            network = build_network(member, len(first["classes"]), Network())
+            load_weights(network, str(parts.runs[member] / records[member]["weights"]))
+            path = partial / member / "model.onnx"
+            export_network(network.eval(), preparation.side_px, path, len(first["classes"]), compress)
+            write_text(
+                partial / member / CONFIG_NAME, as_toml(_portable(read_config(parts.runs[member] / CONFIG_NAME)))
+            )
+        write_text(partial / PREPARATION_NAME, preparation.model_dump_json(indent=2) + "\n")
+        (partial / "fusion").mkdir()
+        shutil.copyfile(parts.fusion / CHOICE_NAME, partial / CHOICE_IN_RELEASE)
+        shutil.copyfile(parts.fusion / CURVE_NAME, partial / "fusion" / CURVE_NAME)
+
+        files = {
+            path.relative_to(partial).as_posix(): digest(path) for path in sorted(partial.rglob("*")) if path.is_file()
+        }
+        content = hashlib.sha256("".join(f"{path}{file.sha256}" for path, file in files.items()).encode()).hexdigest()
+        choice = json.loads((parts.fusion / CHOICE_NAME).read_text(encoding="utf-8"))
+        release = Release(
+            id=f"{name}-{content[:12]}",
+            kind=kind,
+            git_commit=git_commit(),
+            created=datetime.now(UTC),
+            data_fingerprint=first["training_fingerprint"],
+            classes=tuple(first["classes"]),
+            crop_px=preparation.side_px,
+            crop_um=crop_um,
+            members={member: Member(onnx=f"{member}/model.onnx") for member in MEMBERS},
+            fusion=Fusion(alpha=fusion["alpha"], temperatures=fusion["temperatures"]),
+            metrics={
+                "validation_fingerprint": first["validation_fingerprint"],
+                "validation": {
+                    **{member: record.get("validation") for member, record in records.items()},
+                    "fused": choice["at_alpha"],
+                },
+                **(metrics or {}),
+            },
+            files=files,
+        )
+        release.write(partial)
+        verify_release(partial, classes=release.classes)
+    return release
+
+
+def _portable(config: TrainingConfig) -> TrainingConfig:
+    """`config` with its data and its start named, but without the folders of the machine that it ran on."""
+    weights = config.network.weights
+    if weights is not None and not weights.startswith("hub:"):
+        weights = Path(*Path(weights).parts[-2:]).as_posix()
+    data = config.data.model_copy(update={"path": Path(config.data.path.name)})
+    return with_weights(config.model_copy(update={"data": data}), weights)

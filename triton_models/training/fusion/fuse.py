@@ -1,0 +1,110 @@
+"""`morphbatch fuse`: two trained members → a fusion folder.
+
+It holds fusion.json (what logit_fusion reads in Triton), choice.json (curve, temperatures, comparison with other forms)
+and curve.svg.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from services.atomic import write_text
+from services.evaluation.calibration import calibration_error
+from services.releases.schema import MEMBERS
+from triton_models.training.fusion import figures
+from triton_models.training.fusion.fitting import FittedFusion, FusionObjective, fit_fusion, softmax
+from triton_models.training.learning.logits import LabelledLogits, LogitsDiffer, check_alike, read_logits
+from triton_models.training.learning.train import LOGITS_NAME, RUN_NAME
+
+FUSION_NAME = "fusion.json"
+CHOICE_NAME = "choice.json"
+CURVE_NAME = "curve.svg"
+
+
+def read_run(folder: Path) -> dict[str, Any]:
+    """The run.json of a run folder.
+
+    Raises:
+        LogitsDiffer: the run is not through.
+    """
+    path = folder / RUN_NAME
+    if not path.is_file():
+        raise LogitsDiffer(f"{folder} holds no {RUN_NAME}: the member is not trained to its end")
+    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return record
+
+
+def by_member(runs: tuple[Path, Path]) -> dict[str, Path]:
+    """The run folder of each member, EfficientNetV2-S first.
+
+    Raises:
+        LogitsDiffer: they are not one of each.
+    """
+    found = {read_run(folder)["member"]: folder for folder in runs}
+    if set(found) != set(MEMBERS):
+        raise LogitsDiffer(f"fusion takes one run of each of {', '.join(MEMBERS)}; these are of {', '.join(found)}")
+    return {member: found[member] for member in MEMBERS}
+
+
+def fuse_logits(
+    first: LabelledLogits, second: LabelledLogits, folder: Path, objective: FusionObjective = FusionObjective.F1
+) -> tuple[FittedFusion, dict[str, Any]]:
+    """Choose the fusion on the validation logits of EfficientNetV2-S and ResNet50V2, and write the fusion folder.
+
+    Returns:
+        What was fitted, and what choice.json holds.
+
+    Raises:
+        LogitsDiffer: the logits are of different images or classes.
+    """
+    check_alike(first, second)
+    fitted = fit_fusion(first.logits, second.logits, first.labels, objective)
+    temperatures = dict(zip(MEMBERS, fitted.released_temperatures, strict=True))
+    choice = {
+        **fitted.document(),
+        "cells": len(first.labels),
+        "members": {
+            member: fitted.curve.values[objective][at].item() for member, at in zip(MEMBERS, (-1, 0), strict=True)
+        },
+        "ece": _calibration(first, second, fitted),
+    }
+    served = {"alpha": fitted.alpha, "temperatures": temperatures, "classes": list(first.classes)}
+    write_text(folder / CURVE_NAME, figures.fusion_curve(fitted.curve, fitted.scalar_alpha, MEMBERS))
+    write_text(folder / CHOICE_NAME, json.dumps(choice, indent=2) + "\n")
+    write_text(folder / FUSION_NAME, json.dumps(served, indent=2) + "\n")
+    return fitted, choice
+
+
+def fuse_runs(
+    runs: tuple[Path, Path], folder: Path, objective: FusionObjective = FusionObjective.F1
+) -> tuple[FittedFusion, dict[str, Any]]:
+    """`fuse_logits` on the validation logits of two run folders, one of each member, in any order.
+
+    Raises:
+        LogitsDiffer: a run is not through, or they are not one of each member on the same images.
+    """
+    ordered = by_member(runs)
+    first, second = (read_logits(ordered[member] / LOGITS_NAME) for member in MEMBERS)
+    return fuse_logits(first, second, folder, objective)
+
+
+def _calibration(first: LabelledLogits, second: LabelledLogits, fitted: FittedFusion) -> dict[str, dict[str, float]]:
+    """ECE on the validation images before and after temperature."""
+    found = {}
+    scaled = []
+    for member, part, temperature in zip(MEMBERS, (first, second), fitted.member_temperatures, strict=True):
+        logits = part.logits.astype(np.float64)
+        scaled.append(logits / temperature)
+        found[member] = _before_after(logits, logits / temperature, part)
+    joined = fitted.released.join(scaled[0], scaled[1])
+    found["fused"] = _before_after(joined, joined / fitted.fused_temperature, first)
+    return found
+
+
+def _before_after(before: Any, after: Any, part: LabelledLogits) -> dict[str, float]:
+    return {
+        "before": calibration_error(softmax(before), part.labels),
+        "after": calibration_error(softmax(after), part.labels),
+    }

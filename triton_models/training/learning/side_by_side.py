@@ -1,0 +1,78 @@
+"""Training runs that do not wait for one another: a few at once, each on its own core."""
+
+import multiprocessing
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+
+from services.errors import ConfigurationError
+from services.releases.schema import MEMBERS
+from triton_models.training.config import TrainingConfig, as_toml
+from triton_models.training.data.dataset import LabelledImage
+from triton_models.training.learning.checkpoint import LAST
+from triton_models.training.learning.train import CONFIG_NAME, RUN_NAME, train
+
+AT_ONCE: Final = len(MEMBERS)
+console = Console(stderr=True)
+
+
+class RunOfOtherSettings(ConfigurationError):
+    """A run of other data, weights or settings lies where one would be written."""
+
+    reason = "run_of_other_settings"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A run of `train`: its arguments."""
+
+    member: str
+    config: TrainingConfig
+    folder: Path
+    part: tuple[Sequence[LabelledImage], Sequence[LabelledImage]] | None = None
+
+
+class _Lines:
+    """A line an epoch: bars of several processes would overwrite each other."""
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+
+    def step(self, epoch: int, step: int, steps: int, loss: float) -> None:
+        """Steps are not shown."""
+
+    def epoch(self, row: dict[str, float]) -> None:
+        """An epoch is done."""
+        figures = ", ".join(
+            f"{name} {row[name]:.3f}" for name in ("training_loss", "accuracy", "macro_f1") if name in row
+        )
+        console.print(f"{self.what}: epoch {row['epoch'] + 1:.0f}: {figures}", highlight=False, soft_wrap=True)
+
+
+def train_each(jobs: Sequence[Job]) -> None:
+    """Train every job into its folder, unless it was done; go on with one that was begun.
+
+    Raises:
+        RunOfOtherSettings: a folder holds a run that is not the job's.
+        What a run raised, when those that ran beside it have ended; called again, it goes on from their checkpoints.
+    """
+    for job in jobs:
+        begun = job.folder / CONFIG_NAME
+        if begun.exists() and begun.read_text(encoding="utf-8") != as_toml(job.config):
+            raise RunOfOtherSettings(f"{begun} is of another run than this one; remove its folder or choose another")
+    with ProcessPoolExecutor(AT_ONCE, multiprocessing.get_context("spawn")) as pool:
+        running = [pool.submit(_train, job) for job in jobs if not (job.folder / RUN_NAME).exists()]
+        try:
+            for run in running:
+                run.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _train(job: Job) -> None:
+    resume = (job.folder / LAST).exists()
+    train(job.member, job.config, job.folder, resume=resume, watch=_Lines(job.folder.name), part=job.part)
