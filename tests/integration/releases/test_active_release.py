@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from sqlalchemy import Engine, text
-from test_analysis import DOCUMENT, ConstantNetworks, Hints, encode, good, one, run, submit
 
 from services.batches.due import sweep_database
 from services.batches.requeue import requeue
 from services.database.session import transaction
 from services.releases.activation import follow_active_release
 from services.storage import ObjectStore
+from tests.integration.analysis.test_analysis import DOCUMENT, ConstantNetworks, Hints, encode, good, one, run, submit
 from tests.integration.servers import database, empty_bucket, engine, rclone_store
 
 __all__ = ["database", "empty_bucket", "engine", "good", "rclone_store"]
