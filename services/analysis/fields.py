@@ -15,7 +15,7 @@ from services.imaging.crops import crop_cells, crop_of_cell_image
 from services.imaging.decoding.decode import decode_field
 from services.imaging.heads import find_heads
 from services.imaging.quality import measure_quality
-from services.imaging.types import RGB, Box, FieldQuality, FoundHeads, Head
+from services.imaging.types import RGB, Box, FieldQuality, FoundHeads, Head, SetAside
 from services.storage import ObjectMissing, ObjectStore
 
 T = TypeVar("T")
@@ -73,7 +73,7 @@ class PreparedField:
     found: FoundHeads = NOTHING_FOUND
     crops: NDArray[np.uint8] | None = None
     fault: PermanentError | None = None
-    set_aside: str | None = None
+    set_aside: SetAside | None = None
 
 
 def fetch(store: ObjectStore, slide: SlideWork, work: FieldWork, max_bytes: int) -> bytes:
@@ -123,7 +123,7 @@ def prepare(
     )
     crops = clock.timed("crop", lambda: _crop(pixels, found, slide))
     return PreparedField(
-        work, width, height, quality, found, crops, set_aside=None if found.heads else "field_no_cells"
+        work, width, height, quality, found, crops, set_aside=None if found.heads else SetAside.NO_CELLS
     )
 
 

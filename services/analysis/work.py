@@ -7,7 +7,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from services.database.models import Analysis, Batch, FieldRow, Lab, ModelRelease, Slide
-from services.imaging.types import Box
+from services.imaging.types import Box, Microns, Pixels, UmPerPx
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +30,11 @@ class SlideWork:
     lab: str
     batch_code: str
     slide_code: str
-    um_per_px: float
+    um_per_px: UmPerPx
     received_on: date
     release_id: str
-    crop_px: int
-    crop_um: float
+    crop_px: Pixels
+    crop_um: Microns
     fields: tuple[FieldWork, ...]
 
     def __str__(self) -> str:
@@ -62,11 +62,11 @@ def load_work(session: Session, analysis_id: int) -> SlideWork:
         lab=lab.code,
         batch_code=batch.batch_code,
         slide_code=slide.slide_code,
-        um_per_px=slide.um_per_px,
+        um_per_px=UmPerPx(slide.um_per_px),
         received_on=batch.received_on,
         release_id=release.id,
-        crop_px=release.document["crop_px"],
-        crop_um=release.document["crop_um"],
+        crop_px=Pixels(release.document["crop_px"]),
+        crop_um=Microns(release.document["crop_um"]),
         fields=tuple(
             FieldWork(
                 id=row.id,

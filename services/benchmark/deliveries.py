@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from services.errors import PermanentError
+from services.imaging.types import UmPerPx
 from services.intake.folder import IMAGE_SUFFIXES
 from services.local.service import CHECKOUT
 from services.smears.batch import BatchSpec, write_batch
@@ -30,7 +31,7 @@ class Fields:
     """Images of fields, all of one scale. `source` says in words where they come from."""
 
     paths: tuple[Path, ...]
-    um_per_px: float
+    um_per_px: UmPerPx
     source: str
 
     def repeated(self, count: int) -> "Fields":
@@ -53,7 +54,7 @@ def fields_of(folder: Path, um_per_px: float, limit: int) -> Fields:
     paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())[:limit]
     if not paths:
         raise NoFields(f"{folder}: no image in it")
-    return Fields(tuple(paths), um_per_px, folder.name)
+    return Fields(tuple(paths), UmPerPx(um_per_px), folder.name)
 
 
 def drawn_fields(

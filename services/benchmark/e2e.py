@@ -22,6 +22,7 @@ from services.imaging.crops import crop_cells
 from services.imaging.decoding.decode import decode_field
 from services.imaging.heads import find_heads
 from services.imaging.quality import measure_quality
+from services.imaging.types import Microns, Pixels
 from services.inference.networks import Networks
 from services.local.service import CHECKOUT
 from services.local.triton import find_environment
@@ -147,7 +148,13 @@ def _cut(fields: Fields, release: ServedRelease) -> _Cut:
         found = [head.box for head in find_heads(pixels, fields.um_per_px).heads] if usable else []
         boxes.append([list(box) for box in found])
         crops.append(
-            crop_cells(pixels, found, um_per_px=fields.um_per_px, crop_um=release.crop_um, size_px=release.crop_px)
+            crop_cells(
+                pixels,
+                found,
+                um_per_px=fields.um_per_px,
+                crop_um=Microns(release.crop_um),
+                size_px=Pixels(release.crop_px),
+            )
         )
     return _Cut(np.concatenate(crops), boxes)
 

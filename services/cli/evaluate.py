@@ -43,25 +43,27 @@ def detector(
     import cv2
     from rich.table import Table
 
+    from services.evaluation.annotations import Part, read_annotations
     from services.evaluation.detector import figures, score_field
     from services.evaluation.pictures import write_picture
     from services.evaluation.stages import imaging_stages
-    from services.evaluation.truth import Part, read_annotations
+    from services.imaging.types import UmPerPx
 
     if part not in list(Part):
         raise typer.BadParameter(f"'{part}' is none of {', '.join(Part)}", param_hint="--part")
     cv2.setNumThreads(1)
     fields = read_annotations(folder, Part(part))
-    imaging_stages(fields[0].path, um_per_px)  # the first field of a process pays for loading decoders
+    scale = UmPerPx(um_per_px)
+    imaging_stages(fields[0].path, scale)  # the first field of a process pays for loading decoders
 
     def scored() -> "Iterator[ScoredField]":
         for field in fields:
-            result = score_field(field, lambda path: imaging_stages(path, um_per_px))
+            result = score_field(field, lambda path: imaging_stages(path, scale))
             if pictures is not None:
                 write_picture(result, pictures)
             yield result
 
-    result = figures(scored(), um_per_px)
+    result = figures(scored(), scale)
     if as_json:
         print_json(asdict(result))
         return

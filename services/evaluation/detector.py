@@ -17,8 +17,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from services.evaluation.truth import TrueCell, TrueField
-from services.imaging.types import RGB, Box, FoundHeads, Head
+from services.evaluation.annotations import AnnotatedCell, AnnotatedField
+from services.imaging.types import RGB, Box, FoundHeads, Head, RejectReason, UmPerPx
 
 MATCH_IOU: Final = 0.5
 
@@ -49,31 +49,31 @@ class DetectorFigures:
 class ScoredField:
     """One field: pairs (true, found), what was missed, what was found falsely, and its seconds of processor time."""
 
-    truth: TrueField
+    annotated: AnnotatedField
     pixels: RGB
-    pairs: tuple[tuple[TrueCell, Head], ...]
-    found_cut: tuple[TrueCell, ...]
-    missed: tuple[TrueCell, ...]
+    pairs: tuple[tuple[AnnotatedCell, Head], ...]
+    found_cut: tuple[AnnotatedCell, ...]
+    missed: tuple[AnnotatedCell, ...]
     false: tuple[Head, ...]
     found: FoundHeads
     seconds: float
 
 
-def score_field(truth: TrueField, detect: Detect) -> ScoredField:
+def score_field(annotated: AnnotatedField, detect: Detect) -> ScoredField:
     """Run `detect` on one field and match what it finds."""
     start = time.thread_time()
-    pixels, found = detect(truth.path)
+    pixels, found = detect(annotated.path)
     seconds = time.thread_time() - start
-    matches = match_boxes([c.head_box for c in truth.cells], [h.box for h in found.heads])
-    rest = [i for i in range(len(truth.cells)) if i not in matches]
-    cut = [r.box for r in found.rejected if r.reason == "border"]
-    at_border = {rest[k] for k in match_boxes([truth.cells[i].head_box for i in rest], cut)}
+    matches = match_boxes([c.head_box for c in annotated.cells], [h.box for h in found.heads])
+    rest = [i for i in range(len(annotated.cells)) if i not in matches]
+    cut = [r.box for r in found.rejected if r.reason == RejectReason.BORDER]
+    at_border = {rest[k] for k in match_boxes([annotated.cells[i].head_box for i in rest], cut)}
     return ScoredField(
-        truth,
+        annotated,
         pixels,
-        pairs=tuple((truth.cells[i], found.heads[j]) for i, j in matches.items()),
-        found_cut=tuple(truth.cells[i] for i in at_border),
-        missed=tuple(truth.cells[i] for i in rest if i not in at_border),
+        pairs=tuple((annotated.cells[i], found.heads[j]) for i, j in matches.items()),
+        found_cut=tuple(annotated.cells[i] for i in at_border),
+        missed=tuple(annotated.cells[i] for i in rest if i not in at_border),
         false=tuple(h for j, h in enumerate(found.heads) if j not in matches.values()),
         found=found,
         seconds=seconds,
@@ -92,7 +92,7 @@ def match_boxes(true: Sequence[Sequence[float]], found: Sequence[Sequence[float]
     return pairs
 
 
-def figures(scored: Iterable[ScoredField], um_per_px: float) -> DetectorFigures:
+def figures(scored: Iterable[ScoredField], um_per_px: UmPerPx) -> DetectorFigures:
     """Collect the figures of all fields; `um_per_px` turns true lengths from pixels into µm."""
     fields = cells = hits = finds = recalled = splits = 0
     seconds: list[float] = []
@@ -102,7 +102,7 @@ def figures(scored: Iterable[ScoredField], um_per_px: float) -> DetectorFigures:
     shares: list[float] = []
     for field in scored:
         fields += 1
-        cells += len(field.truth.cells)
+        cells += len(field.annotated.cells)
         hits += len(field.pairs)
         finds += len(field.found.heads)
         recalled += len(field.pairs) + len(field.found_cut)
@@ -139,7 +139,7 @@ def figures(scored: Iterable[ScoredField], um_per_px: float) -> DetectorFigures:
 
 def split_errors(field: ScoredField) -> int:
     """How often heads were joined (one find holds the centres of several true heads) or cut apart (the reverse)."""
-    true = [c.head_box for c in field.truth.cells]
+    true = [c.head_box for c in field.annotated.cells]
     found = [h.box for h in field.found.heads]
     return sum(_centres_inside(box, true) > 1 for box in found) + sum(_centres_inside(box, found) > 1 for box in true)
 

@@ -47,7 +47,7 @@ def write_picture(field: ScoredField, folder: Path) -> Path:
         PictureUnwritable: the file cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    target = (folder / field.truth.name.replace("/", "-")).with_suffix(".jpg")
+    target = (folder / field.annotated.name.replace("/", "-")).with_suffix(".jpg")
     done, data = cv2.imencode(".jpg", cv2.cvtColor(draw(field), cv2.COLOR_RGB2BGR))
     if not done:
         raise PictureUnwritable(f"{target} could not be encoded")

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from sqlalchemy import Engine, text
 
 from services.database.session import transaction
+from services.evaluation.annotations import AnnotationsUnreadable
 from services.evaluation.calibration import calibration_error, error_if_calibrated
 from services.evaluation.detector import match_boxes
-from services.evaluation.truth import AnnotationsUnreadable
 from services.releases.schema import MEMBERS
 from services.taxonomy import CLASS_NAMES, class_named
 

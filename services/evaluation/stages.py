@@ -7,16 +7,16 @@ from services.imaging.crops import crop_cells
 from services.imaging.decoding.decode import decode_field
 from services.imaging.heads import find_heads
 from services.imaging.quality import measure_quality
-from services.imaging.types import RGB, FoundHeads
+from services.imaging.types import RGB, FoundHeads, Microns, Pixels, UmPerPx
 
 # A release says what it wants; these are the sizes of the one that ships.
-_CROP_UM: Final = 24.0
-_CROP_PX: Final = 192
+_CROP_UM: Final = Microns(24.0)
+_CROP_PX: Final = Pixels(192)
 _MAX_BYTES: Final = 64 * 2**20
 _MAX_PIXELS: Final = 60_000_000
 
 
-def imaging_stages(path: Path, um_per_px: float) -> tuple[RGB, FoundHeads]:
+def imaging_stages(path: Path, um_per_px: UmPerPx) -> tuple[RGB, FoundHeads]:
     """Read, decode, judge, search and crop the field in `path`; its pixels and what was found.
 
     Raises:

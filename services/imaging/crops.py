@@ -12,14 +12,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from services.imaging.types import RGB, Box
+from services.imaging.types import RGB, Box, Microns, Pixels, UmPerPx
 
 _NARROW: Final = 0.6  # σ, pixels
 _SAMPLE_STEP: Final = 16  # every 16th pixel each way: 5,000 of a usual field are plenty for a median
 
 
 def crop_cells(
-    pixels: RGB, boxes: Sequence[Box], *, um_per_px: float, crop_um: float, size_px: int
+    pixels: RGB, boxes: Sequence[Box], *, um_per_px: UmPerPx, crop_um: Microns, size_px: Pixels
 ) -> NDArray[np.uint8]:
     """Crop a square of `crop_um` µm around the centre of each box: `[N, size_px, size_px, 3]`, in the order of `boxes`.
 
@@ -28,7 +28,7 @@ def crop_cells(
     return _crop(pixels, boxes, crop_um / um_per_px, size_px, _field_background(pixels))
 
 
-def crop_of_cell_image(pixels: RGB, *, um_per_px: float, crop_um: float, size_px: int) -> NDArray[np.uint8]:
+def crop_of_cell_image(pixels: RGB, *, um_per_px: UmPerPx, crop_um: Microns, size_px: Pixels) -> NDArray[np.uint8]:
     """The crop of an image `[H, W, 3]` that is one cell (`kind: "crop"`): `[size_px, size_px, 3]`.
 
     The middle of the image is the middle of the crop, at the same scale as the crops of a field.

@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.imaging.detection.candidates import Candidate, find_candidates
-from services.imaging.detection.outline import Closeup, trace
 from services.imaging.detection.splitting import Polygon
+from services.imaging.detection.tracing import Closeup, trace
 from services.imaging.detection.transmittance import flatten
 from services.imaging.measuring.morphometry import measure
-from services.imaging.types import RGB, Box, FoundHeads, Head, RejectedObject
+from services.imaging.types import RGB, Box, FoundHeads, Head, RejectedObject, RejectReason, UmPerPx
 
 _WORKING_UM: Final = 0.09
 _SMALLEST_UM2: Final = 4.0
@@ -25,13 +25,10 @@ _ENOUGH_TO_COMPARE: Final = 4  # heads; with fewer in a field, the usual one is 
 _MOST: Final = 0.67
 
 
-def find_heads(pixels: RGB, um_per_px: float) -> FoundHeads:
+def find_heads(pixels: RGB, um_per_px: UmPerPx) -> FoundHeads:
     """Find, outline and measure every whole sperm head in `pixels` `[H, W, 3]`; `um_per_px` must be that of `pixels`.
 
-    Objects that are no whole head come back in `rejected`, each with its reason: `border` (a head that the border of
-    the field cuts), `size`, `stain` (paler, or of another colour, than the heads of the field), `texture` (evenly dark,
-    of unusual size and without a midpiece, where the heads of the field show an acrosome), `shape` (nothing as thick
-    as a head is left of it at full resolution). Specks below 2 µm² are not listed.
+    Objects that are not a whole head come back in `rejected`, each with its reason. Specks below 2 µm² are not listed.
     """
     flat = flatten(pixels, um_per_px, _WORKING_UM)
     candidates = find_candidates(flat)
@@ -41,25 +38,27 @@ def find_heads(pixels: RGB, um_per_px: float) -> FoundHeads:
     traced: list[tuple[Box, Closeup]] = []
     rejected: list[RejectedObject] = []
     for candidate in candidates:
-        rough = _in_field(candidate.outline, scale)
+        rough = _in_field(candidate.polygon, scale)
         reason = _why_no_head(candidate, usual_hue)
         if reason is not None:
             rejected.append(RejectedObject(_box(rough), reason))
             continue
         others = [_in_field(sibling, scale) for sibling in candidate.siblings]
-        head = trace(pixels, um_per_px, rough, others, flat.background_at(*candidate.outline.mean(axis=0)))
+        head = trace(pixels, um_per_px, rough, others, flat.background_at(*candidate.polygon.mean(axis=0)))
         if head is None:
-            rejected.append(RejectedObject(_box(rough), "border" if candidate.on_border else "shape"))
+            rejected.append(
+                RejectedObject(_box(rough), RejectReason.BORDER if candidate.on_border else RejectReason.SHAPE)
+            )
             continue
         box = _box(head.outline)
         if box.x0 <= 0 or box.y0 <= 0 or box.x1 >= width or box.y1 >= height:
-            rejected.append(RejectedObject(box, "border"))
+            rejected.append(RejectedObject(box, RejectReason.BORDER))
         else:
             traced.append((box, head))
     heads: list[Head] = []
     for (box, head), measures in zip(traced, measure([head for _, head in traced]), strict=True):
         if measures.area_um2 is not None and measures.area_um2 < _SMALLEST_UM2:
-            rejected.append(RejectedObject(box, "size"))
+            rejected.append(RejectedObject(box, RejectReason.SIZE))
         else:
             heads.append(Head(box, head.outline, measures))
     heads, bodies = _without_dark_bodies(heads)
@@ -76,7 +75,7 @@ def _without_dark_bodies(heads: list[Head]) -> tuple[list[Head], list[RejectedOb
     if shown < max(_ENOUGH_TO_COMPARE, _MOST * len(heads)):
         return heads, []
     kept = [head for head in heads if not _is_dark_body(head)]
-    return kept, [RejectedObject(head.box, "texture") for head in heads if _is_dark_body(head)]
+    return kept, [RejectedObject(head.box, RejectReason.TEXTURE) for head in heads if _is_dark_body(head)]
 
 
 def _is_dark_body(head: Head) -> bool:
@@ -86,15 +85,15 @@ def _is_dark_body(head: Head) -> bool:
     return m.acrosome_share is None and m.midpiece_width_um is None
 
 
-def _why_no_head(candidate: Candidate, usual_hue: float | None) -> str | None:
+def _why_no_head(candidate: Candidate, usual_hue: float | None) -> RejectReason | None:
     if candidate.area_um2 > _LARGEST_UM2:
-        return "size"
+        return RejectReason.SIZE
     if candidate.deep < _least_deep(candidate, usual_hue):
-        return "stain"
+        return RejectReason.STAIN
     if usual_hue is not None and candidate.hue > _OTHER_HUE * usual_hue:
-        return "stain"
+        return RejectReason.STAIN
     # The border may leave little of a head, and blur takes some of a whole one at the working scale.
-    return "size" if candidate.area_um2 < 0.8 * _SMALLEST_UM2 and not candidate.on_border else None
+    return RejectReason.SIZE if candidate.area_um2 < 0.8 * _SMALLEST_UM2 and not candidate.on_border else None
 
 
 def _least_deep(candidate: Candidate, usual_hue: float | None) -> float:
@@ -113,8 +112,8 @@ def _usual_hue(candidates: list[Candidate]) -> float | None:
     return float(np.median(hues)) if len(hues) >= _ENOUGH_TO_COMPARE else None
 
 
-def _in_field(outline: Polygon, scale: NDArray[np.float32]) -> Polygon:
-    return (outline + 0.5) * scale - 0.5
+def _in_field(polygon: Polygon, scale: NDArray[np.float32]) -> Polygon:
+    return (polygon + 0.5) * scale - 0.5
 
 
 def _box(outline: NDArray[np.int32] | Polygon) -> Box:

@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from services.imaging.types import RGB, FieldQuality
+from services.imaging.types import RGB, FieldQuality, Microns, QualityFlag, SetAside, UmPerPx
 
 EDGE_SCALE_UM: Final = 0.09
 LEVEL_SCALE_UM: Final = 0.36
@@ -44,11 +44,11 @@ OUT_OF_FOCUS_UM: Final = 1.5
 _CONTRAST_WINDOW_UM: Final = 3.2  # wide enough to hold the whole edge of a head at the focus limits
 _LEAST_CONTRAST: Final = 0.08  # of the background: below it, noise and haze have edges too
 _UNLIT: Final = 0.3  # of the background, over a whole block: no stain covers so much so densely
-_STRIP_ROWS: Final = 64
+_BAND_ROWS: Final = 64
 _BLOCK_UM: Final = 8.0  # a block of background holds a head and still shows background in its brighter quarter
 
 
-def measure_quality(pixels: RGB, um_per_px: float) -> FieldQuality:
+def measure_quality(pixels: RGB, um_per_px: UmPerPx) -> FieldQuality:
     """Measure a field `[H, W, 3]` of `um_per_px` µm a pixel.
 
     `unusable` is `field_black`, `field_white` or `field_out_of_focus`; a field without a stained object is usable and
@@ -71,22 +71,22 @@ def measure_quality(pixels: RGB, um_per_px: float) -> FieldQuality:
 
     unusable = None
     if background_pct < BLACK_PCT:
-        unusable = "field_black"
+        unusable = SetAside.BLACK
     elif _pct(_percentile(absorbing, 0.1, None)) > WHITE_PCT:
-        unusable = "field_white"
+        unusable = SetAside.WHITE
     elif focus is not None and focus > OUT_OF_FOCUS_UM:
-        unusable = "field_out_of_focus"
+        unusable = SetAside.OUT_OF_FOCUS
     warnings = {
-        "dark": background_pct < DARK_PCT,
-        "bright": background_pct > BRIGHT_PCT,
-        "clipped": clipped_pct > CLIPPED_PCT,
-        "uneven": unevenness_pct > UNEVEN_PCT,
-        "soft_focus": focus is not None and focus > SOFT_FOCUS_UM,
-        "no_stained_objects": area_um2 < NO_OBJECT_UM2,
-        "weak_stain": area_um2 >= NO_OBJECT_UM2 and stain_od < WEAK_STAIN_OD,
+        QualityFlag.DARK: background_pct < DARK_PCT,
+        QualityFlag.BRIGHT: background_pct > BRIGHT_PCT,
+        QualityFlag.CLIPPED: clipped_pct > CLIPPED_PCT,
+        QualityFlag.UNEVEN: unevenness_pct > UNEVEN_PCT,
+        QualityFlag.SOFT_FOCUS: focus is not None and focus > SOFT_FOCUS_UM,
+        QualityFlag.NO_STAINED_OBJECTS: area_um2 < NO_OBJECT_UM2,
+        QualityFlag.WEAK_STAIN: area_um2 >= NO_OBJECT_UM2 and stain_od < WEAK_STAIN_OD,
     }
     return FieldQuality(
-        focus=focus,
+        focus=None if focus is None else Microns(focus),
         exposure_pct=_pct(float(cv2.cvtColor(levels, cv2.COLOR_RGB2GRAY).mean())),
         clipped_pct=clipped_pct,
         background_pct=background_pct,
@@ -207,17 +207,17 @@ def _halved(levels: NDArray[np.uint8], least: tuple[int, int]) -> NDArray[np.uin
 def _steepest(levels: NDArray[np.uint8], pool: int) -> NDArray[np.float32]:
     """The largest square of the Sobel gradient in each block of `pool` × `pool` pixels: `[H // pool, W // pool]`.
 
-    In strips that stay in the processor's cache: arrays of a whole field take longer to be allocated than to be filled.
+    In bands that stay in the processor's cache: arrays of a whole field take longer to be allocated than to be filled.
     """
     height, width = (length // pool for length in levels.shape)
     across_blocks = np.empty((height, levels.shape[1]), np.float32)
-    step = max(1, _STRIP_ROWS // pool)
+    step = max(1, _BAND_ROWS // pool)
     for first in range(0, height, step):
         last = min(height, first + step)
         above = min(1, first)  # the gradient needs a row more on either side
-        strip = levels[first * pool - above : last * pool + 1]
+        band = levels[first * pool - above : last * pool + 1]
         across, down = (
-            slope[above : above + (last - first) * pool].astype(np.float32) for slope in cv2.spatialGradient(strip)
+            slope[above : above + (last - first) * pool].astype(np.float32) for slope in cv2.spatialGradient(band)
         )
         np.square(across, out=across)
         np.square(down, out=down)

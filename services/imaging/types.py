@@ -1,13 +1,49 @@
 """What the imaging stages hand to each other. Coordinates are pixels of the decoded field, origin top left."""
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from enum import StrEnum
+from typing import NamedTuple, NewType
 
 import numpy as np
 from numpy.typing import NDArray
 
 RGB = NDArray[np.uint8]
 """`[H, W, 3]`, 0 to 255."""
+Microns = NewType("Microns", float)
+Pixels = NewType("Pixels", int)
+UmPerPx = NewType("UmPerPx", float)
+"""Micrometres per pixel of a field, as its manifest states it."""
+
+
+class RejectReason(StrEnum):
+    """Why an object of a field is not counted as a whole head."""
+
+    BORDER = "border"  # the border of the field cuts it
+    SIZE = "size"
+    SHAPE = "shape"  # at full resolution nothing as thick as a head is left
+    TEXTURE = "texture"  # evenly dark and of unusual size, where heads show an acrosome
+    STAIN = "stain"  # paler than chromatin, or of another colour than the heads of the field
+
+
+class QualityFlag(StrEnum):
+    """What makes the figures of a usable field worth a second look."""
+
+    DARK = "dark"
+    BRIGHT = "bright"
+    CLIPPED = "clipped"
+    UNEVEN = "uneven"
+    SOFT_FOCUS = "soft_focus"
+    NO_STAINED_OBJECTS = "no_stained_objects"
+    WEAK_STAIN = "weak_stain"
+
+
+class SetAside(StrEnum):
+    """Why a readable field is left out of its slide."""
+
+    BLACK = "field_black"
+    WHITE = "field_white"
+    OUT_OF_FOCUS = "field_out_of_focus"
+    NO_CELLS = "field_no_cells"
 
 
 class Box(NamedTuple):
@@ -29,33 +65,33 @@ class DecodedField:
 
 @dataclass(frozen=True, slots=True)
 class FieldQuality:
-    """Measures of a field. `flags` are warnings; `unusable` is the reason code of a field that cannot be assessed."""
+    """Measures of a field. `flags` are warnings; `unusable` is why a field cannot be assessed."""
 
-    focus: float | None  # width of the sharpest edges, µm: smaller is sharper; None where nothing has contrast
+    focus: Microns | None  # width of the sharpest edges: smaller is sharper; None where nothing has contrast
     exposure_pct: float  # mean luminance, % of full scale
     clipped_pct: float  # pixels at 0 or 255, %
     background_pct: float  # luminance of the background, % of full scale
     unevenness_pct: float  # spread of the background over the field, % of its level
     stain_od: float | None  # optical density of stained objects over background; None where there are none
-    flags: tuple[str, ...] = ()
-    unusable: str | None = None
+    flags: tuple[QualityFlag, ...] = ()
+    unusable: SetAside | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Morphometry:
     """Measures of one head; `None` where a thing cannot be measured on this cell."""
 
-    length_um: float | None = None
-    width_um: float | None = None
+    length_um: Microns | None = None
+    width_um: Microns | None = None
     area_um2: float | None = None
-    perimeter_um: float | None = None
+    perimeter_um: Microns | None = None
     ellipticity: float | None = None
     elongation: float | None = None
     roughness: float | None = None
     regularity: float | None = None
     acrosome_share: float | None = None
     vacuole_share: float | None = None
-    midpiece_width_um: float | None = None
+    midpiece_width_um: Microns | None = None
     midpiece_angle_deg: float | None = None
 
 
@@ -70,10 +106,10 @@ class Head:
 
 @dataclass(frozen=True, slots=True)
 class RejectedObject:
-    """An object that is no whole head; `reason` is `border`, `size`, `shape`, `texture` or `stain`."""
+    """An object that is not a whole head."""
 
     box: Box
-    reason: str
+    reason: RejectReason
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,4 +122,4 @@ class FoundHeads:
     @property
     def on_border(self) -> int:
         """Heads cut by the field's border: counted, never classified."""
-        return sum(r.reason == "border" for r in self.rejected)
+        return sum(r.reason == RejectReason.BORDER for r in self.rejected)

@@ -9,9 +9,9 @@ from typing import Final
 
 import numpy as np
 
-from services.smears import flagella, heads
+from services.smears import flagella, head_shapes
 from services.smears.flagella import Flagellum
-from services.smears.heads import HeadShape
+from services.smears.head_shapes import HeadShape
 from services.taxonomy import CLASS_NAMES
 
 
@@ -52,7 +52,7 @@ def _with_head(make: Callable[[_Rng], HeadShape]) -> Callable[[_Rng], _Parts]:
 
 def _with_neck(make: Callable[[_Rng, tuple[float, float]], flagella.Strand]) -> Callable[[_Rng], _Parts]:
     def shape(rng: _Rng) -> _Parts:
-        head = heads.normal_head(rng)
+        head = head_shapes.normal_head(rng)
         neck = make(rng, head.base)
         return (head,), (Flagellum(neck, flagella.usual_tail(rng, neck)),)
 
@@ -61,7 +61,7 @@ def _with_neck(make: Callable[[_Rng, tuple[float, float]], flagella.Strand]) -> 
 
 def _with_tail(make: Callable[[_Rng, flagella.Strand], flagella.Strand]) -> Callable[[_Rng], _Parts]:
     def shape(rng: _Rng) -> _Parts:
-        head = heads.normal_head(rng)
+        head = head_shapes.normal_head(rng)
         neck = _neck(rng, head)
         return (head,), (Flagellum(neck, make(rng, neck)),)
 
@@ -70,7 +70,7 @@ def _with_tail(make: Callable[[_Rng, flagella.Strand], flagella.Strand]) -> Call
 
 def _asymmetric_neck(rng: _Rng) -> _Parts:
     """The midpiece joins at the flank of the base, at least three tenths of the width off the axis."""
-    head = heads.normal_head(rng)
+    head = head_shapes.normal_head(rng)
     half_length, half_width = np.abs(head.outline).max(axis=0)
     side = rng.choice([-1.0, 1.0])
     aside = rng.uniform(0.66, 0.9)
@@ -80,7 +80,7 @@ def _asymmetric_neck(rng: _Rng) -> _Parts:
 
 
 def _double_head(rng: _Rng) -> _Parts:
-    pair = heads.double_heads(rng)
+    pair = head_shapes.double_heads(rng)
     x, y = np.mean([h.base for h in pair], axis=0)
     neck = flagella.midpiece(
         rng, (float(x) + 0.25, float(y)), np.pi + rng.normal(0.0, 0.1), width=rng.uniform(0.55, 0.8)
@@ -89,27 +89,27 @@ def _double_head(rng: _Rng) -> _Parts:
 
 
 def _double_tail(rng: _Rng) -> _Parts:
-    head = heads.normal_head(rng)
+    head = head_shapes.normal_head(rng)
     return (head,), flagella.two_flagella(rng, head.base)
 
 
 _SHAPES: Final[dict[str, Callable[[_Rng], _Parts]]] = {
-    "AmorfHead": _with_head(heads.amorphous_head),
+    "AmorfHead": _with_head(head_shapes.amorphous_head),
     "AsymmetricNeck": _asymmetric_neck,
     "CurlyTail": _with_tail(flagella.curly_tail),
     "DoubleHead": _double_head,
     "DoubleTail": _double_tail,
     "LongTail": _with_tail(flagella.long_tail),
-    "NarrowAcrosome": _with_head(heads.narrow_acrosome_head),
-    "Normal": _with_head(heads.normal_head),
-    "PinHead": _with_head(heads.pin_head),
-    "PyriformHead": _with_head(heads.pyriform_head),
-    "RoundHead": _with_head(heads.round_head),
+    "NarrowAcrosome": _with_head(head_shapes.narrow_acrosome_head),
+    "Normal": _with_head(head_shapes.normal_head),
+    "PinHead": _with_head(head_shapes.pin_head),
+    "PyriformHead": _with_head(head_shapes.pyriform_head),
+    "RoundHead": _with_head(head_shapes.round_head),
     "ShortTail": _with_tail(flagella.short_tail),
-    "TaperedHead": _with_head(heads.tapered_head),
+    "TaperedHead": _with_head(head_shapes.tapered_head),
     "ThickNeck": _with_neck(lambda rng, base: flagella.thick_midpiece(rng, base, np.pi + rng.normal(0.0, 0.08))),
     "ThinNeck": _with_neck(lambda rng, base: flagella.thin_midpiece(rng, base, np.pi + rng.normal(0.0, 0.08))),
     "TwistedNeck": _with_neck(flagella.bent_midpiece),
     "TwistedTail": _with_tail(flagella.twisted_tail),
-    "VacuolatedHead": _with_head(heads.vacuolated_head),
+    "VacuolatedHead": _with_head(head_shapes.vacuolated_head),
 }

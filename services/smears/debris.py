@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.smears.flagella import Strand
-from services.smears.heads import Points
+from services.smears.head_shapes import Points
 from services.smears.painting import Patch, Pose, Sheet, paint_strand
 from services.smears.stains import Density, Palette
 

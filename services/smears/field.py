@@ -9,9 +9,9 @@ import numpy as np
 from services.smears.cells import CellShape, shape_cell
 from services.smears.debris import paint_bacteria, paint_debris, paint_plasma
 from services.smears.optics import RGB, Fault, photograph, usual_camera
-from services.smears.outlines import true_cell
 from services.smears.painting import Pose, Sheet, paint_cell
 from services.smears.stains import PALETTES, Palette, Stain
+from services.smears.true_cells import true_cell
 from services.smears.truth import FieldTruth
 from services.taxonomy import CLASSES
 

@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from services.smears.heads import Points
+from services.smears.head_shapes import Points
 
 _STEP: Final = 0.25  # µm between the points of a centre line
 _TAIL_WIDTH: Final = (0.34, 0.2)  # at its start and at its end

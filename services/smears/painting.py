@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from services.smears.cells import CellShape
 from services.smears.flagella import Strand
-from services.smears.heads import HeadShape, Points
+from services.smears.head_shapes import HeadShape, Points
 from services.smears.stains import Density, Palette
 
 _FINEST_UM: Final = 0.045

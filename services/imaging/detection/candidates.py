@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from services.imaging.detection.outline import disc, fill_holes, up_to_vector
 from services.imaging.detection.splitting import Polygon, split_at_waists
+from services.imaging.detection.tracing import disc, fill_holes, up_to_vector
 from services.imaging.detection.transmittance import FlatField
 
 _SPECK_UM2: Final = 2.0  # bacteria, grains of stain: not worth a line in the list of what was rejected
@@ -27,12 +27,12 @@ _CLUMP_UM2: Final = 60.0  # more than a group of heads: no waist in it means any
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A stained object, or a piece of one. `outline` and `siblings` (the other pieces) are in working pixels.
+    """A stained object, or a piece of one. `polygon` and `siblings` (the other pieces) are in working pixels.
 
     `deep` is the share of it that is stained deeply, `hue` its absorbance in red ÷ that in green.
     """
 
-    outline: Polygon
+    polygon: Polygon
     siblings: tuple[Polygon, ...]
     area_um2: float
     deep: float
@@ -77,10 +77,10 @@ def _thick_parts(mask: NDArray[np.uint8], stained: NDArray[np.int32], um_per_px:
     return [np.asarray(contour, np.int32) for contour in contours]
 
 
-def _pieces(outline: Polygon, flat: FlatField) -> list[Polygon]:
+def _pieces(polygon: Polygon, flat: FlatField) -> list[Polygon]:
     pixel = flat.um_per_px
-    if cv2.contourArea(outline) * pixel**2 > _CLUMP_UM2:
-        return [outline]
+    if cv2.contourArea(polygon) * pixel**2 > _CLUMP_UM2:
+        return [polygon]
 
     def accept(piece: Polygon, waist: float) -> bool:
         """Cut off what is as large as a head, or pale; a small deep piece is rather the neck of a tapering head."""
@@ -88,7 +88,7 @@ def _pieces(outline: Polygon, flat: FlatField) -> list[Polygon]:
             return True
         return _candidate(piece, (), flat).deep < _NUCLEAR
 
-    return split_at_waists(outline, _NOTCH_UM / pixel, _FRAGMENT_UM2 / pixel**2, accept)
+    return split_at_waists(polygon, _NOTCH_UM / pixel, _FRAGMENT_UM2 / pixel**2, accept)
 
 
 def _candidate(piece: Polygon, siblings: tuple[Polygon, ...], flat: FlatField) -> Candidate:

@@ -1,4 +1,4 @@
-"""Cut touching objects apart where an outline has a waist."""
+"""Cut touching objects apart where their outline has a waist."""
 
 from collections.abc import Callable
 from typing import Final
@@ -11,9 +11,9 @@ Polygon = NDArray[np.float32]
 """`[n, 2]` x, y."""
 
 _POINTS: Final = 72
-_RESAMPLING: Final = 0.5  # px; points of equal distance lie so much deeper, or less deep, than the outline itself
+_RESAMPLING: Final = 0.5  # px; points of equal distance lie so much deeper, or less deep, than the polygon itself
 _WAIST: Final = 0.75
-_SHORTEST_ARC: Final = 5  # points; nearer ones are neighbours on the outline, not the two sides of a waist
+_SHORTEST_ARC: Final = 5  # points; nearer ones are neighbours on the polygon, not the two sides of a waist
 # Which points [point, end of the cut] the two pieces have, where point 0 and the end are of both.
 _BEFORE_THE_CUT: Final = np.triu(np.ones((_POINTS, _POINTS), np.bool_))
 _BEHIND_THE_CUT: Final = ~_BEFORE_THE_CUT | np.eye(_POINTS, dtype=np.bool_) | (np.arange(_POINTS) == 0)[:, None]
@@ -22,13 +22,13 @@ Accept = Callable[[Polygon, float], bool]
 """Whether to cut off this (smaller) piece at a waist of this ratio."""
 
 
-def split_at_waists(outline: Polygon, notch: float, smallest_area: float, accept: Accept) -> list[Polygon]:
-    """Cut `outline` at its waists until none is left; the pieces, or the outline alone.
+def split_at_waists(polygon: Polygon, notch: float, smallest_area: float, accept: Accept) -> list[Polygon]:
+    """Cut `polygon` at its waists until none is left; the pieces, or the polygon alone.
 
     A cut starts at a notch at least `notch` deep below the convex hull, and is shorter than 0.75 × the extent, along
     the cut, of both pieces: a convex shape has none. No piece is smaller than `smallest_area` (px²).
     """
-    pieces, whole = [outline], []
+    pieces, whole = [polygon], []
     while pieces:
         piece = pieces.pop()
         cut = _best_cut(piece, notch, smallest_area, accept)
@@ -39,10 +39,10 @@ def split_at_waists(outline: Polygon, notch: float, smallest_area: float, accept
     return whole
 
 
-def _best_cut(outline: Polygon, notch: float, smallest_area: float, accept: Accept) -> tuple[Polygon, Polygon] | None:
-    if cv2.contourArea(outline) < 2 * smallest_area or not _notches(outline, notch - _RESAMPLING):
+def _best_cut(polygon: Polygon, notch: float, smallest_area: float, accept: Accept) -> tuple[Polygon, Polygon] | None:
+    if cv2.contourArea(polygon) < 2 * smallest_area or not _notches(polygon, notch - _RESAMPLING):
         return None
-    points = _evenly(outline)
+    points = _evenly(polygon)
     best, chosen = _WAIST, None
     for start in _notches(points, notch):
         turned = np.roll(points, -start, axis=0)
@@ -78,9 +78,9 @@ def _waist_ratios(points: Polygon) -> NDArray[np.float32]:
     return np.asarray(ratios, np.float32)
 
 
-def _evenly(outline: Polygon) -> Polygon:
-    """The outline resampled to `_POINTS` points of equal distance."""
-    closed = np.concatenate([outline, outline[:1]]).astype(np.float32)
+def _evenly(polygon: Polygon) -> Polygon:
+    """The polygon resampled to `_POINTS` points of equal distance."""
+    closed = np.concatenate([polygon, polygon[:1]]).astype(np.float32)
     travelled = np.concatenate([[0], np.cumsum(np.hypot(*np.diff(closed, axis=0).T))])
     at = np.linspace(0, travelled[-1], _POINTS, endpoint=False)
     return np.stack([np.interp(at, travelled, closed[:, 0]), np.interp(at, travelled, closed[:, 1])], 1).astype(

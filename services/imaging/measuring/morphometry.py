@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from services.imaging.detection.outline import Closeup
+from services.imaging.detection.tracing import Closeup
+from services.imaging.measuring.head_strip import lay_out, lay_out_tightly
 from services.imaging.measuring.parts import (
     FARTHEST_MIDPIECE_UM,
     Midpiece,
@@ -17,8 +18,7 @@ from services.imaging.measuring.parts import (
     midpieces,
     vacuole_shares,
 )
-from services.imaging.measuring.rotated import lay_out, lay_out_tightly
-from services.imaging.types import Morphometry
+from services.imaging.types import Microns, Morphometry
 
 _AT_ONCE: Final = 64  # heads: a field of thousands is measured in as little memory
 _CURVE_UM: Final = 0.3  # the outline of pixels is a staircase: its perimeter is taken after smoothing over this length
@@ -38,10 +38,10 @@ def measure(heads: Sequence[Closeup]) -> list[Morphometry]:
 
 def _measured(heads: Sequence[Closeup]) -> list[Morphometry]:
     # Far enough apart for no pixel to be nearer to the next head than to its own, within the reach of a midpiece.
-    sheet = lay_out(heads, math.ceil(FARTHEST_MIDPIECE_UM / heads[0].um_per_px)).halved()
-    axes = long_axes(sheet)
-    shares, fronts = acrosomes(sheet, axes)
-    tails = midpieces(sheet, axes, fronts)
+    strip = lay_out(heads, math.ceil(FARTHEST_MIDPIECE_UM / heads[0].um_per_px)).halved()
+    axes = long_axes(strip)
+    shares, fronts = acrosomes(strip, axes)
+    tails = midpieces(strip, axes, fronts)
     with_front = [head for head, share in zip(heads, shares, strict=True) if share is not None]
     vacuoles = iter(vacuole_shares(lay_out_tightly(with_front)) if with_front else [])
     return [
@@ -59,17 +59,17 @@ def _measures(
     area = cv2.countNonZero(head.mask) * head.um_per_px**2
     around = perimeter(head.contour.reshape(-1, 2), _CURVE_UM / head.um_per_px) * head.um_per_px
     return Morphometry(
-        length_um=length,
-        width_um=width,
+        length_um=Microns(length),
+        width_um=Microns(width),
         area_um2=area,
-        perimeter_um=around,
+        perimeter_um=Microns(around),
         ellipticity=length / width,
         elongation=(length - width) / (length + width),
         roughness=4 * math.pi * area / around**2,
         regularity=math.pi * length * width / (4 * area),
         acrosome_share=acrosome_share,
         vacuole_share=vacuole_share,
-        midpiece_width_um=None if tail is None else tail.width_um,
+        midpiece_width_um=None if tail is None else Microns(tail.width_um),
         midpiece_angle_deg=None if tail is None else tail.angle_deg,
     )
 

@@ -1,4 +1,4 @@
-"""The parts of heads: acrosome, vacuoles, and the midpiece where it joins. All heads of a sheet at once."""
+"""The parts of heads: acrosome, vacuoles, and the midpiece where it joins. All heads of a strip at once."""
 
 import math
 from dataclasses import dataclass
@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from services.imaging.detection.outline import disc
-from services.imaging.measuring.rotated import Sheet
+from services.imaging.detection.tracing import disc
+from services.imaging.measuring.head_strip import HeadStrip
 
 Floats = NDArray[np.float64]
 
@@ -51,10 +51,10 @@ class Midpiece:
     angle_deg: float
 
 
-def long_axes(sheet: Sheet) -> Axes:
+def long_axes(strip: HeadStrip) -> Axes:
     """The axis of largest spread of the pixels of each head."""
-    rows, columns = _places(sheet.mask)
-    head, rows = np.divmod(rows, sheet.height)
+    rows, columns = _places(strip.mask)
+    head, rows = np.divmod(rows, strip.height)
     areas = np.bincount(head)
     x, y = np.bincount(head, columns) / areas, np.bincount(head, rows) / areas
     across, down = columns - x[head], rows - y[head]
@@ -63,21 +63,21 @@ def long_axes(sheet: Sheet) -> Axes:
     return Axes(x, y, np.cos(angle), np.sin(angle))
 
 
-def acrosomes(sheet: Sheet, axes: Axes) -> tuple[list[float | None], NDArray[np.intp]]:
+def acrosomes(strip: HeadStrip, axes: Axes) -> tuple[list[float | None], NDArray[np.intp]]:
     """The acrosome's share of each head area, and where it lies: along the axis (1) or against it (-1).
 
     None and 0 where it cannot be told apart. A head is cut into slices across its long axis; the acrosome is the paler
     end, up to the slice where the level passes `_BOUNDARY` of the way from the darkest to the palest tenth.
     """
-    heads = sheet.mask.view(np.bool_)
-    rows, columns = _places(sheet.mask)
-    head, rows = np.divmod(rows, sheet.height)
+    heads = strip.mask.view(np.bool_)
+    rows, columns = _places(strip.mask)
+    head, rows = np.divmod(rows, strip.height)
     along = columns * axes.dx[head] + rows * axes.dy[head]
     starts = np.searchsorted(head, np.arange(len(axes.x)))
     low, high = np.minimum.reduceat(along, starts), np.maximum.reduceat(along, starts)
     slices = head * _SLICES + ((along - low[head]) * (_SLICES / (high - low + 1e-6))[head]).astype(np.intp)
-    inner = _eroded(sheet.mask, _RIM_UM / sheet.um_per_px).view(np.bool_)[heads]
-    grey = _smooth(sheet.grey, 0.13 / sheet.um_per_px)[heads]
+    inner = _eroded(strip.mask, _RIM_UM / strip.um_per_px).view(np.bool_)[heads]
+    grey = _smooth(strip.grey, 0.13 / strip.um_per_px)[heads]
     shape = len(starts), _SLICES
     areas = np.bincount(slices, minlength=math.prod(shape)).reshape(shape)
     weights = np.bincount(slices[inner], minlength=math.prod(shape)).reshape(shape)
@@ -101,15 +101,15 @@ def acrosomes(sheet: Sheet, axes: Axes) -> tuple[list[float | None], NDArray[np.
     )
 
 
-def vacuole_shares(sheet: Sheet) -> list[float]:
+def vacuole_shares(strip: HeadStrip) -> list[float]:
     """The share of each head area that is paler than its surroundings and does not open to the head's edge."""
-    inner = _eroded(sheet.mask, _RIM_UM / sheet.um_per_px)
-    grey = _smooth(sheet.grey, max(0.5, 0.07 / sheet.um_per_px))
-    window = (round(_VACUOLE_UM / sheet.um_per_px) | 1,) * 2
+    inner = _eroded(strip.mask, _RIM_UM / strip.um_per_px)
+    grey = _smooth(strip.grey, max(0.5, 0.07 / strip.um_per_px))
+    window = (round(_VACUOLE_UM / strip.um_per_px) | 1,) * 2
     size = cv2.boxFilter(inner, cv2.CV_32F, window, normalize=False)
     total = cv2.boxFilter(inner * grey, cv2.CV_32F, window, normalize=False)
     pale = (((grey - _VACUOLE_LEVELS) * size > total) & inner.view(np.bool_)).view(np.uint8)
-    whole = np.count_nonzero(sheet.mask.reshape(-1, sheet.height * sheet.mask.shape[1]), axis=1)
+    whole = np.count_nonzero(strip.mask.reshape(-1, strip.height * strip.mask.shape[1]), axis=1)
     labels = cv2.connectedComponents(pale)[1]
     edge = inner - _eroded(inner, 1)
     on_edge = np.bincount(labels[edge.view(np.bool_)], minlength=labels.max() + 1)[1:]
@@ -118,7 +118,7 @@ def vacuole_shares(sheet: Sheet) -> list[float]:
     areas = np.bincount(spot, minlength=len(on_edge))
     # One that lies along the edge for more than a quarter of its girth is the pale rim, not a hole in the head.
     enclosed = on_edge < 0.25 * 2 * np.sqrt(np.pi * areas)
-    large = areas * sheet.um_per_px**2 >= _SMALLEST_VACUOLE_UM2
+    large = areas * strip.um_per_px**2 >= _SMALLEST_VACUOLE_UM2
     vacuoles = enclosed & large
     if not vacuoles.any():
         return [0.0] * len(whole)
@@ -130,26 +130,26 @@ def vacuole_shares(sheet: Sheet) -> list[float]:
         np.maximum.reduceat(where[order], starts) - np.minimum.reduceat(where[order], starts) + 1
         for where in (rows, columns)
     )
-    short = np.maximum(heights, widths) * sheet.um_per_px <= _LONGEST_VACUOLE_UM
-    head = rows[order][starts] // sheet.height
+    short = np.maximum(heights, widths) * strip.um_per_px <= _LONGEST_VACUOLE_UM
+    head = rows[order][starts] // strip.height
     found = np.bincount(head[short], areas[vacuoles][short], len(whole))
     shares: list[float] = (found / whole).tolist()
     return shares
 
 
-def midpieces(sheet: Sheet, axes: Axes, fronts: NDArray[np.intp]) -> list[Midpiece | None]:
+def midpieces(strip: HeadStrip, axes: Axes, fronts: NDArray[np.intp]) -> list[Midpiece | None]:
     """The midpiece of each head as it leaves it; None where none is seen.
 
     Looked for in a band around the head: the largest even dark strand that crosses the band at the tip. One at the side
     of the head belongs to another cell. `fronts` is what `acrosomes` says; where it is 0, either end is looked at.
     """
-    near, far = (d / sheet.um_per_px for d in _BAND_UM)
-    outside = np.asarray(cv2.distanceTransform(1 - sheet.mask, cv2.DIST_L2, 3))
-    grey = _smooth(sheet.grey, max(0.5, 0.05 / sheet.um_per_px))
+    near, far = (d / strip.um_per_px for d in _BAND_UM)
+    outside = np.asarray(cv2.distanceTransform(1 - strip.mask, cv2.DIST_L2, 3))
+    grey = _smooth(strip.grey, max(0.5, 0.05 / strip.um_per_px))
     dark = (grey < 255 - _FAINTEST_MIDPIECE) & (outside > near) & (outside < far)
     found: list[Midpiece | None] = [None] * len(fronts)
     labels = cv2.connectedComponents(dark.view(np.uint8), connectivity=4)[1][dark]
-    large = np.bincount(labels) * sheet.um_per_px**2 >= 0.2 * (_BAND_UM[1] - _BAND_UM[0])
+    large = np.bincount(labels) * strip.um_per_px**2 >= 0.2 * (_BAND_UM[1] - _BAND_UM[0])
     rows, columns = (where[large[labels]] for where in _places(dark))
     order = np.argsort(labels[large[labels]], kind="stable")
     rows, columns = rows[order], columns[order]
@@ -165,14 +165,14 @@ def midpieces(sheet: Sheet, axes: Axes, fronts: NDArray[np.intp]) -> list[Midpie
     core = crosses[strand] & (darkness > edges[strand])
     if not core.any():
         return found
-    head, rows = np.divmod(rows[core], sheet.height)
+    head, rows = np.divmod(rows[core], strip.height)
     strands = _Strands.of(strand[core], columns[core], rows, distance[core] > (near + far) / 2)
     head = head[strands.starts]
     out_x, out_y = strands.mean_x - axes.x[head], strands.mean_y - axes.y[head]
     ends = (out_x * axes.dx[head] + out_y * axes.dy[head]) / np.hypot(out_x, out_y)
     ends = np.where(fronts[head] == 0, np.abs(ends), -fronts[head] * ends)
     dx, dy = strands.directions()
-    widths = strands.widths(dx, dy) * sheet.um_per_px
+    widths = strands.widths(dx, dy) * strip.um_per_px
     angles = np.degrees(np.arccos(np.minimum(1.0, np.abs(dx * axes.dx[head] + dy * axes.dy[head]))))
     good = strands.even() & (ends >= _AT_THE_TIP) & (widths <= _WIDEST_MIDPIECE_UM)
     for k in np.argsort(ends * strands.areas, kind="stable"):  # the largest last, and so it stays
@@ -238,6 +238,6 @@ def _places(mask: NDArray[np.uint8] | NDArray[np.bool_]) -> tuple[NDArray[np.int
 
 
 def _smooth(grey: NDArray[np.uint8], sigma: float) -> NDArray[np.uint8]:
-    """A Gaussian blur; on a sheet, tall and narrow, OpenCV's own takes up to three times as long."""
+    """A Gaussian blur; on a strip, tall and narrow, OpenCV's own takes up to three times as long."""
     kernel = cv2.getGaussianKernel(round(6 * sigma + 1) | 1, sigma, cv2.CV_32F)
     return np.asarray(cv2.sepFilter2D(grey, -1, kernel, kernel), np.uint8)

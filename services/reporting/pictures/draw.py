@@ -16,7 +16,7 @@ from services.database.session import transaction
 from services.errors import PermanentError
 from services.imaging.crops import crop_cells, crop_of_cell_image
 from services.imaging.decoding.decode import decode_field
-from services.imaging.types import RGB, Box
+from services.imaging.types import RGB, Box, Microns
 from services.reporting.exports.tables import stream_cells
 from services.reporting.pictures.overlay import FIELDS_A_SHEET, ContactSheet, DrawnCell, DrawnField
 from services.reporting.pictures.sheet import Heading
@@ -51,7 +51,7 @@ class SlidePictures:
     slide: dict[str, Any]
     batch_key: int
     day: date
-    crop_um: float
+    crop_um: Microns
     limits: PictureLimits
     notes: list[str] = field(default_factory=list)
 

@@ -9,13 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from services.imaging.types import Pixels
 from services.reporting.palette import INK, PALE_INK, REGION_COLOURS, lettering
 from services.reporting.pictures.sheet import MARGIN, Heading, blank_sheet
 from services.taxonomy import CLASSES
 
 CELLS_A_SHEET: Final = 400
 SHEETS: Final = 2
-CROP_PX: Final = 112
+CROP_PX: Final = Pixels(112)
 COLUMNS: Final = 16
 
 _CAPTION_PX: Final = 18

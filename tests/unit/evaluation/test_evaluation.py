@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from services.evaluation.annotations import AnnotationsUnreadable, Part, part_of, read_annotations
 from services.evaluation.detector import figures, match_boxes, score_field, split_errors
 from services.evaluation.pictures import write_picture
-from services.evaluation.truth import AnnotationsUnreadable, Part, part_of, read_annotations
 from services.imaging.types import RGB, Box, FoundHeads, Head, Morphometry, RejectedObject
 
 FIELD = np.full((200, 300, 3), 230, np.uint8)

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from services.imaging.detection.outline import Closeup
+from services.imaging.detection.tracing import Closeup
 from services.imaging.heads import find_heads
 from services.imaging.measuring.morphometry import measure, perimeter
 from services.imaging.types import Morphometry

@@ -14,7 +14,7 @@ from services.intake.validation import parse_manifest
 from services.smears.batch import BatchSpec, FolderNotEmpty, write_batch
 from services.smears.cells import CellShape, shape_cell
 from services.smears.field import FieldSpec, draw_cell_crop, draw_field
-from services.smears.heads import HeadShape
+from services.smears.head_shapes import HeadShape
 from services.smears.optics import Fault
 from services.smears.painting import Pose
 from services.smears.stains import Stain

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from services.atomic import whole_folder
 from services.imaging.crops import crop_cells
 from services.imaging.heads import find_heads
-from services.imaging.types import RGB, Box
+from services.imaging.types import RGB, Box, Microns, Pixels, UmPerPx
 from services.smears.batch import as_jpeg
 from services.smears.field import FieldSpec, draw_cell_crop, draw_field
 from services.smears.stains import Stain
@@ -147,13 +147,13 @@ def drawn_cells(spec: DrawnSpec, part: int, number: int) -> Iterator[tuple[int, 
         ),
     )
     pixels = _stored(field.pixels)
-    boxes = [head.box for head in find_heads(pixels, um_per_px).heads]
+    boxes = [head.box for head in find_heads(pixels, UmPerPx(um_per_px)).heads]
     crops = crop_cells(
         pixels,
         boxes,
-        um_per_px=um_per_px,
-        crop_um=spec.crop_um * MARGIN,
-        size_px=round(spec.crop_px * MARGIN),
+        um_per_px=UmPerPx(um_per_px),
+        crop_um=Microns(spec.crop_um * MARGIN),
+        size_px=Pixels(round(spec.crop_px * MARGIN)),
     )
     for box, crop in zip(boxes, crops, strict=True):
         cell = _cell_at(box, field.truth.cells)

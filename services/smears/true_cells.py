@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from services.smears.cells import CellShape
 from services.smears.flagella import Strand
-from services.smears.heads import Points
+from services.smears.head_shapes import Points
 from services.smears.painting import PaintedHead, Patch, Pose
 from services.smears.truth import BoxPx, Polygon, TrueCell
 

@@ -34,7 +34,7 @@ class Part(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class TrueCell:
+class AnnotatedCell:
     """One annotated cell: its head box in pixels, and the polygons `[n, 2]` of each part."""
 
     id: int
@@ -57,12 +57,12 @@ class TrueCell:
 
 
 @dataclass(frozen=True, slots=True)
-class TrueField:
+class AnnotatedField:
     """An annotated field: the name that its folder gives it, and the path of its image."""
 
     name: str
     path: Path
-    cells: tuple[TrueCell, ...]
+    cells: tuple[AnnotatedCell, ...]
 
 
 def part_of(name: str) -> Part:
@@ -70,7 +70,7 @@ def part_of(name: str) -> Part:
     return Part.TUNING if hashlib.sha256(name.encode()).digest()[0] % 5 < 3 else Part.HOLDOUT
 
 
-def read_annotations(folder: Path, part: Part = Part.ALL) -> list[TrueField]:
+def read_annotations(folder: Path, part: Part = Part.ALL) -> list[AnnotatedField]:
     """The annotated fields of `folder` that belong to `part`, in the order of the file.
 
     Raises:
@@ -89,7 +89,9 @@ def read_annotations(folder: Path, part: Part = Part.ALL) -> list[TrueField]:
             entry = json.loads(line)
             if part in (Part.ALL, part_of(entry["image"])):
                 fields.append(
-                    TrueField(entry["image"], folder / entry["image"], tuple(_cell(cell) for cell in entry["cells"]))
+                    AnnotatedField(
+                        entry["image"], folder / entry["image"], tuple(_cell(cell) for cell in entry["cells"])
+                    )
                 )
         except (ValueError, KeyError, TypeError) as error:
             raise AnnotationsUnreadable(f"{source}, line {number}: {error!r}") from error
@@ -98,7 +100,7 @@ def read_annotations(folder: Path, part: Part = Part.ALL) -> list[TrueField]:
     return fields
 
 
-def _cell(entry: dict[str, object]) -> TrueCell:
+def _cell(entry: dict[str, object]) -> AnnotatedCell:
     box, parts = entry["head_box"], entry["parts"]
     if not isinstance(box, list) or len(box) != 4 or not isinstance(parts, dict):
         raise ValueError("a cell needs head_box [x0, y0, x1, y1] and parts")
@@ -107,4 +109,4 @@ def _cell(entry: dict[str, object]) -> TrueCell:
     }
     if not any(polygons.get(name) for name in HEAD_PARTS):
         raise ValueError(f"a cell has none of the parts {', '.join(HEAD_PARTS)}")
-    return TrueCell(int(str(entry["id"])), (box[0], box[1], box[2], box[3]), polygons)
+    return AnnotatedCell(int(str(entry["id"])), (box[0], box[1], box[2], box[3]), polygons)
