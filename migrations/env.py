@@ -3,8 +3,6 @@
 from alembic import context
 from sqlalchemy import create_engine, pool, text
 
-from services.database.models import Base
-
 # Any fixed number; every migrating process takes the same lock.
 ADVISORY_LOCK = 0x6D6F7270
 
@@ -19,12 +17,7 @@ def run_migrations() -> None:
         connection.execute(text("set lock_timeout = '10s'"))
         connection.execute(text("select pg_advisory_lock(:key)"), {"key": ADVISORY_LOCK})
         connection.commit()  # the lock belongs to the connection, not to a transaction
-        context.configure(
-            connection=connection,
-            target_metadata=Base.metadata,
-            transaction_per_migration=True,
-            compare_server_default=True,
-        )
+        context.configure(connection=connection, transaction_per_migration=True)
         with context.begin_transaction():
             context.run_migrations()
     engine.dispose()

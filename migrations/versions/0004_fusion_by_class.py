@@ -2,8 +2,6 @@
 
 from alembic import op
 
-from migrations.column_comments import COLUMN_COMMENTS
-
 revision = "0004"
 down_revision = "0003"
 branch_labels = None
@@ -25,10 +23,19 @@ BY_CLASS = """,
             with ordinality given(share, place) order by place
     ) end as fusion_alpha_by_class"""
 COMMENT = "One row a release of the networks; `untrained` and `demonstration` say nothing"
-COLUMNS = (
-    *("release_id", "kind", "active", "created_at", "fusion_alpha", "crop_um", "crop_px", "git_commit"),
-    *("data_fingerprint", "metrics", "slides"),
-)
+COLUMN_COMMENTS = {
+    "release_id": "Release of the networks",
+    "kind": "untrained, demonstration or trained",
+    "active": "New slides are analysed under it",
+    "created_at": "When it was recorded",
+    "fusion_alpha": "Weight of EfficientNetV2-S in the fused logits, 0 to 1",
+    "crop_um": "Side of a crop, µm",
+    "crop_px": "Side of a crop, pixels",
+    "git_commit": "Commit of the training code; null: untrained",
+    "data_fingerprint": "SHA-256 of the training data's list; null: no data was used",
+    "metrics": "Metrics of the release, with the data they were measured on",
+    "slides": "Slides analysed under it, open ones among them",
+}
 
 
 def upgrade() -> None:
@@ -47,6 +54,6 @@ def downgrade() -> None:
     op.execute("drop view reporting.release")  # a view loses a column no other way, and its comments with it
     op.execute(RELEASE.format(replaced="", alpha=ANY_ALPHA, more=""))
     op.execute(f"comment on view reporting.release is '{COMMENT}'")
-    for column in COLUMNS:
-        said = (COLUMN_COMMENTS.get(f"release.{column}") or COLUMN_COMMENTS[column]).replace("'", "''")
-        op.execute(f"comment on column reporting.release.{column} is '{said}'")
+    for column, comment in COLUMN_COMMENTS.items():
+        quoted = comment.replace("'", "''")
+        op.execute(f"comment on column reporting.release.{column} is '{quoted}'")

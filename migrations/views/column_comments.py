@@ -1,4 +1,4 @@
-"""Comments of the columns of schema `reporting`; `view.column` goes before `column`."""
+"""Comments of the columns of schema `reporting`, a table or view each; `view.column` goes before `column`."""
 
 from typing import Final
 
@@ -47,7 +47,8 @@ COLUMN_COMMENTS: Final[dict[str, str]] = {
     "first_started_at": "Start of the first slide",
     "flags": "Warnings about the image",
     "focus_um": "Width of the sharpest edges, µm: smaller is sharper",
-    "fusion_alpha": "Weight of EfficientNetV2-S in the fused logits, 0 to 1",
+    "fusion_alpha": "Weight of EfficientNetV2-S in the fused logits, 0 to 1; null: one a class",
+    "fusion_alpha_by_class": "Its weight for each class, in class index order; null: one for all",
     "git_commit": "Commit of the training code; null: untrained",
     "head_outline": "Outline of the head: little-endian uint16 x, y pairs, pixels of the field",
     "height_px": "Height of the image, pixels",

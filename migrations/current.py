@@ -1,0 +1,67 @@
+"""A database of the current state, made at once: what all the revisions together must come to."""
+
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import Connection, bindparam, text
+
+from migrations.views.column_comments import COLUMN_COMMENTS
+from services.database.models import Base
+from services.reporting.references import MEASURES
+from services.taxonomy import CLASSES, REGION_LOINC
+
+_VIEWS: Final = Path(__file__).parent / "views"
+# In the order in which they build on each other.
+_FILES: Final = (
+    *("partitions", "reference", "intervals", "slides", "distributions", "cells", "fields", "releases", "privileges"),
+)
+
+
+def create_current(connection: Connection) -> None:
+    """Make tables, views, functions and privileges in an empty database; the server's roles must be there.
+
+    Partitions of `cell` are left to `make_cell_partitions`.
+    """
+    Base.metadata.create_all(connection)
+    for name in _FILES:
+        # The driver must not read the per cent signs of the comments as parameters.
+        connection.exec_driver_sql(
+            (_VIEWS / f"{name}.sql").read_text("utf-8"), execution_options={"no_parameters": True}
+        )
+    _fill_reference_tables(connection)
+    _comment_columns(connection)
+
+
+def _fill_reference_tables(connection: Connection) -> None:
+    connection.execute(
+        text("insert into reporting.morphology_class values (:index, :name, :region, :loinc, :region_loinc)"),
+        [
+            {"index": c.index, "name": c.name, "region": c.region.value, "loinc": c.loinc,
+             "region_loinc": REGION_LOINC[c.region]}
+            for c in CLASSES
+        ],
+    )  # fmt: skip
+    connection.execute(
+        text("insert into reporting.measure values (:column, :position, :unit, :meaning, :low, :high, :source)"),
+        [
+            {"column": m.column, "position": position, "unit": m.unit, "meaning": m.meaning, "low": m.low,
+             "high": m.high, "source": m.source}
+            for position, m in enumerate(MEASURES)
+        ],
+    )  # fmt: skip
+
+
+def _comment_columns(connection: Connection) -> None:
+    """A column of one name means one thing in every view, so its comment is written once."""
+    measures = {m.column: f"{m.meaning}, {m.unit}; null where it cannot be measured on this cell" for m in MEASURES}
+    by_column = {**measures, **COLUMN_COMMENTS}
+    columns = connection.execute(
+        text("select table_name, column_name from information_schema.columns where table_schema = 'reporting'")
+    )
+    for relation, column in columns.all():
+        comment = by_column.get(f"{relation}.{column}") or by_column[column]
+        connection.execute(
+            text(f'comment on column reporting."{relation}"."{column}" is :comment').bindparams(
+                bindparam("comment", comment, literal_execute=True)
+            )
+        )

@@ -1,0 +1,1 @@
+"""The revisions, each frozen: it holds all it needs, and none is edited once it has landed."""

@@ -1,0 +1,53 @@
+-- Single cells: classes, confidence, measures.
+
+create view reporting.cell as
+select b.id as batch_key, l.code as lab, b.batch_code as batch_id, b.received_on, s.slide_code as slide_id, s.specimen,
+    s.replicate, s.stain, s.um_per_px, a.release_id, a.release_kind, a.analysis_id, c.number, c.field_id as field_key,
+    f.position as field_position, f.key as field, c.x0, c.y0, c.x1, c.y1, c.class_index, m.name as class_name, m.region,
+    c.confidence, c.probabilities, c.efficientnetv2_s_logits, c.resnetv2_50_logits, c.head_outline, c.head_length_um,
+    c.head_width_um, c.head_area_um2, c.head_perimeter_um, c.ellipticity, c.elongation, c.roughness, c.regularity,
+    c.acrosome_share, c.vacuole_share, c.midpiece_width_um, c.midpiece_angle_deg
+from cell c
+join reporting.current_analysis a on a.analysis_id = c.analysis_id
+join slide s on s.id = a.slide_key
+-- With the day, only that month's partition is read.
+join batch b on b.id = s.batch_id and b.received_on = c.received_on
+join lab l on l.id = b.lab_id
+join field f on f.id = c.field_id
+join reporting.morphology_class m on m.class_index = c.class_index;
+comment on view reporting.cell is
+    'One row a classified cell of the analyses that count; give a received_on range to read few partitions';
+
+
+create view reporting.confidence_by_slide as
+select batch_key, lab, batch_id, received_on, slide_id, stain, release_id, release_kind, count(*) as cells,
+    100 * avg(confidence)::float8 as mean_confidence_pct,
+    100.0::float8 * count(*) filter (where confidence < 0.5) / count(*) as low_confidence_pct
+from reporting.cell
+group by batch_key, lab, batch_id, received_on, slide_id, stain, release_id, release_kind;
+comment on view reporting.confidence_by_slide is
+    'One row a slide: how sure the networks are of its cells; a fall over weeks is the first sign of drift';
+
+
+create view reporting.morphometry_by_slide as
+select c.batch_key, c.lab, c.batch_id, c.received_on, c.slide_id, c.specimen, c.replicate, c.stain, m.measure, m.unit,
+    count(v.value) as cells_measured, count(*) as cells_total,
+    percentile_cont(0.5) within group (order by v.value) as median,
+    percentile_cont(0.05) within group (order by v.value) as p05,
+    percentile_cont(0.95) within group (order by v.value) as p95,
+    m.who_low, m.who_high,
+    100.0::float8 * count(*) filter (where v.value between m.who_low and m.who_high)
+        / nullif(count(v.value) filter (where m.who_low is not null), 0) as within_who_pct
+from reporting.cell c
+cross join lateral (values
+    ('head_length_um', c.head_length_um), ('head_width_um', c.head_width_um), ('head_area_um2', c.head_area_um2),
+    ('head_perimeter_um', c.head_perimeter_um), ('ellipticity', c.ellipticity), ('elongation', c.elongation),
+    ('roughness', c.roughness), ('regularity', c.regularity), ('acrosome_share', c.acrosome_share),
+    ('vacuole_share', c.vacuole_share), ('midpiece_width_um', c.midpiece_width_um),
+    ('midpiece_angle_deg', c.midpiece_angle_deg)
+) v (measure, value)
+join reporting.measure m on m.measure = v.measure
+group by c.batch_key, c.lab, c.batch_id, c.received_on, c.slide_id, c.specimen, c.replicate, c.stain, m.measure,
+    m.unit, m.who_low, m.who_high;
+comment on view reporting.morphometry_by_slide is
+    'One row a slide and measure: median, 5th and 95th percentile of the cells measured, beside the WHO range';

@@ -1,0 +1,45 @@
+-- Shares of the classes, with Wilson intervals.
+
+create view reporting.class_distribution as
+select s.batch_key, s.lab, s.batch_id, s.received_on, s.slide_id, s.specimen, s.replicate, s.stain, s.analysis_id,
+    s.release_id, s.release_kind, m.class_index, m.name as class_name, m.region, coalesce(c.cells, 0) as cells,
+    s.cells as cells_total, 100.0::float8 * coalesce(c.cells, 0) / s.cells as pct,
+    reporting.wilson_low_pct(coalesce(c.cells, 0), s.cells) as low_pct,
+    reporting.wilson_high_pct(coalesce(c.cells, 0), s.cells) as high_pct
+from reporting.slide_result s
+cross join reporting.morphology_class m
+left join slide_class_count c on c.analysis_id = s.analysis_id and c.class_index = m.class_index
+where s.state in ('done', 'insufficient') and s.cells > 0;
+comment on view reporting.class_distribution is
+    'One row a slide and class, 18 rows a slide: cells, share and its Wilson interval';
+
+
+create view reporting.region_share as
+select batch_key, lab, batch_id, received_on, slide_id, specimen, replicate, stain, analysis_id, release_id,
+    release_kind, region, sum(cells)::bigint as cells, cells_total,
+    100.0::float8 * sum(cells) / cells_total as pct,
+    reporting.wilson_low_pct(sum(cells)::bigint, cells_total) as low_pct,
+    reporting.wilson_high_pct(sum(cells)::bigint, cells_total) as high_pct
+from reporting.class_distribution
+group by batch_key, lab, batch_id, received_on, slide_id, specimen, replicate, stain, analysis_id, release_id,
+    release_kind, region, cells_total;
+comment on view reporting.region_share is
+    'One row a slide and region of the defect (head, neck, tail; none: normal forms). One class a cell, so they add up';
+
+
+create view reporting.specimen_distribution as
+select batch_key, lab, batch_id, received_on, specimen, stain, release_id, release_kind,
+    count(distinct slide_id) as slides, count(distinct replicate) as replicates, class_index, class_name, region,
+    sum(cells)::bigint as cells, sum(cells_total)::bigint as cells_total,
+    100.0::float8 * sum(cells) / sum(cells_total) as pct,
+    reporting.wilson_low_pct(sum(cells)::bigint, sum(cells_total)::bigint) as low_pct,
+    reporting.wilson_high_pct(sum(cells)::bigint, sum(cells_total)::bigint) as high_pct,
+    sum(cells) filter (where replicate = 1)::bigint as replicate_1_cells,
+    sum(cells_total) filter (where replicate = 1)::bigint as replicate_1_total,
+    sum(cells) filter (where replicate = 2)::bigint as replicate_2_cells,
+    sum(cells_total) filter (where replicate = 2)::bigint as replicate_2_total
+from reporting.class_distribution
+group by batch_key, lab, batch_id, received_on, specimen, stain, release_id, release_kind, class_index, class_name,
+    region;
+comment on view reporting.specimen_distribution is
+    'One row a specimen and class, the replicates of one batch, stain and release joined';

@@ -1,0 +1,20 @@
+-- Monthly partitions of `cell`, made ahead.
+
+-- Runs with its owner's rights, so that a worker's role needs none to create tables.
+create function make_cell_partitions(from_month date, months integer) returns void
+language plpgsql security definer set search_path = public as $$
+declare
+    first_day date;
+begin
+    for i in 0 .. months - 1 loop
+        first_day := date_trunc('month', from_month)::date + make_interval(months => i);
+        if to_regclass(to_char(first_day, '"cell_"YYYY_MM')) is null then
+            -- Two at once: the second waits here, then finds the table there.
+            perform pg_advisory_xact_lock(hashtext('make_cell_partitions'));
+            execute format(
+                'create table if not exists %I partition of cell for values from (%L) to (%L)',
+                to_char(first_day, '"cell_"YYYY_MM'), first_day, (first_day + interval '1 month')::date);
+        end if;
+    end loop;
+end
+$$;

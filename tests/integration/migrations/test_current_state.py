@@ -1,0 +1,98 @@
+"""The revisions, one after the other, come to the current state, and each can be taken back."""
+
+import difflib
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, text
+
+import migrations
+from migrations.current import create_current
+from migrations.run import downgrade, upgrade
+from services.database.session import make_engine, transaction
+from services.local.postgres import binaries
+from tests.integration.servers import database
+
+__all__ = ["database"]
+
+REVISIONS = sorted(path.name[:4] for path in (Path(migrations.__file__).parent / "versions").glob("[0-9]*.py"))
+REFERENCE = ("reporting.morphology_class", "reporting.measure")
+
+
+@pytest.fixture
+def empty(database: Engine) -> Iterator[Callable[[str], Engine]]:
+    """Makes empty databases beside the migrated one, by name."""
+    made: list[Engine] = []
+
+    def make(name: str) -> Engine:
+        with _administration(database) as execute:
+            execute(f"create database {name} template template0")
+        made.append(make_engine(database.url.set(database=name).render_as_string(hide_password=False)))
+        return made[-1]
+
+    yield make
+    for engine in made:
+        engine.dispose()
+        with _administration(database) as execute:
+            execute(f"drop database {engine.url.database}")
+
+
+@contextmanager
+def _administration(database: Engine) -> Iterator[Callable[[str], object]]:
+    with database.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        yield lambda statement: connection.execute(text(statement))
+
+
+def url_of(engine: Engine) -> str:
+    engine.dispose()  # nothing of ours may hold a lock that a migration waits for
+    return engine.url.render_as_string(hide_password=False)
+
+
+def schema_of(engine: Engine) -> list[str]:
+    """Everything but rows, as pg_dump writes it; the note of the revision left out."""
+    url = engine.url
+    dumped = subprocess.run(
+        [
+            str(binaries() / "pg_dump"), "--schema-only", "--restrict-key=none", "--exclude-table=alembic_version",
+            "--host", str(url.host), "--port", str(url.port), "--username", str(url.username), str(url.database),
+        ],
+        env={**os.environ, "PGPASSWORD": str(url.password)}, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return dumped.stdout.splitlines()
+
+
+def difference(found: list[str], wanted: list[str]) -> str:
+    """As `diff` shows it: what is lacking with +, what is too much with -."""
+    return "\n".join(difflib.unified_diff(found, wanted, "found", "wanted", n=6, lineterm=""))
+
+
+def test_migrated_step_by_step_is_the_current_state(empty: Callable[[str], Engine]) -> None:
+    migrated, current = empty("migrated"), empty("current")
+    for revision in REVISIONS:
+        upgrade(url_of(migrated), revision)
+    with transaction(current) as session:
+        create_current(session.connection())
+        session.execute(text("select make_cell_partitions(current_date, 3)"))
+    lacking = difference(schema_of(migrated), schema_of(current))
+    assert not lacking, f"what the revisions lack (+) or have too much (-):\n{lacking}"
+    with transaction(migrated) as theirs, transaction(current) as ours:
+        for table in REFERENCE:
+            rows = text(f"select * from {table} order by 1")
+            assert theirs.execute(rows).all() == ours.execute(rows).all(), table
+
+
+def test_each_revision_can_be_taken_back(empty: Callable[[str], Engine]) -> None:
+    engine = empty("migrated")
+    before = [schema_of(engine)]
+    for revision in REVISIONS:
+        upgrade(url_of(engine), revision)
+        before.append(schema_of(engine))
+    for revision in [*reversed(REVISIONS[:-1]), "base"]:
+        before.pop()
+        downgrade(url_of(engine), revision)
+        left = difference(schema_of(engine), before[-1])
+        assert not left, f"after going back to {revision}:\n{left}"
