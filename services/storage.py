@@ -22,12 +22,8 @@ from urllib3.exceptions import HTTPError
 from urllib3.util import Retry, Timeout
 
 from services.errors import ConfigurationError, MorphbatchError, OutageError, PermanentError
+from services.keys import INCOMING, MANIFEST_SUFFIX, probe_key
 from services.settings import Settings
-
-INCOMING: Final = "incoming/"
-RESULTS: Final = "results/"
-RELEASES: Final = "releases/"
-MANIFEST_NAME: Final = "manifest.json"
 
 _SUBSCRIPTION_ID: Final = "morphbatch-manifests"
 _BODY_ATTEMPTS: Final = 3
@@ -186,7 +182,7 @@ class ObjectStore:
         Raises:
             StoreRefused: a right is missing, or what came back is not what was written.
         """
-        key = f"{RESULTS}.probe-{uuid.uuid4().hex}"
+        key = probe_key()
         content = uuid.uuid4().bytes
         self.put(key, content)
         try:
@@ -205,7 +201,7 @@ class ObjectStore:
             events=["s3:ObjectCreated:*"],
             config_id=_SUBSCRIPTION_ID,
             prefix_filter_rule=PrefixFilterRule(INCOMING),
-            suffix_filter_rule=SuffixFilterRule(f"/{MANIFEST_NAME}"),
+            suffix_filter_rule=SuffixFilterRule(MANIFEST_SUFFIX),
         )
         with self._errors(self.bucket):
             there = self._client.get_bucket_notification(self.bucket)

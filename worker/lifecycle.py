@@ -21,6 +21,7 @@ from services.database.session import make_engine
 from services.dispatch import SLIDES
 from services.errors import ConfigurationError, OutageError
 from services.inference.networks import Networks
+from services.keys import RELEASES
 from services.releases.activation import require_known_release
 from services.settings import load_settings
 from services.storage import ObjectStore, connect_store
@@ -121,7 +122,7 @@ def preflight(*, takes_slides: bool) -> None:
         lines = Lines()
         try:
             require_head(lines.engine)
-            lines.store.stat("releases/")
+            lines.store.stat(RELEASES)
             if takes_slides:
                 require_known_release(lines.engine, lines.networks.served_release())
             return

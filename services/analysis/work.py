@@ -8,6 +8,7 @@ from sqlalchemy.orm import Session
 
 from services.database.models import Analysis, Batch, FieldRow, Lab, ModelRelease, Slide
 from services.imaging.types import Box, Microns, Pixels, UmPerPx
+from services.keys import field_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ class SlideWork:
 
     def object_key(self, field: FieldWork) -> str:
         """Where the field lies in the object store."""
-        return f"incoming/{self.lab}/{self.batch_code}/{field.key}"
+        return field_key(self.lab, self.batch_code, field.key)
 
 
 def load_work(session: Session, analysis_id: int) -> SlideWork:

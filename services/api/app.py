@@ -7,7 +7,6 @@ the sweep finds what is lost all the same.
 import hmac
 import json
 import logging
-import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Final
 from urllib.parse import unquote_plus
@@ -17,13 +16,12 @@ from fastapi.concurrency import run_in_threadpool
 
 from services.dispatch import BrokerUnavailable, Publisher, connect_publisher
 from services.intake.validation import BadBatchName, check_names
+from services.keys import batch_of_manifest
 from services.settings import Settings, load_settings
-from services.storage import INCOMING, MANIFEST_NAME
 
 logger = logging.getLogger(__name__)
 
 _MAX_EVENT_BYTES: Final = 2**20
-_MANIFEST_KEY = re.compile(rf"{INCOMING}(?P<lab>[^/]+)/(?P<batch>[^/]+)/{re.escape(MANIFEST_NAME)}")
 
 
 class MalformedEvent(ValueError):
@@ -83,15 +81,15 @@ def announced_batches(body: bytes) -> Iterator[tuple[str, str]]:
             raise MalformedEvent(f"not an S3 bucket event: Records[{i}].s3.object.key is missing") from error
         if not isinstance(key, str):
             raise MalformedEvent(f"not an S3 bucket event: Records[{i}].s3.object.key is no string")
-        found = _MANIFEST_KEY.fullmatch(unquote_plus(key))  # S3 encodes keys in events as a query string
-        if found is None:
+        batch = batch_of_manifest(unquote_plus(key))  # S3 encodes keys in events as a query string
+        if batch is None:
             continue
         try:
-            check_names(found["lab"], found["batch"])
+            check_names(*batch)
         except BadBatchName:
             logger.warning("Records[%d] announces a batch whose name cannot be used; the sweep tells the lab", i)
         else:
-            yield found["lab"], found["batch"]
+            yield batch
 
 
 async def _limited_body(request: Request) -> bytes:

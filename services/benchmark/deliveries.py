@@ -11,6 +11,7 @@ from typing import Final
 from services.errors import PermanentError
 from services.imaging.types import UmPerPx
 from services.intake.folder import IMAGE_SUFFIXES
+from services.keys import MANIFEST_NAME
 from services.local.service import CHECKOUT
 from services.smears.batch import BatchSpec, write_batch
 from services.smears.field import FieldSpec
@@ -62,7 +63,7 @@ def drawn_fields(
 ) -> Fields:
     """`count` drawn fields of about `cells` cells, as a usual camera gives them; drawn once and kept in `folder`."""
     kept = folder / f"drawn-{count}-{cells}-{seed}"
-    if not (kept / "manifest.json").is_file():
+    if not (kept / MANIFEST_NAME).is_file():
         shutil.rmtree(kept, ignore_errors=True)
         spec = BatchSpec(field=FieldSpec(um_per_px=DRAWN_UM_PER_PX, cells=cells))
         slides = max(1, count // 8)

@@ -101,6 +101,7 @@ def _summary(settings: "Settings", batches: "Deliveries", seconds: float) -> Non
     from sqlalchemy import text
 
     from services.database.session import make_engine
+    from services.keys import results_prefix
     from services.reporting.report import WARNINGS
 
     _step("the morning's summary")
@@ -132,7 +133,7 @@ def _summary(settings: "Settings", batches: "Deliveries", seconds: float) -> Non
     out.print(f"took {seconds:.0f} s; the drawn smears and their truth: {folder.parents[1]}", soft_wrap=True)
     out.print(f"report:  morphbatch report {batch} --lab {lab}")
     out.print(
-        f"files:   results/{lab}/{batch}/ in the object store; morphbatch report {batch} --lab {lab} --out DIR",
+        f"files:   {results_prefix(lab, batch)} in the object store; morphbatch report {batch} --lab {lab} --out DIR",
         soft_wrap=True,
     )
     out.print(f"SQL:     psql '{settings.database_url.replace('+psycopg2', '')}'", soft_wrap=True)

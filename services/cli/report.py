@@ -57,19 +57,19 @@ def download(store: "ObjectStore", lab: str, batch: str, folder: Path) -> list[s
     """
     from services.atomic import whole_file
     from services.errors import PermanentError
-    from services.reporting.write import REPORT, results_prefix
+    from services.keys import REPORT_NAME, report_key, results_prefix
 
     prefix = results_prefix(lab, batch)
-    if store.stat(prefix + REPORT) is None:
+    if store.stat(report_key(lab, batch)) is None:
         raise PermanentError(f"there are no files of {lab}/{batch} yet: they are written when its last slide has ended")
-    names = [found.key.removeprefix(prefix) for found in store.list(prefix)]
-    names.sort(key=lambda name: (name == REPORT, name))
+    keys = {found.key.removeprefix(prefix): found.key for found in store.list(prefix)}
+    names = sorted(keys, key=lambda name: (name == REPORT_NAME, name))
     for name in names:
         target = folder.joinpath(*name.split("/"))
         if not target.resolve().is_relative_to(folder.resolve()):
-            raise PermanentError(f"the object {prefix}{name} would be written outside of {folder}")
+            raise PermanentError(f"the object {keys[name]} would be written outside of {folder}")
         with whole_file(target) as draft:
-            draft.write_bytes(store.get(prefix + name, max_bytes=_MOST_BYTES))
+            draft.write_bytes(store.get(keys[name], max_bytes=_MOST_BYTES))
     return names
 
 

@@ -18,7 +18,7 @@ from services.errors import PermanentError
 from services.intake.manifest import SCHEMA, Manifest
 from services.intake.problems import ManifestRejected, Problem
 from services.intake.validation import MAX_MANIFEST_BYTES, parse_manifest, read_json
-from services.storage import MANIFEST_NAME
+from services.keys import MANIFEST_NAME
 
 IMAGE_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp"})
 _STAND_IN_SHA256: Final = "0" * 64

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 from pydantic_core import PydanticCustomError
 
 from services.intake.privacy import personal_data_in
-from services.storage import INCOMING, MANIFEST_NAME, RELEASES, RESULTS
+from services.keys import MANIFEST_NAME, RESERVED_FOLDERS
 
 SCHEMA: Final = "morphbatch.manifest/1"
 MAX_FIELDS: Final = 10_000
@@ -23,7 +23,6 @@ ID_PATTERN: Final = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 _NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 _STAIN_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9 ._+&-]{0,62}$"
 _MAX_KEY_BYTES: Final = 512
-_OTHER_PREFIXES: Final = tuple(p.rstrip("/") for p in (INCOMING, RESULTS, RELEASES))
 _WINDOWS_DRIVE: Final = re.compile(r"^[A-Za-z]:")
 
 
@@ -42,7 +41,7 @@ def _inside_the_batch(key: str) -> str:
         or "://" in key
         or ".." in segments
         or _WINDOWS_DRIVE.match(key)
-        or segments[0] in _OTHER_PREFIXES
+        or segments[0] in RESERVED_FOLDERS
     ):
         raise PydanticCustomError(
             "field_outside_batch",

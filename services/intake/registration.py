@@ -23,7 +23,8 @@ from services.errors import OutageError
 from services.intake.manifest import Manifest
 from services.intake.problems import ManifestRejected, Problem
 from services.intake.validation import MAX_MANIFEST_BYTES, check_names, parse_manifest
-from services.storage import INCOMING, MANIFEST_NAME, RESULTS, ObjectInfo, ObjectMissing, ObjectStore, ObjectTooLarge
+from services.keys import manifest_key, notice_key
+from services.storage import ObjectInfo, ObjectMissing, ObjectStore, ObjectTooLarge
 
 logger = logging.getLogger(__name__)
 
@@ -55,11 +56,6 @@ class Registered:
     batch_id: int
     analysis_ids: tuple[int, ...] = ()
     problems: tuple[Problem, ...] = ()
-
-
-def manifest_key(lab: str, batch_code: str) -> str:
-    """Where the manifest of a batch lies."""
-    return f"{INCOMING}{lab}/{batch_code}/{MANIFEST_NAME}"
 
 
 def register_batch(engine: Engine, store: ObjectStore, lab: str, batch_code: str) -> Registered:
@@ -242,9 +238,8 @@ def _insert_slides(session: Session, batch: Batch, manifest: Manifest) -> list[i
 
 def _tell_the_lab(store: ObjectStore, registered: Registered) -> None:
     """Leave rejected.json or refused.json beside the results, and take away the one that no longer holds."""
-    folder = f"{RESULTS}{registered.lab}/{registered.batch_code}/"
     for outcome in (Outcome.REJECTED, Outcome.REFUSED):
-        key = f"{folder}{outcome}.json"
+        key = notice_key(registered.lab, registered.batch_code, outcome)
         if registered.outcome is outcome:
             store.put(
                 key, notice(registered.lab, registered.batch_code, outcome, registered.problems), "application/json"

@@ -9,9 +9,10 @@ from services.errors import PermanentError, TransientError
 from services.intake.folder import Advance, Delivery, SourceFile
 from services.intake.manifest import Manifest
 from services.intake.problems import ManifestRejected
-from services.intake.registration import Outcome, manifest_key
+from services.intake.registration import Outcome
 from services.intake.validation import MAX_MANIFEST_BYTES, parse_manifest
-from services.storage import INCOMING, MANIFEST_NAME, RESULTS, ObjectInfo, ObjectMissing, ObjectStore, StoreUnavailable
+from services.keys import field_key, manifest_key, notice_key, upload_prefix
+from services.storage import ObjectInfo, ObjectMissing, ObjectStore, StoreUnavailable
 
 _PARALLEL: Final = 4
 
@@ -45,13 +46,13 @@ def upload(store: ObjectStore, delivery: Delivery, advance: Advance = lambda _: 
         UploadBroken: the store went away; no manifest was written.
     """
     manifest = delivery.manifest
-    prefix = f"{INCOMING}{manifest.lab}/{manifest.batch_id}/"
+    prefix = upload_prefix(manifest.lab, manifest.batch_id)
     data = (json.dumps(manifest.as_json(), indent=1, ensure_ascii=False) + "\n").encode()
     try:
         _refuse_to_overwrite(store, manifest)
         there = {found.key.removeprefix(prefix): found for found in store.list(prefix)}
-        _upload_fields(store, prefix, delivery.files, there, advance)
-        store.put(prefix + MANIFEST_NAME, data, "application/json")
+        _upload_fields(store, manifest, delivery.files, there, advance)
+        store.put(manifest_key(manifest.lab, manifest.batch_id), data, "application/json")
     except StoreUnavailable as error:
         raise UploadBroken(f"{error}; run the same command again, it goes on from here") from error
     return data
@@ -65,7 +66,7 @@ def _refuse_to_overwrite(store: ObjectStore, manifest: Manifest) -> None:
         there = parse_manifest(before, lab=manifest.lab, batch_code=manifest.batch_id)
     except (ObjectMissing, ManifestRejected):
         return
-    rejected = f"{RESULTS}{manifest.lab}/{manifest.batch_id}/{Outcome.REJECTED}.json"
+    rejected = notice_key(manifest.lab, manifest.batch_id, Outcome.REJECTED)
     if there.fingerprint() != manifest.fingerprint() and store.stat(rejected) is None:
         raise BatchExists(
             f"lab {manifest.lab} has a batch {manifest.batch_id} with other content; choose another id with --batch"
@@ -74,7 +75,7 @@ def _refuse_to_overwrite(store: ObjectStore, manifest: Manifest) -> None:
 
 def _upload_fields(
     store: ObjectStore,
-    prefix: str,
+    manifest: Manifest,
     files: tuple[SourceFile, ...],
     there: dict[str, ObjectInfo],
     advance: Advance,
@@ -83,7 +84,7 @@ def _upload_fields(
         found = there.get(file.key)
         if found is None or (found.size, found.etag) != (file.size, file.md5):
             kind = mimetypes.guess_type(file.key)[0] or "application/octet-stream"
-            put = store.put_file(prefix + file.key, file.path, kind)
+            put = store.put_file(field_key(manifest.lab, manifest.batch_id, file.key), file.path, kind)
             # The ETag of an object that was sent in parts says nothing of its content; the worker checks the SHA-256.
             if put.size != file.size or ("-" not in put.etag and put.etag != file.md5):
                 raise ChangedWhileUploading(f"{file.path} changed while it was uploaded; run the same command again")

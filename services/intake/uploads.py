@@ -13,9 +13,10 @@ from services.database.session import transaction
 from services.database.states import BatchState
 from services.errors import MorphbatchError, PermanentError
 from services.intake.problems import Problem
-from services.intake.registration import REFUSED_EVENT, Outcome, Registered, manifest_key, notice, register_batch
+from services.intake.registration import REFUSED_EVENT, Outcome, Registered, notice, register_batch
 from services.intake.validation import BadBatchName, check_names
-from services.storage import INCOMING, RESULTS, ObjectStore
+from services.keys import INCOMING, incoming_of, manifest_key, notice_key
+from services.storage import ObjectStore
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ def sweep_incoming(engine: Engine, store: ObjectStore) -> list[Registered]:
             registered.append(register_batch(engine, store, lab, batch_code))
         except BadBatchName as error:
             if _tell_once(store, lab, batch_code, error):
-                logger.warning("a batch under %s is refused: %s", INCOMING, error)
+                logger.warning("an upload is refused: %s", error)
         except Exception as error:  # whatever is wrong with one batch, the others of the night go on
             ours = isinstance(error, MorphbatchError)
             logger.warning("lab %s batch %s is not registered: %s", lab, batch_code, error, exc_info=not ours)
@@ -72,7 +73,7 @@ def sweep_incoming(engine: Engine, store: ObjectStore) -> list[Registered]:
 
 def _batches(store: ObjectStore) -> Iterator[tuple[str, str]]:
     for lab in store.list_folders(INCOMING):
-        for batch_code in store.list_folders(f"{INCOMING}{lab}/"):
+        for batch_code in store.list_folders(incoming_of(lab)):
             yield lab, batch_code
 
 
@@ -104,7 +105,7 @@ def _known_batches(engine: Engine) -> dict[tuple[str, str], _Known]:
 
 def _tell_once(store: ObjectStore, lab: str, batch_code: str, error: PermanentError) -> bool:
     """A batch that cannot be named has no row, so the notice itself says that the lab was told."""
-    key = f"{RESULTS}{lab}/{batch_code}/{Outcome.REJECTED}.json"
+    key = notice_key(lab, batch_code, Outcome.REJECTED)
     if store.stat(manifest_key(lab, batch_code)) is None or store.stat(key) is not None:
         return False
     problem = Problem("batch_id", error.reason, str(error))

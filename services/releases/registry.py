@@ -18,8 +18,9 @@ from services.atomic import whole_folder
 from services.database.models import AuditEvent, ModelRelease
 from services.database.session import transaction
 from services.errors import ConfigurationError
+from services.keys import release_file_key, release_prefix
 from services.releases.schema import DOCUMENT, Release, ReleaseBroken, read_release, verify_release
-from services.storage import RELEASES, ObjectMissing, ObjectStore
+from services.storage import ObjectMissing, ObjectStore
 
 _INSTALLING: Final = "select pg_advisory_xact_lock(hashtext('morphbatch release install'))"
 
@@ -100,7 +101,9 @@ class Registry:
         if verify_release(folder) != release:
             raise ReleaseBroken(f"{folder / DOCUMENT} is not the document in the database")
         if self._published_document(release.id) != release.document():
-            raise ReleaseBroken(f"{RELEASES}{release.id}/{DOCUMENT} is missing from the object store, or differs")
+            raise ReleaseBroken(
+                f"{release_file_key(release.id, DOCUMENT)} is missing from the object store, or differs"
+            )
         return folder
 
     def rows(self) -> list[dict[str, Any]]:
@@ -176,7 +179,7 @@ class Registry:
             return
         raise ReleaseLost(
             f"release {release.id} is on record, but its files are neither in {folder} nor whole in the object store"
-            f" under {RELEASES}{release.id}/: put them back there, or activate another release"
+            f" under {release_prefix(release.id)}: put them back there, or activate another release"
         )
 
     def _keep(self, given: Path, release: Release) -> None:
@@ -193,7 +196,7 @@ class Registry:
             with whole_folder(self._kept / release.id, replace=True) as draft:
                 for name, file in release.files.items():
                     (draft / name).parent.mkdir(parents=True, exist_ok=True)
-                    content = self._store.get(f"{RELEASES}{release.id}/{name}", max_bytes=file.size)
+                    content = self._store.get(release_file_key(release.id, name), max_bytes=file.size)
                     (draft / name).write_bytes(content)
                 release.write(draft)
                 verify_release(draft)
@@ -206,18 +209,17 @@ class Registry:
         known = self._published_document(release.id)
         if known is not None:
             if known != release.document():
-                raise ReleaseBroken(
-                    f"{RELEASES}{release.id}/{DOCUMENT} in the object store is of another release; one never changes"
-                )
+                key = release_file_key(release.id, DOCUMENT)
+                raise ReleaseBroken(f"{key} in the object store is of another release; one never changes")
             return False
         folder = self._kept / release.id
         for name in (*release.files, DOCUMENT):
-            self._store.put_file(f"{RELEASES}{release.id}/{name}", folder / name)
+            self._store.put_file(release_file_key(release.id, name), folder / name)
         return True
 
     def _published_document(self, release_id: str) -> dict[str, Any] | None:
         try:
-            document = self._store.get(f"{RELEASES}{release_id}/{DOCUMENT}", max_bytes=16 * 2**20)
+            document = self._store.get(release_file_key(release_id, DOCUMENT), max_bytes=16 * 2**20)
         except ObjectMissing:
             return None
         return Release.model_validate_json(document).document()

@@ -6,7 +6,7 @@ import logging
 from datetime import date
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Final
+from typing import Any
 
 from PIL import Image
 from sqlalchemy import Engine, text
@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from services.database.session import transaction
 from services.database.states import BatchState
 from services.errors import MorphbatchError
+from services.keys import report_key, result_key, slide_file, slides_prefix
 from services.reporting.exports.geojson import COLUMNS as GEOJSON_COLUMNS
 from services.reporting.exports.geojson import write_geojson
 from services.reporting.exports.tables import stream_cells, write_cells_parquet, write_slides_csv
@@ -22,16 +23,9 @@ from services.reporting.pictures.draw import PictureLimits, SlidePictures
 from services.reporting.pictures.sheet import JPEG_QUALITY
 from services.reporting.report import HAS_RESULT, build_report
 from services.settings import load_settings
-from services.storage import RESULTS, ObjectStore
+from services.storage import ObjectStore
 
 log = logging.getLogger(__name__)
-
-REPORT: Final = "report.json"
-
-
-def results_prefix(lab: str, batch_code: str) -> str:
-    """Where the results of a batch lie in the object store."""
-    return f"{RESULTS}{lab}/{batch_code}/"
 
 
 def write_batch_report(
@@ -51,11 +45,11 @@ def write_batch_report(
         session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
         report = build_report(session, batch_id, state)
         day: date = session.execute(text("select received_on from batch where id = :id"), {"id": batch_id}).scalar_one()
-    prefix = results_prefix(report["lab"], report["batch"])
-    store.delete(prefix + REPORT)  # of an earlier closing: while files change, nothing claims to be complete
+    key = report_key(report["lab"], report["batch"])
+    store.delete(key)  # of an earlier closing: while files change, nothing claims to be complete
     with TemporaryDirectory(prefix="morphbatch-report-") as folder:
-        _Files(engine, store, report, batch_id, day, prefix, Path(folder)).write()
-    store.put(prefix + REPORT, as_json(report), "application/json")
+        _Files(engine, store, report, batch_id, day, Path(folder)).write()
+    store.put(key, as_json(report), "application/json")
     return report
 
 
@@ -72,15 +66,14 @@ class _Files:
         report: dict[str, Any],
         batch_id: int,
         day: date,
-        prefix: str,
         folder: Path,
     ) -> None:
         self._engine = engine
         self._store = store
         self._report = report
+        self._batch = report["lab"], report["batch"]
         self._batch_id = batch_id
         self._day = day
-        self._prefix = prefix
         self._folder = folder
         self._written: set[str] = set()
 
@@ -94,8 +87,8 @@ class _Files:
                 log.info("batch %d: slide %s: %d files", self._batch_id, slide["slide_id"], len(names))
                 for note in self._report["notes"][before:]:
                     log.warning("batch %d: %s", self._batch_id, note)
-        for stale in list(self._store.list(f"{self._prefix}slides/")):
-            if stale.key.removeprefix(self._prefix) not in self._written:
+        for stale in list(self._store.list(slides_prefix(*self._batch))):
+            if stale.key not in self._written:
                 self._store.delete(stale.key)  # of an earlier closing with more fields or other results
 
     def _tables(self) -> None:
@@ -112,7 +105,7 @@ class _Files:
         with transaction(self._engine) as session:
             rows = stream_cells(session, GEOJSON_COLUMNS, self._batch_id, self._day, slide_id=slide["slide_id"])
             write_geojson(rows, slide, self._report.get("warning"), path)
-        return self._put_file(f"slides/{slide['slide_id']}/{path.name}", path, "application/geo+json")
+        return self._put_file(slide_file(slide["slide_id"], path.name), path, "application/geo+json")
 
     def _pictures(self, slide: dict[str, Any]) -> list[str]:
         settings = load_settings()
@@ -125,9 +118,11 @@ class _Files:
         names = []
         try:
             for name, image in pictures.draw():
-                names.append(f"slides/{slide['slide_id']}/{name}")
-                self._store.put(self._prefix + names[-1], _jpeg(image), "image/jpeg")
-                self._written.add(names[-1])
+                file = slide_file(slide["slide_id"], name)
+                key = result_key(*self._batch, file)
+                self._store.put(key, _jpeg(image), "image/jpeg")
+                self._written.add(key)
+                names.append(file)
         except (MorphbatchError, SQLAlchemyError):
             raise  # the store or the database, not the picture
         except Exception as error:
@@ -135,11 +130,12 @@ class _Files:
             log.exception("batch %d: pictures of slide %s", self._batch_id, slide["slide_id"])
             pictures.notes.append(f"slide {slide['slide_id']}: pictures are missing: {type(error).__name__}: {error}")
         self._report["notes"] += pictures.notes
-        return [name for name in names if name in self._written]
+        return names
 
     def _put_file(self, name: str, path: Path, content_type: str) -> str:
-        self._store.put_file(self._prefix + name, path, content_type)
-        self._written.add(name)
+        key = result_key(*self._batch, name)
+        self._store.put_file(key, path, content_type)
+        self._written.add(key)
         return name
 
 

@@ -12,12 +12,12 @@ import numpy as np
 
 from services.atomic import whole_file
 from services.errors import PermanentError
+from services.keys import MANIFEST_NAME
 from services.smears.field import FieldSpec, draw_field
 from services.smears.optics import RGB, Fault
 from services.smears.stains import PALETTES, Stain
 from services.taxonomy import CLASSES
 
-MANIFEST_NAME: Final = "manifest.json"
 TRUTH_NAME: Final = "truth.jsonl"
 _SCHEMA: Final = "morphbatch.manifest/1"
 _REPLICATES: Final = 2

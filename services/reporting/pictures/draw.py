@@ -17,6 +17,7 @@ from services.errors import PermanentError
 from services.imaging.crops import crop_cells, crop_of_cell_image
 from services.imaging.decoding.decode import decode_field
 from services.imaging.types import RGB, Box, Microns
+from services.keys import field_key
 from services.reporting.exports.tables import stream_cells
 from services.reporting.pictures.overlay import FIELDS_A_SHEET, ContactSheet, DrawnCell, DrawnField
 from services.reporting.pictures.sheet import Heading
@@ -173,7 +174,7 @@ class SlidePictures:
         """The field's picture, or the reason code of why there is none."""
         try:
             data = self.store.get(
-                f"incoming/{self.report['lab']}/{self.report['batch']}/{row.key}", max_bytes=self.limits.max_bytes
+                field_key(self.report["lab"], self.report["batch"], row.key), max_bytes=self.limits.max_bytes
             )
             if hashlib.sha256(data).hexdigest() != row.sha256:
                 raise FieldChanged(f"{row.key} was replaced after its analysis")
