@@ -443,11 +443,13 @@ def downgrade() -> None:
 def _morphology_class() -> None:
     table = op.create_table(
         "morphology_class",
-        sa.Column("class_index", sa.SmallInteger(), primary_key=True, autoincrement=False),
-        sa.Column("name", sa.String(), nullable=False, unique=True),
+        sa.Column("class_index", sa.SmallInteger(), autoincrement=False, nullable=False),
+        sa.Column("name", sa.String(), nullable=False),
         sa.Column("region", sa.String(), nullable=False),
         sa.Column("loinc", sa.String()),
         sa.Column("region_loinc", sa.String(), nullable=False),
+        sa.PrimaryKeyConstraint("class_index", name="pk_morphology_class"),
+        sa.UniqueConstraint("name", name="uq_morphology_class_name"),
         schema="reporting",
         comment="The 18 classes, in the index order of every array of probabilities",
     )
@@ -460,13 +462,14 @@ def _morphology_class() -> None:
 def _measure() -> None:
     table = op.create_table(
         "measure",
-        sa.Column("measure", sa.String(), primary_key=True),
+        sa.Column("measure", sa.String(), nullable=False),
         sa.Column("position", sa.SmallInteger(), nullable=False),
         sa.Column("unit", sa.String(), nullable=False),
         sa.Column("meaning", sa.String(), nullable=False),
         sa.Column("who_low", sa.Double()),
         sa.Column("who_high", sa.Double()),
         sa.Column("source", sa.String()),
+        sa.PrimaryKeyConstraint("measure", name="pk_measure"),
         schema="reporting",
         comment="The measures of a head, their units, and the WHO reference range of those that have one",
     )

@@ -6,8 +6,8 @@ comment on schema reporting is 'Morphology results for analysts: commented views
 
 
 create table reporting.morphology_class (
-    class_index smallint primary key,
-    name varchar not null unique,
+    class_index smallint constraint pk_morphology_class primary key,
+    name varchar not null constraint uq_morphology_class_name unique,
     region varchar not null,
     loinc varchar,
     region_loinc varchar not null
@@ -16,7 +16,7 @@ comment on table reporting.morphology_class is 'The 18 classes, in the index ord
 
 
 create table reporting.measure (
-    measure varchar primary key,
+    measure varchar constraint pk_measure primary key,
     position smallint not null,
     unit varchar not null,
     meaning varchar not null,
