@@ -1,7 +1,7 @@
 """`morphbatch report`: what came out of a batch, at any time; and its files, once it is closed."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -10,6 +10,7 @@ from services.cli.console import err, out, print_json
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from services.reporting.report import Report, SpecimenReport
     from services.storage import ObjectStore
 
 commands = typer.Typer()
@@ -29,7 +30,7 @@ def report(
     """Show the results of a batch: read from the database, so also while it is being analysed."""
     from services.batches.progress import find_batch
     from services.database.session import make_engine, transaction
-    from services.reporting.report import build_report
+    from services.reporting.reading import read_report
     from services.settings import load_settings
     from services.storage import connect_store
 
@@ -37,15 +38,15 @@ def report(
     engine = make_engine(settings.database_url)
     batch_key = find_batch(engine, batch, lab)
     with transaction(engine) as session:
-        document = build_report(session, batch_key)
+        found = read_report(session, batch_key)
     engine.dispose()
     if as_json:
-        print_json(document)
+        print_json(found.model_dump(mode="json"))
     else:
-        _show(document)
+        _show(found)
     if folder is not None:
-        names = download(connect_store(settings), document["lab"], document["batch"], folder)
-        err.print(f"{len(names)} files of {document['lab']}/{document['batch']} are in {folder}", soft_wrap=True)
+        names = download(connect_store(settings), found.lab, found.batch_id, folder)
+        err.print(f"{len(names)} files of {found.lab}/{found.batch_id} are in {folder}", soft_wrap=True)
 
 
 def download(store: "ObjectStore", lab: str, batch: str, folder: Path) -> list[str]:
@@ -73,70 +74,67 @@ def download(store: "ObjectStore", lab: str, batch: str, folder: Path) -> list[s
     return names
 
 
-def _show(document: dict[str, Any]) -> None:
+def _show(report: "Report") -> None:
     from rich.markup import escape
 
     from services.releases.fusion import weight_text
 
-    if warning := document.get("warning"):
-        out.print(f"[bold black on yellow] {warning} [/]")
-    release = document["release"]
-    out.print(f"[bold]{document['lab']}/{document['batch']}[/]  [bold]{document['state']}[/]", highlight=False)
-    if release:
-        weight = "–" if release["fusion_weight"] is None else weight_text(release["fusion_weight"])
-        out.print(
-            f"release {release['id']} ({release['kind']}), fusion weight of EfficientNetV2-S {weight}", highlight=False
-        )
-    summary = document["summary"]
+    if report.warning:
+        out.print(f"[bold black on yellow] {report.warning} [/]")
+    out.print(f"[bold]{report.lab}/{report.batch_id}[/]  [bold]{report.state}[/]", highlight=False)
+    if release := report.release:
+        weight = "–" if release.fusion_weight is None else weight_text(release.fusion_weight)
+        out.print(f"release {release.id} ({release.kind}), fusion weight of EfficientNetV2-S {weight}", highlight=False)
+    summary = report.summary
     out.print(
-        f"{summary['cells']} cells classified in {summary['fields_used']} of {summary['fields']} fields;"
-        f" {summary['on_border']} cut by the border, {summary['objects_rejected']} other objects left out",
+        f"{summary.cells} cells classified in {summary.fields_used} of {summary.fields} fields;"
+        f" {summary.on_border} cut by the border, {summary.objects_rejected} other objects left out",
         highlight=False,
     )
-    out.print(_slides(document))
-    limit = document["reference"]["normal_forms_lower_limit_pct"]
+    out.print(_slides(report))
+    limit = report.reference.normal_forms_lower_limit_pct
     out.print(f"[dim]WHO lower reference limit of normal forms: {limit:g} %. A reference, not a diagnosis.[/]")
-    for specimen in document["specimens"]:
+    for specimen in report.specimens:
         out.print(_specimen_line(specimen), highlight=False)
-    for slide in document["slides"]:
-        if slide["reason"]:
-            what = escape(slide["detail"] or "")
-            out.print(f"[red]{slide['slide_id']}[/] {slide['state']}: {slide['reason']}: {what}", highlight=False)
-    for problem in document["problems"]:
-        out.print(f"[red]rejected[/] {escape(str(problem.get('path')))}: {escape(str(problem.get('message')))}")
+    for slide in report.slides:
+        if slide.reason:
+            what = escape(slide.detail or "")
+            out.print(f"[red]{slide.slide_id}[/] {slide.state}: {slide.reason}: {what}", highlight=False)
+    for problem in report.problems:
+        out.print(f"[red]rejected[/] {escape(problem.path)}: {escape(problem.message)}")
 
 
-def _slides(document: dict[str, Any]) -> "Table":
+def _slides(report: "Report") -> "Table":
     from rich.table import Table
 
     columns = ("slide", "specimen", "state", "cells", "border", "normal forms", "95 % interval", "confident", "flags")
     table = Table(*columns, box=None, header_style="bold")
-    for slide in document["slides"]:
-        normal, confidence = slide["normal_forms"], slide["confidence"]
+    for slide in report.slides:
+        normal, confidence = slide.normal_forms, slide.confidence
         table.add_row(
-            slide["slide_id"],
-            f"{slide['specimen']} ({slide['replicate']})",
-            f"[red]{slide['state']}[/]" if slide["state"] == "quarantined" else slide["state"],
-            str(slide["cells"]),
-            str(slide["on_border"]),
-            f"{normal['pct']:.1f} %" if normal else "–",
-            f"{normal['low_pct']:.1f}–{normal['high_pct']:.1f} %" if normal else "–",
-            f"{100 - confidence['low_share_pct']:.0f} %" if confidence else "–",
-            " ".join(slide["quality_flags"]),
+            slide.slide_id,
+            f"{slide.specimen} ({slide.replicate})",
+            f"[red]{slide.state}[/]" if slide.state == "quarantined" else slide.state,
+            str(slide.cells),
+            str(slide.on_border),
+            f"{normal.pct:.1f} %" if normal else "–",
+            f"{normal.low_pct:.1f}–{normal.high_pct:.1f} %" if normal else "–",
+            f"{100 - confidence.low_share_pct:.0f} %" if confidence else "–",
+            " ".join(slide.quality_flags),
         )
     return table
 
 
-def _specimen_line(specimen: dict[str, Any]) -> str:
-    found = specimen["agreement"]
-    if not found["assessed"]:
-        verdict = f"replicates not compared: {found['reason']}"
-    else:
-        word = "[green]agree[/]" if found["acceptable"] else "[yellow]differ[/]"
+def _specimen_line(specimen: "SpecimenReport") -> str:
+    found = specimen.agreement
+    if found.assessed:
+        word = "[green]agree[/]" if found.acceptable else "[yellow]differ[/]"
         verdict = (
-            f"replicates {word}: {found['difference_points']:.1f} points apart,"
-            f" {found['acceptable_points']:.1f} are acceptable"
+            f"replicates {word}: {found.difference_points:.1f} points apart,"
+            f" {found.acceptable_points:.1f} are acceptable"
         )
-        verdict += f"; {found['advice']}" if found["advice"] else ""
-    normal = specimen["normal_forms"]
-    return f"specimen {specimen['specimen']}: {normal['text'] if normal else 'no cells'}; {verdict}"
+        verdict += f"; {found.advice}" if found.advice else ""
+    else:
+        verdict = f"replicates not compared: {found.reason}"
+    normal = specimen.normal_forms
+    return f"specimen {specimen.specimen}: {normal.text if normal else 'no cells'}; {verdict}"

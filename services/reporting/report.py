@@ -1,234 +1,316 @@
-"""The report of a batch as one document, read from the database; it may be asked for at any time."""
+"""The report of a batch, `morphbatch.report/1`: what every other form of it is drawn from. No database here.
 
-from collections import Counter, defaultdict
-from typing import Any, Final
+`docs/report.schema.json` is the same as JSON Schema. Percentages are 0 to 100 and rounded to 0.01; measures of heads
+are rounded to 0.001 of their unit. Keys may be added under this version; none is removed or changes its meaning.
+"""
 
-from sqlalchemy import RowMapping, text
-from sqlalchemy.orm import Session
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from typing import Annotated, Final, Literal, Self
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer
 
 from services.database.states import BatchState, SlideState
-from services.errors import PermanentError
-from services.reporting.distributions import INDICES, agreement, distribution, normal_forms, region_shares
-from services.reporting.references import FEWEST_CELLS, LOW_CONFIDENCE, LOWER_LIMIT_NORMAL_PCT, LOWER_LIMIT_SOURCE
+from services.imaging.types import Microns, Pixels, UmPerPx
+from services.releases.schema import ReleaseKind
+from services.taxonomy import Region
 
 SCHEMA: Final = "morphbatch.report/1"
-WARNINGS: Final[dict[str, str]] = {
-    "untrained": "UNTRAINED NETWORKS: classes are meaningless; counts, boxes and measures are real",
-    "demonstration": "demonstration, generated images, not for clinical use",
+WARNINGS: Final[Mapping[ReleaseKind, str]] = {
+    ReleaseKind.UNTRAINED: "UNTRAINED NETWORKS: classes are meaningless; counts, boxes and measures are real",
+    ReleaseKind.DEMONSTRATION: "demonstration, generated images, not for clinical use",
 }
 HAS_RESULT: Final = frozenset({SlideState.DONE, SlideState.INSUFFICIENT})
 
-
-class NoSuchBatch(PermanentError):
-    """The database has no batch of that key."""
-
-    reason = "unknown_batch"
-
-
-def build_report(session: Session, batch_key: int, state: BatchState | None = None) -> dict[str, Any]:
-    """The report of a batch; `state` is written instead of the batch's own, when it is about to become that.
-
-    Everything is JSON. A slide without a result has its state and reason, and `None` where its result would be.
-
-    Raises:
-        NoSuchBatch: there is none.
-    """
-    batch = _rows(session, "select * from reporting.batch_overview where batch_key = :id", id=batch_key)
-    if not batch:
-        raise NoSuchBatch(f"no batch has the key {batch_key}")
-    head = batch[0]
-    slides = _slides(session, batch_key, head["received_on"])
-    releases = _releases(session, head["release_ids"] or [])
-    problems = session.execute(text("select problems from batch where id = :id"), {"id": batch_key}).scalar_one()
-    warning = next((WARNINGS[kind] for kind in WARNINGS if kind in {r["kind"] for r in releases}), None)
-    counts: dict[str, Counter[int]] = {s["slide_id"]: s.pop("_counts") for s in slides}
-    return {
-        **({"warning": warning} if warning else {}),
-        "schema": SCHEMA,
-        "lab": head["lab"],
-        "batch": head["batch_id"],
-        "state": str(state or head["state"]),
-        "received_at": head["received_at"].isoformat(),
-        "release": releases[0] if releases else None,
-        "other_releases": releases[1:],
-        "reference": {
-            "normal_forms_lower_limit_pct": LOWER_LIMIT_NORMAL_PCT,
-            "source": LOWER_LIMIT_SOURCE,
-            "meaning": "a reference beside the interval of a count; not a diagnosis",
-        },
-        "indices": INDICES,
-        "summary": {
-            "slides": head["slides"],
-            "slides_by_state": dict(sorted(Counter(s["state"] for s in slides).items())),
-            "fields": int(head["fields"]),
-            "fields_used": int(head["fields_used"]),
-            "cells": head["cells"],
-            "on_border": head["on_border"],
-            "objects_rejected": head["objects_rejected"],
-            "seconds": head["seconds"],
-        },
-        "specimens": _specimens(slides, counts),
-        "slides": slides,
-        "problems": problems,
-        "notes": [],
-    }
+Pct = Annotated[float, Field(ge=0, le=100)]
+Points = Annotated[float, Field(ge=0, le=100)]
+Count = Annotated[int, Field(ge=0)]
+Loinc = Annotated[str | None, Field(description="LOINC code; null: LOINC has none for it.")]
+Moment = Annotated[
+    AwareDatetime,
+    PlainSerializer(datetime.isoformat, return_type=str, when_used="json"),
+    Field(json_schema_extra={"format": "date-time"}),
+]
 
 
-def _rows(session: Session, query: str, **values: object) -> list[RowMapping]:
-    return list(session.execute(text(query), values).mappings())
+class _Part(BaseModel):
+    """Fields with an alias are written under it, and may be read under either name."""
+
+    model_config = ConfigDict(frozen=True, validate_by_name=True, serialize_by_alias=True)
 
 
-def _releases(session: Session, ids: list[str]) -> list[dict[str, Any]]:
-    """The releases in use, the newest first."""
-    rows = _rows(
-        session, "select * from reporting.release where release_id = any(:ids) order by created_at desc, 1", ids=ids
+class Share(_Part):
+    """Some cells among all that were classified, with the Wilson score interval at 95 %."""
+
+    cells: Count = Field(description="Cells counted.")
+    total: Annotated[int, Field(gt=0)] = Field(description="Cells that they are counted among.")
+    pct: Pct = Field(description="cells / total, %.")
+    low_pct: Pct = Field(description="Lower bound of the interval, %.")
+    high_pct: Pct = Field(description="Upper bound of the interval, %.")
+
+
+class _OfClass(_Part):
+    class_name: Annotated[str, Field(alias="class", description="Name of the morphology class.")]
+    region: Region = Field(description="Where on the cell the defect sits; `none`: the normal form.")
+    loinc: Loinc
+
+
+class _OfRegion(_Part):
+    loinc: Loinc
+
+
+# Pydantic orders fields from the last base to the first: what is counted stands before its count.
+class ClassShare(Share, _OfClass):
+    """The share of one of the 18 morphology classes."""
+
+
+Distribution = Annotated[
+    tuple[ClassShare, ...] | None,
+    Field(description="All 18 classes, in the index order of the networks' outputs."),
+]
+
+
+class RegionShare(Share, _OfRegion):
+    """The share of all classes of one region."""
+
+
+class Regions(_Part):
+    """Normal forms and the defects of each region; one class per cell, so the four add up to all cells."""
+
+    normal: RegionShare
+    head: RegionShare
+    neck: RegionShare
+    tail: RegionShare
+
+
+class NormalForms(Share):
+    """The share of normal forms, never without the reference limit beside it."""
+
+    reference_limit_pct: Pct = Field(description="WHO lower reference limit, %. A reference, never a verdict.")
+    text: str = Field(description="The same as a sentence.")
+
+
+class Agreement(_Part):
+    """Whether two replicates agree on the normal forms."""
+
+    assessed: Literal[True]
+    acceptable: bool = Field(description="They differ by no more than chance explains.")
+    replicate_1_pct: Pct = Field(description="Normal forms of replicate 1, %.")
+    replicate_2_pct: Pct = Field(description="Normal forms of replicate 2, %.")
+    difference_points: Points = Field(description="Their difference, percentage points.")
+    acceptable_points: Annotated[float, Field(ge=0)] = Field(
+        description="The largest difference that chance explains, percentage points."
     )
-    return [
-        {
-            "id": row["release_id"],
-            "kind": row["kind"],
-            "fusion_weight": row["fusion_alpha_by_class"] if row["fusion_alpha"] is None else row["fusion_alpha"],
-            "fusion_weight_of": "efficientnetv2_s",
-            "crop_px": row["crop_px"],
-            "crop_um": row["crop_um"],
-            "git_commit": row["git_commit"],
-        }
-        for row in rows
-    ]
+    method: str = Field(description="Where that limit comes from.")
+    advice: str | None = Field(description="What to do; null: nothing.")
 
 
-def _slides(session: Session, batch_key: int, day: object) -> list[dict[str, Any]]:
-    key = {"id": batch_key, "day": day}
-    of_batch = "where batch_key = :id and received_on = :day"
-    counts: dict[str, Counter[int]] = defaultdict(Counter)
-    for row in _rows(
-        session, f"select slide_id, class_index, cells from reporting.class_distribution {of_batch}", **key
-    ):
-        counts[row["slide_id"]][row["class_index"]] = row["cells"]
-    confidence = {
-        r["slide_id"]: r for r in _rows(session, f"select * from reporting.confidence_by_slide {of_batch}", **key)
-    }
-    measures: dict[str, list[RowMapping]] = defaultdict(list)
-    for row in _rows(
-        session,
-        "select v.* from reporting.morphometry_by_slide v join reporting.measure m using (measure)"
-        " where batch_key = :id and received_on = :day order by slide_id, m.position",
-        **key,
-    ):
-        measures[row["slide_id"]].append(row)
-    fields: dict[str, list[RowMapping]] = defaultdict(list)
-    for row in _rows(
-        session,
-        "select slide_id, field, reason, detail, flags from reporting.quality_by_field"
-        f" {of_batch} and (reason is not null or flags <> '{{}}') order by slide_id, field_position",
-        **key,
-    ):
-        fields[row["slide_id"]].append(row)
-    slides = []
-    for row in _rows(session, f"select * from reporting.slide_result {of_batch} order by position", **key):
-        slide = row["slide_id"]
-        slides.append(_slide(row, counts[slide], confidence.get(slide), measures[slide], fields[slide]))
-    return slides
+class AgreementNotAssessed(_Part):
+    """There are no two replicates to compare."""
+
+    assessed: Literal[False]
+    reason: str = Field(description="Why not.")
 
 
-def _slide(
-    row: RowMapping,
-    counts: Counter[int],
-    confidence: RowMapping | None,
-    measures: list[RowMapping],
-    fields: list[RowMapping],
-) -> dict[str, Any]:
-    warned = Counter(flag for field in fields for flag in field["flags"])
-    set_aside = [
-        {"field": f["field"], "reason": f["reason"], "detail": f["detail"]} for f in fields if f["reason"] is not None
-    ]
-    return {
-        "slide_id": row["slide_id"],
-        "specimen": row["specimen"],
-        "replicate": row["replicate"],
-        "stain": row["stain"],
-        "um_per_px": row["um_per_px"],
-        "state": row["state"],
-        "reason": row["reason"] if row["state"] != SlideState.DONE else None,
-        "detail": row["detail"] if row["state"] != SlideState.DONE else None,
-        "release_id": row["release_id"],
-        "release_kind": row["release_kind"],
-        "cells": row["cells"],
-        "on_border": row["on_border"],
-        "objects_rejected": row["objects_rejected"],
-        "fields": {"given": row["fields"], "used": row["fields_used"], "set_aside": set_aside},
-        "quality_flags": _flags(row, warned, len(set_aside)),
-        "normal_forms": normal_forms(counts),
-        "distribution": distribution(counts) or None,
-        "regions": region_shares(counts) if counts else None,
-        "confidence": confidence and _confidence(confidence),
-        "morphometry": [_measure(m) for m in measures] or None,
-        "attempts": row["attempts"],
-        "seconds": row["timings"],
-        "files": [],
-        "_counts": counts,
-    }
+class Confidence(_Part):
+    """How sure the networks are: the largest fused probability of each cell."""
+
+    mean_pct: Pct = Field(description="Mean over the cells, %.")
+    low_share_pct: Pct = Field(description="Cells below the limit `low_means_below`, %.")
+    low_means_below: Annotated[float, Field(ge=0, le=1)] = Field(description="That limit, a probability.")
 
 
-def _flags(row: RowMapping, warned: Counter[str], set_aside: int) -> list[str]:
-    """Why a slide's figures deserve a second look; the flags of its fields with the number of fields."""
-    flags = []
-    if row["fewer_than_200_cells"]:
-        flags.append(f"fewer_than_{FEWEST_CELLS}_cells")
-    if set_aside:
-        flags.append(f"fields_set_aside:{set_aside}")
-    return flags + [f"{flag}:{n}" for flag, n in sorted(warned.items())]
+class MeasureSummary(_Part):
+    """One measure over the cells on which it could be taken; null where it could be taken on none, never zero."""
+
+    measure: str = Field(description="Name of the measure, as in the columns of cells.parquet.")
+    unit: str = Field(description="Unit of median, percentiles and range.")
+    cells_measured: Count = Field(description="Cells on which it could be taken.")
+    median: float | None
+    p05: float | None = Field(description="5th percentile.")
+    p95: float | None = Field(description="95th percentile.")
+    who_range: tuple[float, float] | None = Field(description="WHO range of a normal head; null: there is none.")
+    within_who_pct: Pct | None = Field(description="Measured cells within that range, %.")
 
 
-def _confidence(row: RowMapping) -> dict[str, Any]:
-    return {
-        "mean_pct": round(row["mean_confidence_pct"], 2),
-        "low_share_pct": round(row["low_confidence_pct"], 2),
-        "low_means_below": LOW_CONFIDENCE,
-    }
+class FieldSetAside(_Part):
+    """A field that contributed no cell."""
+
+    field: str = Field(description="Its key in the manifest.")
+    reason: str = Field(description="Stable code of why.")
+    detail: str | None = Field(description="The same as a sentence.")
 
 
-def _measure(row: RowMapping) -> dict[str, Any]:
-    def rounded(name: str) -> float | None:
-        return None if row[name] is None else round(row[name], 3)
+class SlideFields(_Part):
+    """The fields of a slide."""
 
-    return {
-        "measure": row["measure"],
-        "unit": row["unit"],
-        "cells_measured": row["cells_measured"],
-        "median": rounded("median"),
-        "p05": rounded("p05"),
-        "p95": rounded("p95"),
-        "who_range": None if row["who_low"] is None else [row["who_low"], row["who_high"]],
-        "within_who_pct": rounded("within_who_pct"),
-    }
+    given: Count = Field(description="Fields in the manifest.")
+    used: Count = Field(description="Fields whose cells are counted.")
+    set_aside: tuple[FieldSetAside, ...]
 
 
-def _specimens(slides: list[dict[str, Any]], counts: dict[str, Counter[int]]) -> list[dict[str, Any]]:
-    """The slides with a result joined by specimen, stain and release: only those are counts of one thing."""
-    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = defaultdict(list)
-    for slide in slides:
-        if slide["state"] in HAS_RESULT:
-            groups[slide["specimen"], slide["stain"], slide["release_id"]].append(slide)
-    specimens = []
-    for (specimen, stain, release_id), members in sorted(groups.items()):
-        by_replicate: dict[int, Counter[int]] = defaultdict(Counter)
-        for slide in members:
-            by_replicate[slide["replicate"]].update(counts[slide["slide_id"]])
-        joined = sum(by_replicate.values(), Counter[int]())
-        specimens.append(
-            {
-                "specimen": specimen,
-                "stain": stain,
-                "release_id": release_id,
-                "slides": [slide["slide_id"] for slide in members],
-                "cells": joined.total(),
-                "agreement": agreement(by_replicate[1], by_replicate[2])
-                if len(by_replicate) == 2
-                else {"assessed": False, "reason": "one replicate only"},
-                "normal_forms": normal_forms(joined),
-                "distribution": distribution(joined) or None,
-                "regions": region_shares(joined) if joined else None,
-            }
+class SlideReport(_Part):
+    """One slide. Where it has no result, its state and reason say why, and null stands where the result would be."""
+
+    slide_id: str
+    specimen: str = Field(description="Pseudonym of the specimen.")
+    replicate: Literal[1, 2]
+    stain: str
+    um_per_px: Annotated[UmPerPx, Field(gt=0)] = Field(description="Scale of its fields, µm per pixel.")
+    state: SlideState
+    reason: str | None = Field(description="Stable code of why it is not done.")
+    detail: str | None = Field(description="The same as a sentence.")
+    release_id: str | None = Field(description="Release that classified its cells; null: not analysed yet.")
+    release_kind: ReleaseKind | None
+    cells: Count = Field(description="Cells classified.")
+    on_border: Count = Field(description="Heads cut by the border of a field: counted, not classified.")
+    objects_rejected: Count = Field(description="Other objects left out.")
+    fields: SlideFields
+    quality_flags: tuple[str, ...] = Field(
+        description="Why its figures deserve a second look: `flag` or `flag:fields`."
+    )
+    normal_forms: NormalForms | None
+    distribution: tuple[ClassShare, ...] | None = Field(
+        description="All 18 classes, in the index order of the networks."
+    )
+    regions: Regions | None
+    confidence: Confidence | None
+    morphometry: tuple[MeasureSummary, ...] | None
+    attempts: Count = Field(description="Times that its analysis was started.")
+    seconds: dict[str, float | dict[str, float]] = Field(
+        description="Seconds by stage; stages overlap. `total`: all of it; `cpu`: processor time by stage."
+    )
+    files: tuple[str, ...] = Field(description="Its files, relative to this document.")
+
+    @property
+    def has_result(self) -> bool:
+        """Its cells are counted, be they few."""
+        return self.state in HAS_RESULT
+
+    @property
+    def seconds_total(self) -> float | None:
+        """Seconds from the start of its analysis to its end; `None` before that."""
+        total = self.seconds.get("total")
+        return total if isinstance(total, float) else None
+
+
+class SpecimenReport(_Part):
+    """The slides with a result of one specimen, stain and release, joined: only those are counts of one thing."""
+
+    specimen: str
+    stain: str
+    release_id: str
+    slides: tuple[str, ...] = Field(description="slide_id of each.")
+    cells: Count = Field(description="Cells classified in all of them.")
+    agreement: Agreement | AgreementNotAssessed
+    normal_forms: NormalForms | None
+    distribution: tuple[ClassShare, ...] | None = Field(
+        description="All 18 classes, in the index order of the networks."
+    )
+    regions: Regions | None
+
+
+class ReleaseReport(_Part):
+    """A release of the networks."""
+
+    id: str
+    kind: ReleaseKind
+    fusion_weight: float | tuple[float, ...] | None = Field(
+        description="Weight of the network `fusion_weight_of` in the fused logits: one number, or one per class."
+    )
+    fusion_weight_of: Literal["efficientnetv2_s"]
+    crop_px: Annotated[Pixels, Field(gt=0)] = Field(description="Side of a cell's crop, pixels.")
+    crop_um: Annotated[Microns, Field(gt=0)] = Field(description="Side of a cell's crop, µm.")
+    git_commit: str | None = Field(description="Commit of the training code; null: untrained.")
+
+
+class Reference(_Part):
+    """The limit that normal forms are printed beside."""
+
+    normal_forms_lower_limit_pct: Pct
+    source: str
+    meaning: str
+
+
+class Indices(_Part):
+    """Indices of multiple defects, and why they are not given."""
+
+    MAI: Literal["not assessable"] = Field(description="Multiple anomalies index.")
+    TZI: Literal["not assessable"] = Field(description="Teratozoospermia index.")
+    SDI: Literal["not assessable"] = Field(description="Sperm deformity index.")
+    reason: str
+
+
+class Summary(_Part):
+    """The batch in figures; the sums are over all of its slides."""
+
+    slides: Count
+    slides_by_state: dict[SlideState, int]
+    fields: Count
+    fields_used: Count
+    cells: Count
+    on_border: Count
+    objects_rejected: Count
+    seconds: float | None = Field(description="From the start of its first slide to the end of its last, so far.")
+
+
+class ManifestProblem(_Part):
+    """A fault of the manifest, for which the batch was rejected."""
+
+    path: str = Field(description="Where, like `slides[2].fields[0].sha256`.")
+    reason: str = Field(description="Stable code.")
+    message: str
+
+
+class Report(_Part):
+    """Everything that is known of a batch. A result is a count with its uncertainty, never a diagnosis."""
+
+    warning: str | None = Field(
+        default=None,
+        exclude_if=lambda warning: warning is None,
+        description="Why the classes are not for use; comes first, and is absent where there is no reason.",
+    )
+    schema_version: Annotated[Literal["morphbatch.report/1"], Field(alias="schema", description="Version.")]
+    lab: str
+    batch_id: Annotated[str, Field(alias="batch", description="batch_id of the manifest.")]
+    state: BatchState
+    received_at: Moment
+    release: ReleaseReport | None = Field(description="The latest release in use; null: no slide is analysed yet.")
+    other_releases: tuple[ReleaseReport, ...] = Field(description="Earlier ones that some of its slides stand under.")
+    reference: Reference
+    indices: Indices
+    summary: Summary
+    specimens: tuple[SpecimenReport, ...]
+    slides: tuple[SlideReport, ...] = Field(description="In the order of the manifest.")
+    problems: tuple[ManifestProblem, ...]
+    notes: tuple[str, ...] = Field(description="What could not be drawn, and why.")
+    files: tuple[str, ...] = Field(description="Its tables, relative to this document; empty until it is closed.")
+
+    @property
+    def releases(self) -> tuple[ReleaseReport, ...]:
+        """All releases in use, the latest first."""
+        return (() if self.release is None else (self.release,)) + self.other_releases
+
+    def release_of(self, slide: SlideReport) -> ReleaseReport:
+        """The release under which the slide's result stands.
+
+        Raises:
+            LookupError: it was not analysed.
+        """
+        for release in self.releases:
+            if release.id == slide.release_id:
+                return release
+        raise LookupError(f"slide {slide.slide_id} of {self.lab}/{self.batch_id} was not analysed")
+
+    def with_files(
+        self, files: Iterable[str], files_of_slides: Mapping[str, tuple[str, ...]], notes: Iterable[str]
+    ) -> Self:
+        """The same report once its files are written; `files_of_slides` by slide_id."""
+        slides = tuple(
+            slide.model_copy(update={"files": files_of_slides.get(slide.slide_id, ())}) for slide in self.slides
         )
-    return specimens
+        return self.model_copy(update={"slides": slides, "files": tuple(files), "notes": tuple(notes)})
+
+    def as_json(self) -> bytes:
+        """The document as it is stored."""
+        return (self.model_dump_json(indent=2) + "\n").encode()

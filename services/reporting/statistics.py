@@ -25,8 +25,8 @@ class Interval:
 
 
 @dataclass(frozen=True, slots=True)
-class Agreement:
-    """Whether two replicates differ by no more than chance explains; percentages and percentage points."""
+class ReplicateDifference:
+    """How far two replicates are apart, and how far chance explains; percentages and percentage points."""
 
     first_pct: float
     second_pct: float
@@ -41,16 +41,14 @@ class Agreement:
         return self.difference_points <= self.acceptable_points + 1e-9
 
 
-def wilson(cells: int, total: int) -> Interval | None:
-    """The share `cells / total` with its Wilson score interval at 95 % (Wilson 1927); `None` of nothing.
+def wilson(cells: int, total: int) -> Interval:
+    """The share `cells / total` with its Wilson score interval at 95 % (Wilson 1927).
 
     Raises:
-        ValueError: `cells` is no count out of `total`.
+        ValueError: `cells` is not a count out of `total`, or `total` is 0.
     """
-    if not 0 <= cells <= total:
-        raise ValueError(f"{cells} of {total} is no share")
-    if total == 0:
-        return None
+    if not 0 <= cells <= total or total == 0:
+        raise ValueError(f"{cells} of {total} is not a share")
     p, z2 = cells / total, Z_95**2
     middle = (p + z2 / (2 * total)) / (1 + z2 / total)
     half = Z_95 / (1 + z2 / total) * math.sqrt(p * (1 - p) / total + z2 / (4 * total**2))
@@ -63,24 +61,27 @@ def acceptable_difference(mean_pct: float) -> int:
     """Points by which two replicates of 200 cells each may differ at a mean of `mean_pct` %, from the WHO table.
 
     Raises:
-        ValueError: `mean_pct` is no percentage.
+        ValueError: `mean_pct` is not a percentage.
     """
     if not 0 <= mean_pct <= 100:
-        raise ValueError(f"{mean_pct} is no percentage")
+        raise ValueError(f"{mean_pct} is not a percentage")
     rounded = math.floor(mean_pct + 0.5)
     mirrored = 100 - rounded if rounded > 65 else rounded
     return next(points for highest, points in _ACCEPTABLE if mirrored <= highest)
 
 
-def replicate_agreement(first: tuple[int, int], second: tuple[int, int]) -> Agreement | None:
-    """Compare a share in two replicates, each `(cells, total)`; `None` where one of them counted nothing.
+def replicate_difference(first: tuple[int, int], second: tuple[int, int]) -> ReplicateDifference:
+    """Compare a share in two replicates, each `(cells, total)`.
 
     Two replicates of 200 are judged by the WHO table; other counts by 1.96·√(p(100 − p)(1/n₁ + 1/n₂)), p the share of
     both together in %.
+
+    Raises:
+        ValueError: a replicate counted nothing.
     """
     (cells_1, total_1), (cells_2, total_2) = first, second
     if total_1 == 0 or total_2 == 0:
-        return None
+        raise ValueError(f"{cells_1} of {total_1} and {cells_2} of {total_2} cannot be compared")
     pct_1, pct_2 = 100 * cells_1 / total_1, 100 * cells_2 / total_2
     if total_1 == total_2 == FEWEST_CELLS:
         acceptable, method = float(acceptable_difference((pct_1 + pct_2) / 2)), "WHO table for two replicates of 200"
@@ -88,4 +89,4 @@ def replicate_agreement(first: tuple[int, int], second: tuple[int, int]) -> Agre
         p = 100 * (cells_1 + cells_2) / (total_1 + total_2)
         acceptable = 1.96 * math.sqrt(p * (100 - p) * (1 / total_1 + 1 / total_2))
         method = "1.96·√(p(100−p)(1/n₁+1/n₂))"
-    return Agreement(pct_1, pct_2, abs(pct_1 - pct_2), acceptable, method)
+    return ReplicateDifference(pct_1, pct_2, abs(pct_1 - pct_2), acceptable, method)

@@ -1,4 +1,4 @@
-"""Outlines of the cells as GeoJSON, in pixels of their fields: for QuPath and whatever else draws polygons."""
+"""cells.geojson: outlines of a slide's heads in pixels of their fields, for QuPath and whatever else draws polygons."""
 
 import json
 from collections.abc import Iterable
@@ -10,6 +10,7 @@ from sqlalchemy import Row
 
 from services.reporting.palette import REGION_COLOURS
 from services.reporting.references import MEASURES
+from services.reporting.report import SlideReport
 from services.taxonomy import Region
 
 COLUMNS: Final = "field, number, x0, y0, x1, y1, class_name, region, confidence, head_outline, " + ", ".join(
@@ -17,18 +18,18 @@ COLUMNS: Final = "field, number, x0, y0, x1, y1, class_name, region, confidence,
 )
 
 
-def write_geojson(rows: Iterable[list[Row[Any]]], slide: dict[str, Any], warning: str | None, path: Path) -> int:
-    """Write a feature a cell, with `rows` of `COLUMNS`; returns how many. A cell without an outline has its box."""
-    head = {
+def write_geojson(rows: Iterable[list[Row[Any]]], slide: SlideReport, warning: str | None, path: Path) -> int:
+    """Write one feature per cell, with `rows` of `COLUMNS`; returns how many. A cell without an outline has its box."""
+    collection = {
         **({"warning": warning} if warning else {}),
         "type": "FeatureCollection",
-        "slide_id": slide["slide_id"],
+        "slide_id": slide.slide_id,
         "coordinates": "pixels of the field named in each feature's properties, origin top left, y down",
-        "um_per_px": slide["um_per_px"],
+        "um_per_px": slide.um_per_px,
     }
     written = 0
     with path.open("w", encoding="utf-8") as file:
-        file.write(json.dumps(head, ensure_ascii=False)[:-1] + ', "features": [')
+        file.write(json.dumps(collection, ensure_ascii=False)[:-1] + ', "features": [')
         for part in rows:
             for row in part:
                 file.write(",\n" if written else "\n")

@@ -3,13 +3,14 @@
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from datetime import date
 from typing import Any, Final
 
 import numpy as np
 from PIL import Image
-from sqlalchemy import Engine, Row, text
+from sqlalchemy import Engine, Row
 from sqlalchemy.orm import Session
 
 from services.database.session import transaction
@@ -18,10 +19,11 @@ from services.imaging.crops import crop_cells, crop_of_cell_image
 from services.imaging.decoding.decode import decode_field
 from services.imaging.types import RGB, Box, Microns
 from services.keys import field_key
-from services.reporting.exports.tables import stream_cells
+from services.reporting.pictures.heading import Heading
 from services.reporting.pictures.overlay import FIELDS_A_SHEET, ContactSheet, DrawnCell, DrawnField
-from services.reporting.pictures.sheet import Heading
 from services.reporting.pictures.sprites import CELLS_A_SHEET, CROP_PX, SHEETS, Sprite, SpriteSheets, is_chosen, quotas
+from services.reporting.queries import AnalysedField, analysed_fields, stream_cells
+from services.reporting.report import Report, SlideReport
 from services.storage import ObjectStore
 from services.taxonomy import CLASS_NAMES, CLASSES
 
@@ -48,13 +50,12 @@ class SlidePictures:
 
     engine: Engine
     store: ObjectStore
-    report: dict[str, Any]
-    slide: dict[str, Any]
+    report: Report
+    slide: SlideReport
     batch_key: int
     day: date
-    crop_um: Microns
     limits: PictureLimits
-    notes: list[str] = field(default_factory=list)
+    notes: list[str] = dataclass_field(default_factory=list)
 
     def draw(self) -> Iterator[tuple[str, Image.Image]]:
         """Each sheet with its name. At most one overlay sheet, the sprite sheets and one field are in memory.
@@ -62,7 +63,8 @@ class SlidePictures:
         Raises:
             OutageError: the store or the database is down.
         """
-        fields = self._fields()
+        with transaction(self.engine) as session:
+            fields = analysed_fields(session, self.batch_key, self.slide.slide_id)
         overlaid = [f for f in fields if f.kind == "field"][: OVERLAY_SHEETS * FIELDS_A_SHEET]
         if skipped := sum(f.kind == "field" for f in fields) - len(overlaid):
             self._note(f"the overlay shows the first {len(overlaid)} fields, {skipped} more are not drawn")
@@ -70,38 +72,39 @@ class SlidePictures:
         groups = [overlaid[i : i + FIELDS_A_SHEET] for i in range(0, len(overlaid), FIELDS_A_SHEET)]
         for number, group in enumerate(groups, 1):
             yield f"overlay-{number}.jpg", self._overlay(group, number, len(groups), sprites, wanted)
-        for row in fields:
-            if row.id in wanted:
-                self._add_sprites(row, self._pixels(row)[0], sprites, wanted)
+        for field in fields:
+            if field.field_key in wanted:
+                self._add_sprites(field, self._pixels(field)[0], sprites, wanted)
         for number, sheet in enumerate(sprites.finish(), 1):
             yield f"sprites-{number}.jpg", sheet
 
     def _overlay(
         self,
-        group: list[Row[Any]],
+        group: list[AnalysedField],
         number: int,
         sheets: int,
         sprites: SpriteSheets,
         wanted: dict[int, list[tuple[int, Box]]],
     ) -> Image.Image:
-        cells = self._cells([row.id for row in group])
-        shapes = [row.height_px / row.width_px for row in group if row.width_px and row.height_px]
+        cells = self._cells([field.field_key for field in group])
+        shapes = [field.height_px / field.width_px for field in group if field.width_px and field.height_px]
         part = f", sheet {number} of {sheets}" if sheets > 1 else ""
-        sheet = ContactSheet(len(group), self._heading(part), float(np.median(shapes)) if shapes else 0.75)
-        for row in group:
-            pixels, trouble = self._pixels(row)
-            sheet.add(DrawnField(row.key, pixels, cells[row.id], row.rejected, trouble or row.reason))
-            self._add_sprites(row, pixels, sprites, wanted)
+        heading = Heading.of(self.report, self.slide, part, marks=True)
+        sheet = ContactSheet(len(group), heading, float(np.median(shapes)) if shapes else 0.75)
+        for field in group:
+            pixels, trouble = self._pixels(field)
+            sheet.add(DrawnField(field.key, pixels, cells[field.field_key], field.rejected, trouble or field.reason))
+            self._add_sprites(field, pixels, sprites, wanted)
         return sheet.finish()
 
     def _add_sprites(
-        self, row: Row[Any], pixels: RGB | None, sprites: SpriteSheets, wanted: dict[int, list[tuple[int, Box]]]
+        self, field: AnalysedField, pixels: RGB | None, sprites: SpriteSheets, wanted: dict[int, list[tuple[int, Box]]]
     ) -> None:
-        chosen = wanted.pop(row.id, [])
+        chosen = wanted.pop(field.field_key, [])
         if pixels is None or not chosen:
             return
-        um_per_px, crop_um = self.slide["um_per_px"], self.crop_um
-        if row.kind == "crop":
+        um_per_px, crop_um = self.slide.um_per_px, self._crop_um
+        if field.kind == "crop":
             crop = crop_of_cell_image(pixels, um_per_px=um_per_px, crop_um=crop_um, size_px=CROP_PX)
             crops = np.broadcast_to(crop, (len(chosen), *crop.shape))
         else:
@@ -109,20 +112,6 @@ class SlidePictures:
             crops = crop_cells(pixels, boxes, um_per_px=um_per_px, crop_um=crop_um, size_px=CROP_PX)
         for (number, _), crop in zip(chosen, crops, strict=True):
             sprites.add(number, crop)
-
-    def _fields(self) -> list[Row[Any]]:
-        with transaction(self.engine) as session:
-            return list(
-                session.execute(
-                    text(
-                        "select field.id, key, sha256, kind, width_px, height_px, field_result.reason, rejected"
-                        " from reporting.slide_result s join field_result on field_result.analysis_id = s.analysis_id"
-                        " join field on field.id = field_id"
-                        " where s.batch_key = :batch and s.slide_id = :slide order by field.position"
-                    ),
-                    {"batch": self.batch_key, "slide": self.slide["slide_id"]},
-                )
-            )
 
     def _cells(self, field_keys: list[int]) -> dict[int, list[DrawnCell]]:
         cells: dict[int, list[DrawnCell]] = defaultdict(list)
@@ -140,11 +129,8 @@ class SlidePictures:
 
     def _sprites(self) -> tuple[SpriteSheets, dict[int, list[tuple[int, Box]]]]:
         """The sheets with their places, and by field which cells are to be cropped from it."""
-        totals = {
-            CLASS_NAMES.index(share["class"]): share["cells"]
-            for share in self.slide["distribution"] or ()
-            if share["cells"]
-        }
+        shares = self.slide.distribution or ()
+        totals = {CLASS_NAMES.index(share.class_name): share.cells for share in shares if share.cells}
         quota = quotas(totals, SHEETS * CELLS_A_SHEET)
         ranks: Counter[int] = Counter()
         chosen: list[Sprite] = []
@@ -160,39 +146,34 @@ class SlidePictures:
                         wanted[row.field_key].append((row.number, Box(row.x0, row.y0, row.x1, row.y1)))
         if (cells := sum(totals.values())) > len(chosen):
             self._note(f"the sprite sheets show {len(chosen)} of {cells} cells, spread evenly over each class")
-        return SpriteSheets(chosen, totals, self._heading(f", crops of {self.crop_um:g} um", marks=False)), dict(wanted)
+        heading = Heading.of(self.report, self.slide, f", crops of {self._crop_um:g} um", marks=False)
+        return SpriteSheets(chosen, totals, heading), dict(wanted)
 
     def _stream(
         self, session: Session, columns: str, *, field_keys: list[int] | None = None, order: str = "number"
     ) -> Iterator[list[Row[Any]]]:
-        slide_id = self.slide["slide_id"]
+        slide_id = self.slide.slide_id
         return stream_cells(
             session, columns, self.batch_key, self.day, slide_id=slide_id, field_keys=field_keys, order=order
         )
 
-    def _pixels(self, row: Row[Any]) -> tuple[RGB | None, str | None]:
-        """The field's picture, or the reason code of why there is none."""
+    def _pixels(self, field: AnalysedField) -> tuple[RGB | None, str | None]:
+        """The field's pixels, or the reason code of why there are none."""
         try:
             data = self.store.get(
-                field_key(self.report["lab"], self.report["batch"], row.key), max_bytes=self.limits.max_bytes
+                field_key(self.report.lab, self.report.batch_id, field.key), max_bytes=self.limits.max_bytes
             )
-            if hashlib.sha256(data).hexdigest() != row.sha256:
-                raise FieldChanged(f"{row.key} was replaced after its analysis")
-            decoded = decode_field(data, row.key, max_bytes=self.limits.max_bytes, max_pixels=self.limits.max_pixels)
+            if hashlib.sha256(data).hexdigest() != field.sha256:
+                raise FieldChanged(f"{field.key} was replaced after its analysis")
+            decoded = decode_field(data, field.key, max_bytes=self.limits.max_bytes, max_pixels=self.limits.max_pixels)
         except PermanentError as error:
-            self._note(f"field {row.key} could not be drawn ({error.reason}): {error}")
+            self._note(f"field {field.key} could not be drawn ({error.reason}): {error}")
             return None, error.reason
         return decoded.pixels, None
 
-    def _heading(self, part: str, *, marks: bool = True) -> Heading:
-        slide = self.slide
-        return Heading(
-            title=f"{self.report['lab']} / {self.report['batch']} / {slide['slide_id']}",
-            subtitle=f"{slide['stain']}, {slide['um_per_px']:g} um/px, {slide['cells']} cells,"
-            f" release {slide['release_id']}{part}",
-            warning=self.report.get("warning"),
-            marks=marks,
-        )
+    @property
+    def _crop_um(self) -> Microns:
+        return self.report.release_of(self.slide).crop_um
 
     def _note(self, line: str) -> None:
-        self.notes.append(f"slide {self.slide['slide_id']}: {line}")
+        self.notes.append(f"slide {self.slide.slide_id}: {line}")

@@ -21,7 +21,7 @@ from services.reporting.palette import (
     Colour,
     lettering,
 )
-from services.reporting.pictures.sheet import MARGIN, Heading, blank_sheet
+from services.reporting.pictures.heading import MARGIN, Heading, blank_sheet
 from services.taxonomy import Region
 
 FIELDS_A_SHEET: Final = 12

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from services.imaging.types import Pixels
 from services.reporting.palette import INK, PALE_INK, REGION_COLOURS, lettering
-from services.reporting.pictures.sheet import MARGIN, Heading, blank_sheet
+from services.reporting.pictures.heading import MARGIN, Heading, blank_sheet
 from services.taxonomy import CLASSES
 
 CELLS_A_SHEET: Final = 400

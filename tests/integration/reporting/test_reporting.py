@@ -19,7 +19,8 @@ from services.database.models import (
 from services.database.session import transaction
 from services.database.states import BatchState, SlideState
 from services.errors import OutageError
-from services.reporting.exports.tables import CELL_SCHEMA, SLIDE_COLUMNS
+from services.reporting.exports.cells_parquet import CELL_SCHEMA
+from services.reporting.exports.slides_csv import SLIDE_COLUMNS
 from services.reporting.palette import WARNING_GROUND
 from services.reporting.write import write_batch_report
 from services.storage import ObjectStore, StoreUnavailable

@@ -18,7 +18,8 @@ from services.cli.report import commands, download
 from services.database.models import ModelRelease
 from services.database.session import transaction
 from services.errors import PermanentError
-from services.reporting.exports.tables import stream_cells, write_cells_parquet
+from services.reporting.exports.cells_parquet import write_cells_parquet
+from services.reporting.queries import stream_cells
 from services.reporting.references import MEASURES
 from services.reporting.statistics import wilson
 from services.settings import Settings
@@ -35,7 +36,6 @@ def test_views_and_python_agree_on_every_interval(full: Night) -> None:
         seen = 0
         for cells, total, low, high in rows:
             interval = wilson(cells, total)
-            assert interval is not None
             assert (low, high) == (
                 pytest.approx(interval.low_pct, abs=1e-9),
                 pytest.approx(interval.high_pct, abs=1e-9),
@@ -127,8 +127,8 @@ def test_a_question_about_one_day_reads_one_partition(full: Night) -> None:
 def test_cells_come_in_parts_so_that_memory_does_not_grow_with_the_batch(
     full: Night, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.reporting.exports.tables.FETCH_ROWS", 50)
-    monkeypatch.setattr("services.reporting.exports.tables.ROWS_A_GROUP", 100)
+    monkeypatch.setattr("services.reporting.queries.FETCH_ROWS", 50)
+    monkeypatch.setattr("services.reporting.exports.cells_parquet.ROWS_PER_GROUP", 100)
     with transaction(full.engine) as session:
         parts = [len(part) for part in stream_cells(session, "number", full.batch_id, DAY)]
         assert write_cells_parquet(session, full.batch_id, DAY, tmp_path / "cells.parquet", None) == 403

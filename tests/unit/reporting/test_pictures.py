@@ -9,8 +9,8 @@ from PIL import Image
 
 from services.imaging.types import Box
 from services.reporting.palette import REGION_COLOURS, WARNING_GROUND
+from services.reporting.pictures.heading import Heading, blank_sheet
 from services.reporting.pictures.overlay import ContactSheet, DrawnCell, DrawnField, draw_field
-from services.reporting.pictures.sheet import Heading, blank_sheet
 from services.reporting.pictures.sprites import CELLS_A_SHEET, CROP_PX, Sprite, SpriteSheets, is_chosen, quotas
 from services.taxonomy import CLASS_NAMES, Region
 

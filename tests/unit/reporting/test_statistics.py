@@ -2,12 +2,11 @@
 
 import pytest
 
-from services.reporting.statistics import acceptable_difference, replicate_agreement, wilson
+from services.reporting.statistics import acceptable_difference, replicate_difference, wilson
 
 
 def test_the_limit_of_4_pct_in_200_cells_is_uncertain_by_a_factor() -> None:
     interval = wilson(8, 200)
-    assert interval is not None
     assert interval.pct == pytest.approx(4.0)
     assert interval.low_pct == pytest.approx(2.04, abs=0.01)
     assert interval.high_pct == pytest.approx(7.69, abs=0.01)
@@ -15,19 +14,13 @@ def test_the_limit_of_4_pct_in_200_cells_is_uncertain_by_a_factor() -> None:
 
 def test_nothing_and_everything_keep_an_interval_inside_0_to_100() -> None:
     none, every = wilson(0, 200), wilson(200, 200)
-    assert none is not None
-    assert every is not None
     assert (none.low_pct, none.high_pct) == (0.0, pytest.approx(1.88, abs=0.01))
     assert (every.low_pct, every.high_pct) == (pytest.approx(98.12, abs=0.01), 100.0)
 
 
-def test_no_cells_have_no_share() -> None:
-    assert wilson(0, 0) is None
-
-
-@pytest.mark.parametrize(("cells", "total"), [(-1, 10), (11, 10)])
-def test_an_impossible_count_is_refused(cells: int, total: int) -> None:
-    with pytest.raises(ValueError, match="no share"):
+@pytest.mark.parametrize(("cells", "total"), [(-1, 10), (11, 10), (0, 0)])
+def test_an_impossible_count_and_a_share_of_nothing_are_refused(cells: int, total: int) -> None:
+    with pytest.raises(ValueError, match="not a share"):
         wilson(cells, total)
 
 
@@ -48,10 +41,8 @@ def test_a_mean_between_two_rows_is_rounded_half_up() -> None:
 
 
 def test_two_replicates_of_200_go_by_the_table() -> None:
-    agreed = replicate_agreement((4, 200), (12, 200))  # 2 % and 6 %: mean 4, so 4 points are acceptable
-    apart = replicate_agreement((4, 200), (13, 200))  # 4.5 points
-    assert agreed is not None
-    assert apart is not None
+    agreed = replicate_difference((4, 200), (12, 200))  # 2 % and 6 %: mean 4, so 4 points are acceptable
+    apart = replicate_difference((4, 200), (13, 200))  # 4.5 points
     assert agreed.acceptable_points == 4
     assert "table" in agreed.method
     assert agreed.is_acceptable
@@ -59,13 +50,13 @@ def test_two_replicates_of_200_go_by_the_table() -> None:
 
 
 def test_other_counts_go_by_the_formula() -> None:
-    agreement = replicate_agreement((10, 100), (30, 150))
-    assert agreement is not None
+    found = replicate_difference((10, 100), (30, 150))
     # p = 16 %: 1.96 · sqrt(16 · 84 · (1/100 + 1/150)) = 9.277
-    assert agreement.acceptable_points == pytest.approx(9.277, abs=0.001)
-    assert agreement.difference_points == pytest.approx(10.0)
-    assert not agreement.is_acceptable
+    assert found.acceptable_points == pytest.approx(9.277, abs=0.001)
+    assert found.difference_points == pytest.approx(10.0)
+    assert not found.is_acceptable
 
 
 def test_a_replicate_without_cells_cannot_be_compared() -> None:
-    assert replicate_agreement((0, 0), (8, 200)) is None
+    with pytest.raises(ValueError, match="cannot be compared"):
+        replicate_difference((0, 0), (8, 200))

@@ -1,7 +1,7 @@
-"""The head of a picture: whose it is, what its colours mean, and the warning that must stand first."""
+"""The heading of a picture: whose it is, what its colours mean, and the warning that must stand first."""
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
 from PIL import Image, ImageDraw
 
@@ -18,26 +18,40 @@ from services.reporting.palette import (
     Colour,
     lettering,
 )
+from services.reporting.report import Report, SlideReport
 
 MARGIN: Final = 24
-HEAD_HEIGHT: Final = 96
+HEADING_HEIGHT: Final = 96
 WARNING_HEIGHT: Final = 44
 JPEG_QUALITY: Final = 88
 
 
 @dataclass(frozen=True, slots=True)
 class Heading:
-    """What stands above a picture. `warning` is printed first and cannot be overlooked."""
+    """What stands above a picture. `warning` is printed first and cannot be overlooked.
+
+    `marks`: the legend also explains the marks of what was not classified.
+    """
 
     title: str
     subtitle: str
     warning: str | None = None
     marks: bool = True
 
+    @classmethod
+    def of(cls, report: Report, slide: SlideReport, part: str, *, marks: bool) -> Self:
+        """The heading of one picture of a slide; `part` ends the subtitle."""
+        return cls(
+            title=f"{report.lab} / {report.batch_id} / {slide.slide_id}",
+            subtitle=f"{slide.stain}, {slide.um_per_px:g} um/px, {slide.cells} cells, release {slide.release_id}{part}",
+            warning=report.warning,
+            marks=marks,
+        )
+
     @property
     def height(self) -> int:
         """Pixels that the heading takes."""
-        return HEAD_HEIGHT + (WARNING_HEIGHT if self.warning else 0)
+        return HEADING_HEIGHT + (WARNING_HEIGHT if self.warning else 0)
 
 
 def blank_sheet(width: int, height: int, heading: Heading) -> Image.Image:

@@ -1,0 +1,276 @@
+"""What the reports of a batch ask the database: views of the schema `reporting`, rows as frozen dataclasses."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from typing import Any, Final, Literal, TypeVar
+
+from sqlalchemy import Row, text
+from sqlalchemy.orm import Session
+
+from services.errors import PermanentError
+from services.imaging.types import Microns, Pixels, UmPerPx
+
+FETCH_ROWS: Final = 2_000
+
+T = TypeVar("T")
+
+
+class NoSuchBatch(PermanentError):
+    """The database has no batch of that key."""
+
+    reason = "unknown_batch"
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRow:
+    """A batch and the sums over its slides."""
+
+    batch_key: int
+    lab: str
+    batch_id: str
+    state: str
+    received_on: date
+    received_at: datetime
+    slides: int
+    fields: int
+    fields_used: int
+    cells: int
+    on_border: int
+    objects_rejected: int
+    seconds: float | None
+    release_ids: list[str] | None
+    problems: list[dict[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseRow:
+    """A release; its weight is one number, or `fusion_alpha_by_class`."""
+
+    release_id: str
+    kind: str
+    fusion_alpha: float | None
+    fusion_alpha_by_class: list[float] | None
+    crop_px: Pixels
+    crop_um: Microns
+    git_commit: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SlideRow:
+    """A slide with the analysis that counts; without one, it is queued and `release_id` is `None`."""
+
+    slide_id: str
+    specimen: str
+    replicate: Literal[1, 2]
+    stain: str
+    um_per_px: UmPerPx
+    state: str
+    reason: str | None
+    detail: str | None
+    release_id: str | None
+    release_kind: str | None
+    cells: int
+    on_border: int
+    objects_rejected: int
+    fields: int
+    fields_used: int
+    fewer_than_200_cells: bool | None
+    attempts: int
+    timings: dict[str, float | dict[str, float]]
+
+
+@dataclass(frozen=True, slots=True)
+class ConfidenceRow:
+    """How sure the networks are of a slide's cells, %."""
+
+    slide_id: str
+    mean_confidence_pct: float
+    low_confidence_pct: float
+
+
+@dataclass(frozen=True, slots=True)
+class MeasureRow:
+    """One measure over the cells of a slide, in its unit."""
+
+    slide_id: str
+    measure: str
+    unit: str
+    cells_measured: int
+    median: float | None
+    p05: float | None
+    p95: float | None
+    who_low: float | None
+    who_high: float | None
+    within_who_pct: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class RemarkedField:
+    """A field that was set aside for a `reason`, or used with `flags`."""
+
+    slide_id: str
+    field: str
+    reason: str | None
+    detail: str | None
+    flags: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class AnalysedField:
+    """A field of a slide's analysis, for a picture. It has no size where its bytes were never decoded."""
+
+    field_key: int
+    key: str
+    sha256: str
+    kind: str
+    width_px: Pixels | None
+    height_px: Pixels | None
+    reason: str | None
+    rejected: list[dict[str, Any]]
+
+
+def batch_row(session: Session, batch_key: int) -> BatchRow:
+    """The batch.
+
+    Raises:
+        NoSuchBatch: there is none.
+    """
+    found = _rows(
+        session,
+        BatchRow,
+        "select o.batch_key, o.lab, o.batch_id, o.state, o.received_on, o.received_at, o.slides, o.fields,"
+        " o.fields_used, o.cells, o.on_border, o.objects_rejected, o.seconds, o.release_ids, b.problems"
+        " from reporting.batch_overview o join batch b on b.id = o.batch_key where o.batch_key = :key",
+        key=batch_key,
+    )
+    if not found:
+        raise NoSuchBatch(f"no batch has the key {batch_key}")
+    return found[0]
+
+
+def release_rows(session: Session, release_ids: list[str]) -> list[ReleaseRow]:
+    """These releases, the latest first."""
+    return _rows(
+        session,
+        ReleaseRow,
+        "select release_id, kind, fusion_alpha, fusion_alpha_by_class, crop_px, crop_um, git_commit"
+        " from reporting.release where release_id = any(:ids) order by created_at desc, release_id",
+        ids=release_ids,
+    )
+
+
+def slide_rows(session: Session, batch: BatchRow) -> list[SlideRow]:
+    """The slides of a batch in the order of its manifest."""
+    return _rows_of(
+        session,
+        SlideRow,
+        batch,
+        "select slide_id, specimen, replicate, stain, um_per_px, state, reason, detail, release_id, release_kind,"
+        " cells, on_border, objects_rejected, fields, fields_used, fewer_than_200_cells, attempts, timings"
+        " from reporting.slide_result",
+        "position",
+    )
+
+
+def class_counts(session: Session, batch: BatchRow) -> Mapping[str, Counter[int]]:
+    """Cells by slide_id and class index."""
+    counts: dict[str, Counter[int]] = defaultdict(Counter)
+    for row in session.execute(
+        text(f"select slide_id, class_index, cells from reporting.class_distribution where {_OF_BATCH}"), _key(batch)
+    ):
+        counts[row.slide_id][row.class_index] = row.cells
+    return counts
+
+
+def confidence_rows(session: Session, batch: BatchRow) -> list[ConfidenceRow]:
+    """One row per slide with classified cells."""
+    return _rows_of(
+        session,
+        ConfidenceRow,
+        batch,
+        "select slide_id, mean_confidence_pct, low_confidence_pct from reporting.confidence_by_slide",
+        "slide_id",
+    )
+
+
+def measure_rows(session: Session, batch: BatchRow) -> list[MeasureRow]:
+    """One row per slide with classified cells and measure; the measures in their own order."""
+    return _rows_of(
+        session,
+        MeasureRow,
+        batch,
+        "select slide_id, measure, v.unit, cells_measured, median, p05, p95, v.who_low, v.who_high, within_who_pct"
+        " from reporting.morphometry_by_slide v join reporting.measure m using (measure)",
+        "slide_id, m.position",
+    )
+
+
+def remarked_fields(session: Session, batch: BatchRow) -> list[RemarkedField]:
+    """The fields about which the report has something to say, in the order of the manifest."""
+    return _rows_of(
+        session,
+        RemarkedField,
+        batch,
+        "select slide_id, field, reason, detail, flags from"
+        " (select * from reporting.quality_by_field where reason is not null or flags <> '{}') remarked",
+        "slide_id, field_position",
+    )
+
+
+def analysed_fields(session: Session, batch_key: int, slide_id: str) -> list[AnalysedField]:
+    """The fields of a slide in the order of its manifest; none where it was not analysed."""
+    return _rows(
+        session,
+        AnalysedField,
+        "select f.id as field_key, f.key, f.sha256, f.kind, r.width_px, r.height_px, r.reason, r.rejected"
+        " from reporting.slide_result s join field_result r on r.analysis_id = s.analysis_id"
+        " join field f on f.id = r.field_id"
+        " where s.batch_key = :key and s.slide_id = :slide order by f.position",
+        key=batch_key,
+        slide=slide_id,
+    )
+
+
+def stream_cells(
+    session: Session,
+    columns: str,
+    batch_key: int,
+    day: date,
+    *,
+    slide_id: str | None = None,
+    field_keys: list[int] | None = None,
+    order: str = "analysis_id, number",
+) -> Iterator[list[Row[Any]]]:
+    """The cells of a batch, or of one slide or some fields of it, in lists of at most 2,000 rows.
+
+    A cursor on the server holds the rest: memory does not grow with the batch.
+    """
+    wanted = ["batch_key = :key", "received_on = :day"]
+    wanted += ["slide_id = :slide"] if slide_id is not None else []
+    wanted += ["field_key = any(:fields)"] if field_keys is not None else []
+    result = session.execute(
+        text(f"select {columns} from reporting.cell where {' and '.join(wanted)} order by {order}"),
+        {"key": batch_key, "day": day, "slide": slide_id, "fields": field_keys},
+        execution_options={"stream_results": True, "max_row_buffer": FETCH_ROWS},
+    )
+    for part in result.partitions(FETCH_ROWS):  # named: without it a text statement comes as one part
+        yield list(part)
+
+
+# With the day, only that month's partition of the cells is read.
+_OF_BATCH: Final = "batch_key = :key and received_on = :day"
+
+
+def _key(batch: BatchRow) -> dict[str, object]:
+    return {"key": batch.batch_key, "day": batch.received_on}
+
+
+def _rows_of(session: Session, row_type: type[T], batch: BatchRow, select: str, order: str) -> list[T]:
+    return _rows(session, row_type, f"{select} where {_OF_BATCH} order by {order}", **_key(batch))
+
+
+def _rows(session: Session, row_type: type[T], query: str, **values: object) -> list[T]:
+    """Each row as a `row_type`, whose fields are called like the columns."""
+    return [row_type(**row) for row in session.execute(text(query), values).mappings()]

@@ -1,0 +1,222 @@
+"""Reads the report of a batch from the database; it may be asked for at any time."""
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from sqlalchemy.orm import Session
+
+from services.database.states import BatchState, SlideState
+from services.releases.schema import ReleaseKind
+from services.reporting import queries
+from services.reporting.distributions import agreement, distribution, normal_forms, region_shares
+from services.reporting.queries import BatchRow, ConfidenceRow, MeasureRow, ReleaseRow, RemarkedField, SlideRow
+from services.reporting.references import FEWEST_CELLS, LOW_CONFIDENCE, LOWER_LIMIT_NORMAL_PCT, LOWER_LIMIT_SOURCE
+from services.reporting.report import (
+    SCHEMA,
+    WARNINGS,
+    Confidence,
+    FieldSetAside,
+    Indices,
+    ManifestProblem,
+    MeasureSummary,
+    Reference,
+    ReleaseReport,
+    Report,
+    SlideFields,
+    SlideReport,
+    SpecimenReport,
+    Summary,
+)
+
+REFERENCE: Final = Reference(
+    normal_forms_lower_limit_pct=LOWER_LIMIT_NORMAL_PCT,
+    source=LOWER_LIMIT_SOURCE,
+    meaning="a reference beside the interval of a count; not a diagnosis",
+)
+INDICES: Final = Indices(
+    MAI="not assessable",
+    TZI="not assessable",
+    SDI="not assessable",
+    reason="these indices count all defects of a cell; the networks name one class a cell, so multiple anomalies,"
+    " teratozoospermia and sperm deformity indices would be 1 by construction or too low",
+)
+
+
+def read_report(session: Session, batch_key: int, state: BatchState | None = None) -> Report:
+    """The report of a batch, without files; `state` stands instead of the batch's own, when it is about to become that.
+
+    Raises:
+        NoSuchBatch: there is none.
+    """
+    batch = queries.batch_row(session, batch_key)
+    counts = queries.class_counts(session, batch)
+    slides = _slides(session, batch, counts)
+    releases = [_release(row) for row in queries.release_rows(session, batch.release_ids or [])]
+    kinds = {release.kind for release in releases}
+    return Report(
+        warning=next((warning for kind, warning in WARNINGS.items() if kind in kinds), None),
+        schema_version=SCHEMA,
+        lab=batch.lab,
+        batch_id=batch.batch_id,
+        state=state or BatchState(batch.state),
+        received_at=batch.received_at,
+        release=releases[0] if releases else None,
+        other_releases=tuple(releases[1:]),
+        reference=REFERENCE,
+        indices=INDICES,
+        summary=_summary(batch, slides),
+        specimens=_specimens(slides, counts),
+        slides=slides,
+        problems=tuple(ManifestProblem.model_validate(problem) for problem in batch.problems),
+        notes=(),
+        files=(),
+    )
+
+
+def _release(row: ReleaseRow) -> ReleaseReport:
+    by_class = None if row.fusion_alpha_by_class is None else tuple(row.fusion_alpha_by_class)
+    return ReleaseReport(
+        id=row.release_id,
+        kind=ReleaseKind(row.kind),
+        fusion_weight=by_class if row.fusion_alpha is None else row.fusion_alpha,
+        fusion_weight_of="efficientnetv2_s",
+        crop_px=row.crop_px,
+        crop_um=row.crop_um,
+        git_commit=row.git_commit,
+    )
+
+
+def _summary(batch: BatchRow, slides: Sequence[SlideReport]) -> Summary:
+    return Summary(
+        slides=batch.slides,
+        slides_by_state=dict(sorted(Counter(slide.state for slide in slides).items())),
+        fields=batch.fields,
+        fields_used=batch.fields_used,
+        cells=batch.cells,
+        on_border=batch.on_border,
+        objects_rejected=batch.objects_rejected,
+        seconds=batch.seconds,
+    )
+
+
+def _slides(session: Session, batch: BatchRow, counts: Mapping[str, Counter[int]]) -> tuple[SlideReport, ...]:
+    confidence = {row.slide_id: row for row in queries.confidence_rows(session, batch)}
+    measures: dict[str, list[MeasureRow]] = defaultdict(list)
+    for measure in queries.measure_rows(session, batch):
+        measures[measure.slide_id].append(measure)
+    remarked: dict[str, list[RemarkedField]] = defaultdict(list)
+    for field in queries.remarked_fields(session, batch):
+        remarked[field.slide_id].append(field)
+    return tuple(
+        _slide(
+            row,
+            counts.get(row.slide_id, Counter()),
+            confidence.get(row.slide_id),
+            measures[row.slide_id],
+            remarked[row.slide_id],
+        )
+        for row in queries.slide_rows(session, batch)
+    )
+
+
+def _slide(
+    row: SlideRow,
+    counts: Counter[int],
+    confidence: ConfidenceRow | None,
+    measures: Sequence[MeasureRow],
+    remarked: Sequence[RemarkedField],
+) -> SlideReport:
+    state = SlideState(row.state)
+    set_aside = tuple(
+        FieldSetAside(field=field.field, reason=field.reason, detail=field.detail)
+        for field in remarked
+        if field.reason is not None
+    )
+    return SlideReport(
+        slide_id=row.slide_id,
+        specimen=row.specimen,
+        replicate=row.replicate,
+        stain=row.stain,
+        um_per_px=row.um_per_px,
+        state=state,
+        # Of a slide that is done they are left over from an attempt that failed.
+        reason=row.reason if state is not SlideState.DONE else None,
+        detail=row.detail if state is not SlideState.DONE else None,
+        release_id=row.release_id,
+        release_kind=None if row.release_kind is None else ReleaseKind(row.release_kind),
+        cells=row.cells,
+        on_border=row.on_border,
+        objects_rejected=row.objects_rejected,
+        fields=SlideFields(given=row.fields, used=row.fields_used, set_aside=set_aside),
+        quality_flags=_flags(row, remarked, len(set_aside)),
+        normal_forms=normal_forms(counts),
+        distribution=distribution(counts),
+        regions=region_shares(counts),
+        confidence=None if confidence is None else _confidence(confidence),
+        morphometry=tuple(_measure(measure) for measure in measures) or None,
+        attempts=row.attempts,
+        seconds=row.timings,
+        files=(),
+    )
+
+
+def _flags(row: SlideRow, remarked: Sequence[RemarkedField], set_aside: int) -> tuple[str, ...]:
+    """Why a slide's figures deserve a second look; the flags of its fields with the number of fields."""
+    warned = Counter(flag for field in remarked for flag in field.flags)
+    return (
+        *((f"fewer_than_{FEWEST_CELLS}_cells",) if row.fewer_than_200_cells else ()),
+        *((f"fields_set_aside:{set_aside}",) if set_aside else ()),
+        *(f"{flag}:{fields}" for flag, fields in sorted(warned.items())),
+    )
+
+
+def _confidence(row: ConfidenceRow) -> Confidence:
+    return Confidence(
+        mean_pct=round(row.mean_confidence_pct, 2),
+        low_share_pct=round(row.low_confidence_pct, 2),
+        low_means_below=LOW_CONFIDENCE,
+    )
+
+
+def _measure(row: MeasureRow) -> MeasureSummary:
+    def rounded(value: float | None) -> float | None:
+        return None if value is None else round(value, 3)
+
+    return MeasureSummary(
+        measure=row.measure,
+        unit=row.unit,
+        cells_measured=row.cells_measured,
+        median=rounded(row.median),
+        p05=rounded(row.p05),
+        p95=rounded(row.p95),
+        who_range=None if row.who_low is None or row.who_high is None else (row.who_low, row.who_high),
+        within_who_pct=rounded(row.within_who_pct),
+    )
+
+
+def _specimens(slides: Sequence[SlideReport], counts: Mapping[str, Counter[int]]) -> tuple[SpecimenReport, ...]:
+    groups: dict[tuple[str, str, str], list[SlideReport]] = defaultdict(list)
+    for slide in slides:
+        if slide.has_result and slide.release_id is not None:
+            groups[slide.specimen, slide.stain, slide.release_id].append(slide)
+    specimens = []
+    for (specimen, stain, release_id), members in sorted(groups.items(), key=lambda group: group[0]):
+        by_replicate: dict[int, Counter[int]] = defaultdict(Counter)
+        for slide in members:
+            by_replicate[slide.replicate].update(counts.get(slide.slide_id, {}))
+        joined = sum(by_replicate.values(), Counter[int]())
+        specimens.append(
+            SpecimenReport(
+                specimen=specimen,
+                stain=stain,
+                release_id=release_id,
+                slides=tuple(slide.slide_id for slide in members),
+                cells=joined.total(),
+                agreement=agreement(by_replicate),
+                normal_forms=normal_forms(joined),
+                distribution=distribution(joined),
+                regions=region_shares(joined),
+            )
+        )
+    return tuple(specimens)
