@@ -1,4 +1,4 @@
-"""Who works on a slide. Every change of an analysis is a compare-and-set in Postgres.
+"""Who works on a slide.
 
 An attempt holds a lease: a random token with an expiry that a heartbeat moves forward. Whoever lost the lease (a paused
 machine, a partition) can still compute, but each of its writes is fenced by the token and changes nothing.
@@ -9,14 +9,17 @@ import random
 import threading
 import uuid
 from dataclasses import dataclass
+from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, func, text
 from sqlalchemy.orm import Session
 
+from services.database.models import Analysis
+from services.database.moves import move
 from services.database.session import transaction
-from services.database.states import SLIDE_MOVES, SlideState
+from services.database.states import SlideMove
 from services.errors import ConfigurationError, OutageError, TransientError
 
 log = logging.getLogger(__name__)
@@ -46,27 +49,6 @@ class RetryPolicy:
         return random.uniform(0.5, 1.0) * min(self.cap_s, self.base_s * 2.0 ** (attempt - 1))  # noqa: S311
 
 
-def move(session: Session, analysis_id: int, token: str, to: SlideState, **values: object) -> None:
-    """Take a running analysis to `to`, if `token` still holds it; `values` are columns set with it.
-
-    Raises:
-        LeaseLost: it does not; the transaction must not commit.
-    """
-    if to not in SLIDE_MOVES[SlideState.RUNNING]:
-        raise ValueError(f"a running slide cannot become {to}")
-    settings = "".join(f", {column} = :{column}" for column in values)
-    moved = session.execute(
-        text(
-            f"update analysis set state = :to, lease_token = null, lease_until = null,"
-            f" finished_at = case when :to = 'queued' then null else now() end{settings}"
-            " where id = :id and state = 'running' and lease_token = :token returning id"
-        ),
-        {"to": to, "id": analysis_id, "token": token, **values},
-    ).one_or_none()
-    if moved is None:
-        raise LeaseLost(f"analysis {analysis_id}: another worker holds it now; this attempt wrote nothing")
-
-
 class Lease:
     """A claimed analysis; a context manager that keeps the lease alive from a thread."""
 
@@ -89,6 +71,16 @@ class Lease:
     ) -> None:
         self._ended.set()
         self._thread.join()
+
+    def end(self, session: Session, step: SlideMove, **values: object) -> None:
+        """Take the analysis out of this attempt's hands by `step`; `values` are columns set with it.
+
+        Raises:
+            LeaseLost: another worker holds it; the transaction must not commit.
+        """
+        held = (Analysis.id == self.analysis_id, Analysis.lease_token == self.token)
+        if not move(session, step, *held, **values):
+            raise LeaseLost(f"analysis {self.analysis_id}: another worker holds it now; this attempt wrote nothing")
 
     def check(self) -> None:
         """Raises `LeaseLost` as soon as it is known that someone else took the slide over."""
@@ -122,28 +114,18 @@ def claim(engine: Engine, analysis_id: int, lease_s: int) -> Lease | None:
     """
     token = uuid.uuid4().hex
     with transaction(engine) as session:
-        attempt = session.execute(
-            text(
-                "update analysis set state = 'running', attempts = attempts + 1, lease_token = :token,"
-                " lease_until = now() + make_interval(secs => :lease), started_at = now(), finished_at = null"
-                " where id = :id and state = 'queued' returning attempts"
-            ),
-            {"token": token, "lease": lease_s, "id": analysis_id},
-        ).scalar_one_or_none()
-    return None if attempt is None else Lease(engine, analysis_id, token, attempt, lease_s)
+        until = func.now() + timedelta(seconds=lease_s)
+        claimed = move(session, SlideMove.CLAIM, Analysis.id == analysis_id, lease_token=token, lease_until=until)
+        return Lease(engine, analysis_id, token, claimed[0].attempts, lease_s) if claimed else None
 
 
 def give_back(session: Session, lease: Lease, error: Exception, reason: str, policy: RetryPolicy) -> None:
     """Queue the slide again after a failure that may pass. An outage is no attempt."""
-    move(session, lease.analysis_id, lease.token, SlideState.QUEUED, reason=reason, detail=str(error)[:2000])
-    session.execute(
-        text(
-            "update analysis set publish_at = now() + make_interval(secs => :delay), attempts = attempts - :uncounted"
-            " where id = :id"
-        ),
-        {
-            "delay": policy.delay_s(lease.attempt, error),
-            "uncounted": int(isinstance(error, NOT_THE_SLIDES_FAULT)),
-            "id": lease.analysis_id,
-        },
+    lease.end(
+        session,
+        SlideMove.GIVE_BACK,
+        reason=reason,
+        detail=str(error)[:2000],
+        publish_at=func.now() + timedelta(seconds=policy.delay_s(lease.attempt, error)),
+        attempts=lease.attempt - int(isinstance(error, NOT_THE_SLIDES_FAULT)),
     )

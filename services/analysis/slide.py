@@ -11,14 +11,14 @@ from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
 from services.analysis.fields import PreparedField, StageClock
-from services.analysis.leases import NOT_THE_SLIDES_FAULT, Lease, LeaseLost, RetryPolicy, claim, give_back, move
+from services.analysis.leases import NOT_THE_SLIDES_FAULT, Lease, LeaseLost, RetryPolicy, claim, give_back
 from services.analysis.pipeline import Classifier, Limits, run_slide
 from services.analysis.rows import CopySpool
 from services.analysis.work import SlideWork, load_work
 from services.database.models import AuditEvent
 from services.database.queries import OPEN_SLIDES
 from services.database.session import transaction
-from services.database.states import SlideState
+from services.database.states import SlideMove
 from services.errors import MorphbatchError, OutageError, PermanentError
 from services.imaging.types import Head, Morphometry
 from services.inference.predictions import Predictions
@@ -195,14 +195,12 @@ def _attempt(
     try:
         limits = Limits(settings.max_field_bytes, settings.max_field_pixels)
         faults = run_slide(slide, store, networks, result, limits, clock)
-        state, reason, detail = _verdict(slide, result, faults, settings.minimum_cells)
-        good = state is not SlideState.QUARANTINED
+        verdict, reason, detail = _verdict(slide, result, faults, settings.minimum_cells)
+        good = verdict is not SlideMove.QUARANTINE
         with transaction(engine) as session:
-            move(
+            lease.end(
                 session,
-                lease.analysis_id,
-                lease.token,
-                state,
+                verdict,
                 reason=reason,
                 detail=detail,
                 cells_classified=result.classified if good else 0,
@@ -218,7 +216,7 @@ def _attempt(
             if not good:
                 _audit_quarantine(session, slide, reason, detail)
             last_of = _batch_if_last(session, slide.batch_id, settings.republish_seconds)
-        log.info("%s: %s, %d cells in %.1f s", slide, state, result.classified, seconds)
+        log.info("%s: %s, %d cells in %.1f s", slide, verdict.to, result.classified, seconds)
         return last_of
     finally:
         result.close()
@@ -239,26 +237,19 @@ class _Exhausted(PermanentError):
 
 def _verdict(
     slide: SlideWork, result: SlideResult, faults: list[PermanentError], minimum_cells: int
-) -> tuple[SlideState, str | None, str | None]:
+) -> tuple[SlideMove, str | None, str | None]:
     if faults:
-        return SlideState.QUARANTINED, faults[0].reason, "\n".join(map(str, faults[:50]))
+        return SlideMove.QUARANTINE, faults[0].reason, "\n".join(map(str, faults[:50]))
     if result.classified < minimum_cells:
         detail = f"{slide}: {result.classified} cells in {len(slide.fields)} fields, {minimum_cells} asked"
-        return SlideState.INSUFFICIENT, "too_few_cells", detail
-    return SlideState.DONE, None, None
+        return SlideMove.FALL_SHORT, "too_few_cells", detail
+    return SlideMove.FINISH, None, None
 
 
 def _quarantine(engine: Engine, lease: Lease, reason: str, detail: str, settings: Settings) -> int | None:
     with transaction(engine) as session:
         slide = load_work(session, lease.analysis_id)
-        move(
-            session,
-            lease.analysis_id,
-            lease.token,
-            SlideState.QUARANTINED,
-            reason=reason,
-            detail=detail[:4000],
-        )
+        lease.end(session, SlideMove.QUARANTINE, reason=reason, detail=detail[:4000])
         _audit_quarantine(session, slide, reason, detail)
         return _batch_if_last(session, slide.batch_id, settings.republish_seconds)
 

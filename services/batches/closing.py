@@ -5,10 +5,11 @@ from typing import Final
 
 from sqlalchemy import Engine, text
 
-from services.database.models import AuditEvent
+from services.database.models import AuditEvent, Batch
+from services.database.moves import move
 from services.database.queries import OPEN_SLIDES
 from services.database.session import transaction
-from services.database.states import BatchState
+from services.database.states import BatchMove, BatchState
 from services.reporting.write import write_batch_report
 from services.storage import ObjectStore
 
@@ -47,18 +48,11 @@ def _close(engine: Engine, store: ObjectStore, batch_id: int) -> BatchState | No
         some_quarantined = session.execute(_OUTCOME, {"id": batch_id}).scalar_one_or_none()
     if some_quarantined is None:
         return None
-    state = BatchState.COMPLETE_WITH_ERRORS if some_quarantined else BatchState.COMPLETE
-    write_batch_report(engine, store, batch_id, state)
+    step = BatchMove.CLOSE_WITH_ERRORS if some_quarantined else BatchMove.CLOSE
+    write_batch_report(engine, store, batch_id, step.to)
     with transaction(engine) as session:
-        closed = session.execute(
-            text(
-                "update batch set state = :state, closed_at = now(), close_at = null"
-                f" where id = :id and state = 'analysing' and not {OPEN_SLIDES} returning id"
-            ),
-            {"state": state, "id": batch_id},
-        ).one_or_none()
-        if closed is None:  # a slide was requeued while the report was written; its end closes the batch
-            return None
-        session.add(AuditEvent(kind="batch_closed", batch_id=batch_id, detail={"state": state}))
-    log.info("batch %d is %s", batch_id, state)
-    return state
+        if not move(session, step, Batch.id == batch_id, text(f"not {OPEN_SLIDES}")):
+            return None  # a slide was requeued while the report was written; its end closes the batch
+        session.add(AuditEvent(kind="batch_closed", batch_id=batch_id, detail={"state": step.to}))
+    log.info("batch %d is %s", batch_id, step.to)
+    return step.to

@@ -2,10 +2,13 @@
 
 import logging
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, func, text
 
+from services.database.models import Analysis
+from services.database.moves import move
 from services.database.queries import OPEN_SLIDES
 from services.database.session import transaction
+from services.database.states import SlideMove
 from services.dispatch import BrokerUnavailable, Publisher
 from services.releases.activation import follow_active_release
 
@@ -55,15 +58,17 @@ def publish_due(engine: Engine, publisher: Publisher, republish_s: int) -> int:
 
 def _end_expired_leases(engine: Engine) -> None:
     with transaction(engine) as session:
-        expired = session.execute(
-            text(
-                "update analysis set state = 'queued', lease_token = null, lease_until = null, publish_at = now(),"
-                " reason = 'lease_expired', detail = 'the worker stopped renewing its lease (killed, or cut off)'"
-                " where state = 'running' and lease_until < now() returning id, attempts"
-            )
-        ).all()
-    for analysis_id, attempts in expired:
-        log.warning("analysis %d: the worker of attempt %d is gone; queued again", analysis_id, attempts)
+        expired = move(
+            session,
+            SlideMove.GIVE_BACK,
+            Analysis.lease_until < func.now(),
+            publish_at=func.now(),
+            reason="lease_expired",
+            detail="the worker stopped renewing its lease (killed, or cut off)",
+        )
+        gone = [(analysis.id, analysis.attempts) for analysis in expired]
+    for analysis_id, attempt in gone:
+        log.warning("analysis %d: the worker of attempt %d is gone; queued again", analysis_id, attempt)
 
 
 def _publish_closings(engine: Engine, publisher: Publisher, republish_s: int) -> None:

@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, func, select
 
-from services.database.models import AuditEvent
+from services.database.models import Analysis, AuditEvent, Batch, ModelRelease, Slide
+from services.database.moves import move, move_or_begin
+from services.database.queries import CURRENT_ANALYSIS
 from services.database.session import transaction
-from services.database.states import SLIDE_ENDED, SlideState
+from services.database.states import SLIDE_ENDED, BatchMove, SlideMove, SlideState
 from services.errors import PermanentError
 
 
@@ -26,37 +28,23 @@ def requeue(engine: Engine, batch_id: int, slide_codes: Sequence[str] = (), *, b
     """
     states = sorted(SLIDE_ENDED) if slide_codes else [SlideState.QUARANTINED]
     with transaction(engine) as session:
-        session.execute(text("select id from batch where id = :id for update"), {"id": batch_id})
-        queued = session.execute(
-            text(
-                "with again as ("
-                " select slide.id, slide_code,"
-                "  coalesce((select id from model_release where active), release_id) as release"
-                " from slide join reporting.current_analysis latest on latest.slide_key = slide.id"
-                " where slide.batch_id = :batch and latest.state = any(:states)"
-                " and (:every or slide_code = any(:codes))"
-                "), queued as ("
-                " insert into analysis (slide_id, release_id) select id, release from again"
-                " on conflict (slide_id, release_id) do update set state = 'queued', attempts = 0, reason = null,"
-                "  detail = null, queued_at = now(), publish_at = now()"
-                " where analysis.state not in ('queued', 'running')"
-                " returning slide_id)"
-                " select slide_code from again join queued on queued.slide_id = again.id"
-            ),
-            {"batch": batch_id, "states": states, "every": not slide_codes, "codes": list(slide_codes)},
+        session.execute(select(Batch.id).where(Batch.id == batch_id).with_for_update())
+        active = select(ModelRelease.id).where(ModelRelease.active).scalar_subquery()
+        again = (
+            select(Analysis.slide_id, func.coalesce(active, Analysis.release_id).label("release_id"))
+            .join(CURRENT_ANALYSIS, CURRENT_ANALYSIS.c.analysis_id == Analysis.id)
+            .join(Slide, Slide.id == Analysis.slide_id)
+            .where(Slide.batch_id == batch_id, Analysis.state.in_(states))
         )
-        codes = sorted(queued.scalars())
+        if slide_codes:
+            again = again.where(Slide.slide_code.in_(slide_codes))
+        queued = [analysis.slide_id for analysis in move_or_begin(session, SlideMove.REQUEUE, again)]
+        codes = sorted(session.scalars(select(Slide.slide_code).where(Slide.id.in_(queued))))
         unknown = sorted(set(slide_codes) - set(codes))
         if unknown:
             raise NothingToRequeue(f"no ended slide called {', '.join(unknown)} in this batch; nothing was requeued")
         if not codes:
             raise NothingToRequeue("no slide of this batch is quarantined; name slides to run them again anyway")
-        session.execute(
-            text(
-                "update batch set state = 'analysing', closed_at = null, close_at = null"
-                " where id = :id and state in ('complete', 'complete_with_errors')"
-            ),
-            {"id": batch_id},
-        )
+        move(session, BatchMove.REOPEN, Batch.id == batch_id)  # unless it is still being analysed
         session.add(AuditEvent(kind="slides_requeued", batch_id=batch_id, detail={"slides": codes, "by": by}))
     return codes

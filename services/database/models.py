@@ -1,5 +1,6 @@
 """The tables. Comments here become the tables' comments in Postgres."""
 
+from collections.abc import Iterable
 from datetime import date, datetime
 from typing import Any
 
@@ -43,8 +44,12 @@ class Base(DeclarativeBase):
     }
 
 
-def _one_of(column: str, states: type[BatchState] | type[SlideState]) -> CheckConstraint:
-    return CheckConstraint(f"{column} in ({', '.join(repr(s.value) for s in states)})", name=f"{column}_known")
+def _one_of(column: str, states: Iterable[str]) -> CheckConstraint:
+    return CheckConstraint(f"{column} in ({', '.join(repr(str(s)) for s in states)})", name=f"{column}_known")
+
+
+# The first revision's name for a batch before its first slide was queued: no transaction ever left one in that state.
+_NEVER_COMMITTED = "received"
 
 
 class Lab(Base):
@@ -63,14 +68,14 @@ class Batch(Base):
     __tablename__ = "batch"
     __table_args__ = (
         UniqueConstraint("lab_id", "batch_code"),
-        _one_of("state", BatchState),
+        _one_of("state", (_NEVER_COMMITTED, *BatchState)),
         Index("ix_batch_open", "id", postgresql_where="state in ('received', 'analysing')"),
     )
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     lab_id: Mapped[int] = mapped_column(ForeignKey("lab.id"))
     batch_code: Mapped[str] = mapped_column(comment="batch_id of the manifest")
-    state: Mapped[str] = mapped_column(server_default=BatchState.RECEIVED)
+    state: Mapped[str] = mapped_column(server_default=_NEVER_COMMITTED)
     manifest_sha256: Mapped[str]
     manifest_etag: Mapped[str] = mapped_column(comment="ETag of the manifest object; the sweep skips what it has seen")
     problems: Mapped[list[dict[str, Any]]] = mapped_column(

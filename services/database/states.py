@@ -1,16 +1,41 @@
-"""The states of batches and slides, and the moves between them that are allowed.
+"""The states of batches and slides, and the one table of moves between them.
 
-A slide's state is that of its analysis under one release.
+A slide's state is that of its analysis under one release. `services.database.moves` makes the moves, and no other SQL
+sets a state. From `new`: a row begins with that move. `ended` is done, insufficient or quarantined.
+
+| slide         | from       | to           | when                                                             |
+|---------------|------------|--------------|------------------------------------------------------------------|
+| register      | new        | queued       | the manifest of its batch is registered                          |
+| claim         | queued     | running      | a worker takes it and holds its lease                            |
+| give_back     | running    | queued       | the attempt failed but may succeed later, or its lease ran out   |
+| finish        | running    | done         | its cells are written                                            |
+| fall_short    | running    | insufficient | its cells are written, fewer than asked                          |
+| quarantine    | running    | quarantined  | it cannot be analysed until a person has helped                  |
+| replace       | queued     | quarantined  | another release is active, under which it has an analysis        |
+| requeue       | new, ended | queued       | a person asks for it, or this analysis replaces another          |
+| reapply       | new, ended | done         | another fusion was applied to the logits of a done slide         |
+| reapply_short | new, ended | insufficient | another fusion was applied to the logits of an insufficient one  |
+
+| batch             | from                           | to                   | when                                |
+|-------------------|--------------------------------|----------------------|-------------------------------------|
+| register          | new, rejected                  | analysing            | its manifest is right               |
+| reject            | new                            | rejected             | its manifest is wrong               |
+| close             | analysing                      | complete             | all slides have a result            |
+| close_with_errors | analysing                      | complete_with_errors | the same, but some are quarantined  |
+| reopen            | complete, complete_with_errors | analysing            | slides or reports are done again    |
+
+`replace` is not a fault of the slide, and nobody has to help: its reason is `release_replaced`, and the analysis that
+counts is the other one, which is queued in the same transaction. It ends as `quarantined` because that is the one end
+which claims no result.
 """
 
-from enum import StrEnum
+from enum import Enum, StrEnum
 from typing import Final
 
 
 class BatchState(StrEnum):
-    """`analysing` from the first dispatched slide on; the three last are final."""
+    """The three last are final, unless a slide is requeued or a manifest is corrected."""
 
-    RECEIVED = "received"
     ANALYSING = "analysing"
     COMPLETE = "complete"
     COMPLETE_WITH_ERRORS = "complete_with_errors"
@@ -27,23 +52,40 @@ class SlideState(StrEnum):
     INSUFFICIENT = "insufficient"
 
 
-BATCH_MOVES: Final[dict[BatchState, frozenset[BatchState]]] = {
-    BatchState.RECEIVED: frozenset({BatchState.ANALYSING, BatchState.REJECTED}),
-    BatchState.ANALYSING: frozenset({BatchState.COMPLETE, BatchState.COMPLETE_WITH_ERRORS}),
-    BatchState.COMPLETE: frozenset({BatchState.ANALYSING}),  # requeue of a slide
-    BatchState.COMPLETE_WITH_ERRORS: frozenset({BatchState.ANALYSING}),
-    BatchState.REJECTED: frozenset({BatchState.RECEIVED}),  # a corrected manifest
-}
-
-SLIDE_MOVES: Final[dict[SlideState, frozenset[SlideState]]] = {
-    SlideState.QUEUED: frozenset({SlideState.RUNNING}),
-    SlideState.RUNNING: frozenset(
-        {SlideState.QUEUED, SlideState.DONE, SlideState.INSUFFICIENT, SlideState.QUARANTINED}
-    ),
-    SlideState.DONE: frozenset({SlideState.QUEUED}),  # requeue
-    SlideState.INSUFFICIENT: frozenset({SlideState.QUEUED}),
-    SlideState.QUARANTINED: frozenset({SlideState.QUEUED}),
-}
-
 BATCH_CLOSED: Final = frozenset({BatchState.COMPLETE, BatchState.COMPLETE_WITH_ERRORS, BatchState.REJECTED})
 SLIDE_ENDED: Final = frozenset({SlideState.DONE, SlideState.QUARANTINED, SlideState.INSUFFICIENT})
+
+
+class BatchMove(Enum):
+    """The moves of a batch: the states it may come from, the one it goes to, and whether a row may begin with it."""
+
+    REGISTER = (frozenset({BatchState.REJECTED}), BatchState.ANALYSING, True)
+    REJECT = (frozenset[BatchState](), BatchState.REJECTED, True)
+    CLOSE = (frozenset({BatchState.ANALYSING}), BatchState.COMPLETE, False)
+    CLOSE_WITH_ERRORS = (frozenset({BatchState.ANALYSING}), BatchState.COMPLETE_WITH_ERRORS, False)
+    REOPEN = (frozenset({BatchState.COMPLETE, BatchState.COMPLETE_WITH_ERRORS}), BatchState.ANALYSING, False)
+
+    def __init__(self, origins: frozenset[BatchState], to: BatchState, begins: bool) -> None:
+        self.origins = origins
+        self.to = to
+        self.begins = begins
+
+
+class SlideMove(Enum):
+    """The moves of a slide: the states it may come from, the one it goes to, and whether a row may begin with it."""
+
+    REGISTER = (frozenset[SlideState](), SlideState.QUEUED, True)
+    CLAIM = (frozenset({SlideState.QUEUED}), SlideState.RUNNING, False)
+    GIVE_BACK = (frozenset({SlideState.RUNNING}), SlideState.QUEUED, False)
+    FINISH = (frozenset({SlideState.RUNNING}), SlideState.DONE, False)
+    FALL_SHORT = (frozenset({SlideState.RUNNING}), SlideState.INSUFFICIENT, False)
+    QUARANTINE = (frozenset({SlideState.RUNNING}), SlideState.QUARANTINED, False)
+    REPLACE = (frozenset({SlideState.QUEUED}), SlideState.QUARANTINED, False)
+    REQUEUE = (SLIDE_ENDED, SlideState.QUEUED, True)
+    REAPPLY = (SLIDE_ENDED, SlideState.DONE, True)
+    REAPPLY_SHORT = (SLIDE_ENDED, SlideState.INSUFFICIENT, True)
+
+    def __init__(self, origins: frozenset[SlideState], to: SlideState, begins: bool) -> None:
+        self.origins = origins
+        self.to = to
+        self.begins = begins

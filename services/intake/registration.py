@@ -12,13 +12,14 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Final
 
-from sqlalchemy import Engine, func, insert, select, update
+from sqlalchemy import Engine, func, insert, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
 from services.database.models import Analysis, AuditEvent, Batch, FieldRow, Lab, ModelRelease, Slide
+from services.database.moves import begin, move
 from services.database.session import transaction
-from services.database.states import BATCH_MOVES, BatchState
+from services.database.states import BatchMove, BatchState, SlideMove
 from services.errors import OutageError
 from services.intake.manifest import Manifest
 from services.intake.problems import ManifestRejected, Problem
@@ -102,20 +103,19 @@ def _read(
 
 def _accept(session: Session, manifest: Manifest, found: ObjectInfo, fingerprint: str) -> Registered:
     lab, code = manifest.lab, manifest.batch_id
-    batch = _insert_batch(session, lab, code, fingerprint, found.etag, BatchState.RECEIVED, ())
+    batch = _insert_batch(session, lab, code, fingerprint, found.etag, BatchMove.REGISTER, ())
     if batch is None:
         batch = _locked_batch(session, lab, code)
         if batch.state == BatchState.REJECTED:
-            _move(session, batch, BatchState.RECEIVED)
             batch.manifest_sha256, batch.manifest_etag, batch.problems = fingerprint, found.etag, []
-            batch.received_on, batch.closed_at = datetime.now(UTC).date(), None
+            batch.received_on = datetime.now(UTC).date()
+            move(session, BatchMove.REGISTER, Batch.id == batch.id)  # its row is locked
         elif batch.manifest_sha256 == fingerprint:
             batch.manifest_etag = found.etag  # other bytes, same content: nothing new for the sweep
             return Registered(lab, code, Outcome.UNCHANGED, batch.id)
         else:
             return _refuse(session, batch, lab, found, fingerprint, ())
     analysis_ids = _insert_slides(session, batch, manifest)
-    _move(session, batch, BatchState.ANALYSING)
     detail = {"slides": len(manifest.slides), "fields": manifest.field_count, "manifest_sha256": fingerprint}
     session.add(AuditEvent(kind="batch_registered", batch_id=batch.id, detail=detail))
     return Registered(lab, code, Outcome.NEW, batch.id, tuple(analysis_ids))
@@ -124,7 +124,7 @@ def _accept(session: Session, manifest: Manifest, found: ObjectInfo, fingerprint
 def _reject(
     session: Session, lab: str, code: str, found: ObjectInfo, sha256: str, problems: tuple[Problem, ...]
 ) -> Registered:
-    batch = _insert_batch(session, lab, code, sha256, found.etag, BatchState.REJECTED, problems)
+    batch = _insert_batch(session, lab, code, sha256, found.etag, BatchMove.REJECT, problems)
     if batch is None:
         batch = _locked_batch(session, lab, code)
         if batch.state != BatchState.REJECTED:
@@ -162,7 +162,7 @@ def _insert_batch(
     code: str,
     sha256: str,
     etag: str,
-    state: BatchState,
+    step: BatchMove,
     problems: tuple[Problem, ...],
 ) -> Batch | None:
     """The new row, or `None` when the batch is there: a second registration waits here for the first to commit."""
@@ -171,33 +171,20 @@ def _insert_batch(
     row = upsert(Batch).values(
         lab_id=select(Lab.id).where(Lab.code == lab).scalar_subquery(),
         batch_code=code,
-        state=state,
         manifest_sha256=sha256,
         manifest_etag=etag,
         problems=[p.as_json() for p in problems],
         received_on=now.date(),
-        closed_at=now if state is BatchState.REJECTED else None,
+        closed_at=now if step is BatchMove.REJECT else None,
     )
-    new = row.on_conflict_do_nothing(index_elements=[Batch.lab_id, Batch.batch_code]).returning(Batch)
-    return session.scalars(new).one_or_none()
+    new = begin(step, row.on_conflict_do_nothing(index_elements=[Batch.lab_id, Batch.batch_code]))
+    return session.scalars(new.returning(Batch)).one_or_none()
 
 
 def _locked_batch(session: Session, lab: str, code: str) -> Batch:
     return session.scalars(
         select(Batch).join(Lab).where(Lab.code == lab, Batch.batch_code == code).with_for_update(of=Batch)
     ).one()
-
-
-def _move(session: Session, batch: Batch, to: BatchState) -> None:
-    come_from = [state for state, targets in BATCH_MOVES.items() if to in targets]
-    moved = session.scalar(
-        update(Batch)
-        .where(Batch.id == batch.id, Batch.state == batch.state, Batch.state.in_(come_from))
-        .values(state=to)
-        .returning(Batch.id)
-    )
-    if moved is None:
-        raise AssertionError(f"batch {batch.id}: {batch.state} does not lead to {to}")
 
 
 def _insert_slides(session: Session, batch: Batch, manifest: Manifest) -> list[int]:
@@ -232,7 +219,8 @@ def _insert_slides(session: Session, batch: Batch, manifest: Manifest) -> list[i
     ]
     session.execute(insert(FieldRow), field_rows)
     analysis_rows = [{"slide_id": slide_id, "release_id": release_id} for slide_id in slide_ids]
-    ids = session.scalars(insert(Analysis).returning(Analysis.id, sort_by_parameter_order=True), analysis_rows)
+    new = begin(SlideMove.REGISTER, insert(Analysis)).returning(Analysis.id, sort_by_parameter_order=True)
+    ids = session.scalars(new, analysis_rows)
     return list(ids.all())
 
 

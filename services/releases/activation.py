@@ -1,8 +1,12 @@
 """Which release a slide is analysed under: the one that is served, on record, and active."""
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, exists, func, select, text, update
+from sqlalchemy.orm import aliased
 
+from services.database.models import Analysis, ModelRelease
+from services.database.moves import move
 from services.database.session import transaction
+from services.database.states import SlideMove, SlideState
 from services.errors import ConfigurationError
 from services.releases.served import ServedRelease
 
@@ -39,51 +43,42 @@ def require_same_crops(served: ServedRelease, crop_px: int, crop_um: float) -> N
         )
 
 
-_ACTIVE = "(select id from model_release where active)"
-
-_REPLACED = text(
-    f"""
-    with replaced as (
-        update analysis set state = 'quarantined', finished_at = now(), reason = 'release_replaced',
-            detail = 'was queued when another release became active; the slide is analysed again under that one'
-        where state = 'queued' and release_id <> {_ACTIVE}
-            and exists (select from analysis other where other.slide_id = analysis.slide_id
-                and other.release_id = {_ACTIVE})
-        returning slide_id
-    )
-    update analysis set state = 'queued', attempts = 0, reason = null, detail = null,
-        queued_at = now(), publish_at = now()
-    from replaced where analysis.slide_id = replaced.slide_id and analysis.release_id = {_ACTIVE}
-        and analysis.state not in ('queued', 'running')
-    returning analysis.slide_id
-    """
-)
-
-_MOVED = text(
-    f"""
-    update analysis set release_id = {_ACTIVE}, attempts = 0, reason = null, detail = null, publish_at = now()
-    where state = 'queued' and release_id <> {_ACTIVE}
-        and not exists (select from analysis other where other.slide_id = analysis.slide_id
-            and other.release_id = {_ACTIVE})
-    returning slide_id
-    """
-)
-
-
 def follow_active_release(engine: Engine) -> int:
     """Move every queued slide of another release to the active one; returns how many. A running slide is left alone.
 
     A slide that had been analysed under the active release before is queued there again.
     """
     with transaction(engine) as session:
-        moved = [*session.scalars(_REPLACED), *session.scalars(_MOVED)]
+        active = session.scalar(select(ModelRelease.id).where(ModelRelease.active))
+        if active is None:
+            return 0
+        under_it = aliased(Analysis)
+        known = exists().where(under_it.slide_id == Analysis.slide_id, under_it.release_id == active)
+        replaced = move(
+            session,
+            SlideMove.REPLACE,
+            *(Analysis.release_id != active, known),
+            reason="release_replaced",
+            detail="was queued when another release became active; the slide is analysed again under that one",
+        )
+        of_these = Analysis.slide_id.in_([analysis.slide_id for analysis in replaced])
+        again = move(session, SlideMove.REQUEUE, Analysis.release_id == active, of_these)
+        followed = session.scalars(
+            update(Analysis)
+            .where(Analysis.state == SlideState.QUEUED, Analysis.release_id != active, ~known)
+            .values(release_id=active, attempts=0, reason=None, detail=None, publish_at=func.now())
+            .returning(Analysis.slide_id),
+            execution_options={"synchronize_session": False},
+        )
+        moved = [*(analysis.slide_id for analysis in again), *followed]
         if moved:
             session.execute(
                 text(
                     "insert into audit_event (kind, batch_id, detail) select 'slides_moved_to_release', batch_id,"
-                    f" jsonb_build_object('release', {_ACTIVE}, 'slides', jsonb_agg(slide_code order by slide_code))"
+                    " jsonb_build_object('release', cast(:release as text),"
+                    "  'slides', jsonb_agg(slide_code order by slide_code))"
                     " from slide where id = any(:ids) group by batch_id"
                 ),
-                {"ids": moved},
+                {"ids": moved, "release": active},
             )
     return len(moved)

@@ -11,11 +11,14 @@ from datetime import date
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, func, literal, select, text
 from sqlalchemy.orm import Session
 
-from services.database.models import Cell
+from services.database.models import Analysis, Batch, Cell
+from services.database.moves import move, move_or_begin
+from services.database.queries import CURRENT_ANALYSIS
 from services.database.session import transaction
+from services.database.states import BatchMove, SlideMove
 from services.errors import PermanentError
 from services.releases.fusion import fuse
 from services.releases.logits_on_record import Logits, read_logits, write_refused
@@ -148,13 +151,8 @@ def apply_refusion(
         with transaction(engine) as session:
             written += _write(session, plan, group, by, step)
             if rewrite_reports:
-                session.execute(
-                    text(
-                        "update batch set state = 'analysing', closed_at = null, close_at = now()"
-                        " where id = any(:ids) and state in ('complete', 'complete_with_errors')"
-                    ),
-                    {"ids": [batch.id for batch in group]},
-                )
+                of_group = Batch.id.in_([batch.id for batch in group])
+                move(session, BatchMove.REOPEN, of_group, close_at=func.now())
     return written
 
 
@@ -221,27 +219,30 @@ def _write(session: Session, plan: Refusion, group: list[_Batch], by: str, step:
 
 
 _COPIED = (
-    "attempts, started_at, finished_at, reason, detail, cells_classified, cells_on_border, objects_rejected, timings"
+    *(Analysis.attempts, Analysis.started_at, Analysis.finished_at, Analysis.reason, Analysis.detail),
+    *(Analysis.cells_classified, Analysis.cells_on_border, Analysis.objects_rejected, Analysis.timings),
 )
 
 
 def _insert_analyses(session: Session, release_id: str, analyses: list[int]) -> dict[int, int]:
     """The new analyses by the old ones, of the slides whose result is still that. They keep when the networks ran."""
-    columns = _COPIED.split(", ")
-    rows = session.execute(
-        text(
-            f"insert into analysis (slide_id, release_id, state, queued_at, fused_from, {_COPIED})"
-            f" select a.slide_id, :release, a.state, now(), a.id, {', '.join(f'a.{name}' for name in columns)}"
-            " from analysis a where a.id = any(:ids) and a.state in ('done', 'insufficient')"
-            " and a.id in (select analysis_id from reporting.current_analysis)"
-            " on conflict (slide_id, release_id) do update set state = excluded.state, queued_at = now(),"
-            f" fused_from = excluded.fused_from, {', '.join(f'{name} = excluded.{name}' for name in columns)}"
-            " where analysis.state not in ('queued', 'running')"
-            " returning fused_from, id"
-        ),
-        {"release": release_id, "ids": analyses},
-    )
-    return {int(old): int(new) for old, new in rows}
+    new: dict[int, int] = {}
+    for step in (SlideMove.REAPPLY, SlideMove.REAPPLY_SHORT):
+        rows = select(
+            Analysis.slide_id,
+            literal(release_id).label("release_id"),
+            func.now().label("queued_at"),
+            Analysis.id.label("fused_from"),
+            *_COPIED,
+        ).where(
+            Analysis.id.in_(analyses),
+            Analysis.state == step.to,
+            Analysis.id.in_(select(CURRENT_ANALYSIS.c.analysis_id)),
+        )
+        for written in move_or_begin(session, step, rows):
+            assert written.fused_from is not None  # noqa: S101 - it is one of the columns above
+            new[written.fused_from] = written.id
+    return new
 
 
 def _insert_cells(
