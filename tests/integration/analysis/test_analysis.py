@@ -1,13 +1,11 @@
 """Slides from claim to close on a real Postgres and a real object store; only the networks are a constant."""
 
-import hashlib
 import io
 import json
 import struct
 import threading
 import zlib
 from collections.abc import Callable
-from concurrent.futures import Future
 from typing import Any
 
 import cv2
@@ -18,86 +16,22 @@ from PIL import Image
 from sqlalchemy import Engine, text
 
 from services.analysis.leases import claim
-from services.analysis.slide import analyse_slide
 from services.batches.closing import close_batch
 from services.batches.due import publish_due, sweep_database
 from services.batches.requeue import NothingToRequeue, requeue
 from services.database.session import transaction
 from services.database.states import BatchState
-from services.dispatch import BrokerUnavailable, Publisher
+from services.dispatch import BrokerUnavailable
 from services.errors import TransientError
 from services.inference.errors import InferenceUnavailable
-from services.inference.predictions import Predictions
-from services.intake.registration import register_batch
-from services.releases.served import ServedRelease
-from services.settings import Settings
-from services.smears.field import FieldSpec, draw_field
 from services.storage import ObjectStore
-from services.taxonomy import CLASS_NAMES
-from tests.integration.servers import database, empty_bucket, engine, rclone_store
-
-__all__ = ["database", "empty_bucket", "engine", "rclone_store"]
-
-SETTINGS = Settings(max_attempts=2, retry_base_seconds=0.01, outage_delay_seconds=0.01, lease_seconds=60)
-DOCUMENT = {"crop_px": 64, "crop_um": 24.0, "fusion": {"alpha": 0.5}}
-
-
-class ConstantNetworks:
-    """Says `Normal` of every crop, after `before` was called."""
-
-    batch = 16
-
-    def __init__(self, before: Callable[[], None] = lambda: None, release_id: str = "r1") -> None:
-        self._before = before
-        self._release_id = release_id
-
-    def served_release(self) -> ServedRelease:
-        return ServedRelease(self._release_id, CLASS_NAMES, 64, 24.0, "openvino-fp32")
-
-    def submit(self, crops: NDArray[np.uint8], release_id: str) -> Future[Predictions]:
-        assert release_id == self._release_id
-        self._before()
-        assert crops.shape[1:] == (64, 64, 3)
-        values = np.full((len(crops), len(CLASS_NAMES)), 0.01, np.float32)
-        values[:, 7] = 0.83
-        done: Future[Predictions] = Future()
-        done.set_result(Predictions(values, values, values))
-        return done
-
-
-class Hints(Publisher):
-    """Keeps the messages; the broker can be taken away."""
-
-    def __init__(self) -> None:
-        self.sent: list[tuple[str, int]] = []
-        self.down = False
-
-    def analyse_slide(self, analysis_id: int) -> None:
-        self._note("slide", analysis_id)
-
-    def close_batch(self, batch_id: int) -> None:
-        self._note("close", batch_id)
-
-    def _note(self, what: str, number: int) -> None:
-        if self.down:
-            raise BrokerUnavailable("down")
-        self.sent.append((what, number))
-
-
-def encode(pixels: NDArray[Any], suffix: str = ".png") -> bytes:
-    return bytes(cv2.imencode(suffix, pixels)[1].tobytes())
+from tests.integration.analysis.slides import SETTINGS, ConstantNetworks, Hints, encode, one, run, submit
 
 
 def saved(image: Image.Image, kind: str, **options: Any) -> bytes:
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
-
-
-@pytest.fixture(scope="module")
-def good() -> NDArray[np.uint8]:
-    """A drawn field, RGB, at 0.1 µm/px."""
-    return draw_field(np.random.default_rng(3), FieldSpec(um_per_px=0.1, cells=6, bacteria=0)).pixels
 
 
 def bomb() -> bytes:
@@ -110,39 +44,6 @@ def bomb() -> bytes:
     return (
         b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
     )
-
-
-def submit(engine: Engine, store: ObjectStore, slides: dict[str, dict[str, bytes]], **field: Any) -> list[int]:
-    """Upload slides of fields by name as one batch and register it; the ids of the analyses."""
-    with transaction(engine) as session:
-        session.execute(text("update model_release set document = cast(:d as jsonb)"), {"d": json.dumps(DOCUMENT)})
-    manifest = {
-        "schema": "morphbatch.manifest/1", "lab": "berlin", "batch_id": "night-1",
-        "slides": [
-            {
-                "slide_id": slide, "specimen": "S-1", "replicate": 1, "stain": "diff-quik", "um_per_px": 0.1,
-                "fields": [
-                    {"key": f"{slide}/{name}", "sha256": hashlib.sha256(data).hexdigest(), **field}
-                    for name, data in fields.items()
-                ],
-            }
-            for slide, fields in slides.items()
-        ],
-    }  # fmt: skip
-    for slide, fields in slides.items():
-        for name, data in fields.items():
-            store.put(f"incoming/berlin/night-1/{slide}/{name}", data, "image/jpeg")
-    store.put("incoming/berlin/night-1/manifest.json", json.dumps(manifest).encode(), "application/json")
-    return list(register_batch(engine, store, "berlin", "night-1").analysis_ids)
-
-
-def one(engine: Engine, query: str, **values: Any) -> Any:
-    with transaction(engine) as session:
-        return session.execute(text(query), values).one()
-
-
-def run(engine: Engine, store: ObjectStore, analysis_id: int, networks: Any = None) -> int | None:
-    return analyse_slide(engine, store, networks or ConstantNetworks(), analysis_id, SETTINGS)
 
 
 def test_a_good_slide_is_done_and_its_batch_closes_with_a_report(

@@ -19,9 +19,7 @@ from services.intake.registration import Outcome, register_batch
 from services.intake.upload import BatchExists, ChangedWhileUploading, UploadBroken, upload
 from services.settings import load_settings
 from services.storage import ObjectInfo, ObjectStore, StoreUnavailable
-from tests.integration.servers import database, empty_bucket, engine, rclone_store
-
-__all__ = ["database", "empty_bucket", "engine", "rclone_store"]
+from tests.integration.servers import S3Server
 
 
 @pytest.fixture
@@ -120,18 +118,16 @@ def test_a_rejected_batch_may_be_corrected(engine: Engine, empty_bucket: ObjectS
 
 @pytest.fixture
 def submit(
-    empty_bucket: ObjectStore, database: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    rclone: S3Server, empty_bucket: ObjectStore, engine: Engine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> Iterator[Any]:
     """Runs the command against the test's servers; where no broker is asked for, none listens."""
-    client = empty_bucket._client
-    credentials = client._provider.retrieve() if client._provider else None
-    assert credentials is not None
     for name, value in {
         "MORPHBATCH_HOME": str(tmp_path),
-        "MORPHBATCH_S3_ENDPOINT": f"http://{client._base_url.host}",
-        "MORPHBATCH_S3_ACCESS_KEY": credentials.access_key,
-        "MORPHBATCH_S3_SECRET_KEY": credentials.secret_key,
-        "MORPHBATCH_DATABASE_URL": database.url.render_as_string(hide_password=False),
+        "MORPHBATCH_S3_ENDPOINT": rclone.settings.s3_endpoint,
+        "MORPHBATCH_S3_BUCKET": empty_bucket.bucket,
+        "MORPHBATCH_S3_ACCESS_KEY": rclone.settings.s3_access_key,
+        "MORPHBATCH_S3_SECRET_KEY": rclone.settings.s3_secret_key.get_secret_value(),
+        "MORPHBATCH_DATABASE_URL": engine.url.render_as_string(hide_password=False),
         "MORPHBATCH_BROKER_URL": "redis://127.0.0.1:9/0",
     }.items():
         monkeypatch.setenv(name, value)

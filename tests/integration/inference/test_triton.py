@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 from tritonclient.grpc import InferenceServerClient, InferInput
 from tritonclient.utils import InferenceServerException
 
@@ -33,13 +33,11 @@ from services.releases.registry import ReleaseLost, UnknownRelease
 from services.releases.schema import MEMBERS, Fusion, Release, ReleaseBroken, ReleaseKind, read_release
 from services.storage import RELEASES, ObjectStore
 from services.taxonomy import CLASS_NAMES
-from tests.integration.servers import database, rclone_store, serving, wait_for
+from tests.integration.servers import serving, wait_for
 from triton_models.layout.model_configs import EmbeddedOptions
 from triton_models.layout.repository import lay_out_repository
 from triton_models.layout.served_here import ServedHere
 from triton_models.untrained.grow import build_untrained
-
-__all__ = ["database", "rclone_store"]
 
 BOUND = 8  # on the members' queues, to fill one; nothing here sends the ensemble as many at once
 
@@ -224,19 +222,15 @@ def test_a_closed_line_is_unavailable(triton: Server) -> None:
 
 
 @pytest.fixture
-def releases(database: Engine, rclone_store: ObjectStore, tmp_path: Path) -> ServedHere:
+def releases(database: Engine, empty_bucket: ObjectStore, tmp_path: Path) -> ServedHere:
     """No release anywhere."""
-    with transaction(database) as session:
-        session.execute(text("truncate model_release cascade"))
-    for found in list(rclone_store.list(RELEASES)):
-        rclone_store.delete(found.key)
-    return ServedHere(database, rclone_store, tmp_path / "triton")
+    return ServedHere(database, empty_bucket, tmp_path / "triton")
 
 
 def test_the_shipped_release_is_installed_whole_and_once(
     releases: ServedHere,
     database: Engine,
-    rclone_store: ObjectStore,
+    empty_bucket: ObjectStore,
     tmp_path: Path,
 ) -> None:
     with pytest.raises(ReleaseBroken, match="no release is active"):
@@ -249,25 +243,25 @@ def test_the_shipped_release_is_installed_whole_and_once(
     assert [(row["id"], row["kind"], row["active"]) for row in releases.registry.rows()] == [
         (first.release.id, "demonstration", True)
     ]
-    published = {found.key for found in rclone_store.list(f"{RELEASES}{first.release.id}/")}
+    published = {found.key for found in empty_bucket.list(f"{RELEASES}{first.release.id}/")}
     assert published == {f"{RELEASES}{first.release.id}/{name}" for name in ("release.json", *first.release.files)}
 
     # A second machine beside the same database and store fetches it; one without the store takes the shipped one again.
-    other = ServedHere(database, rclone_store, tmp_path / "other")
+    other = ServedHere(database, empty_bucket, tmp_path / "other")
     assert other.install().laid_out
     assert other.verify() == first.release
     for key in published:
-        rclone_store.delete(key)
-    third = ServedHere(database, rclone_store, tmp_path / "third")
+        empty_bucket.delete(key)
+    third = ServedHere(database, empty_bucket, tmp_path / "third")
     third.install()
-    assert {found.key for found in rclone_store.list(f"{RELEASES}{first.release.id}/")} == published
+    assert {found.key for found in empty_bucket.list(f"{RELEASES}{first.release.id}/")} == published
     assert third.verify() == first.release
 
 
 def test_a_published_release_becomes_the_active_one_when_it_is_activated(
     releases: ServedHere,
     release_dir: Path,
-    rclone_store: ObjectStore,
+    empty_bucket: ObjectStore,
     database: Engine,
     tmp_path: Path,
 ) -> None:
@@ -287,7 +281,7 @@ def test_a_published_release_becomes_the_active_one_when_it_is_activated(
         releases.activate("demonstration-2", by="test")
 
     # Activated on another machine, which has it from the store.
-    other = ServedHere(database, rclone_store, tmp_path / "other")
+    other = ServedHere(database, empty_bucket, tmp_path / "other")
     switched = other.activate("demonstration-1", by="test")
     assert (switched.release.id, switched.before, switched.laid_out) == ("demonstration-1", shipped, True)
     assert other.verify() == trained
@@ -305,9 +299,9 @@ def test_a_published_release_becomes_the_active_one_when_it_is_activated(
     assert releases.verify() == trained
 
     # Its bytes nowhere: it is not the shipped one either.
-    for found in list(rclone_store.list(RELEASES)):
-        rclone_store.delete(found.key)
+    for found in list(empty_bucket.list(RELEASES)):
+        empty_bucket.delete(found.key)
     with transaction(database) as session:
         assert session.get(ModelRelease, "demonstration-1") is not None
     with pytest.raises(ReleaseLost):
-        ServedHere(database, rclone_store, tmp_path / "elsewhere").install()
+        ServedHere(database, empty_bucket, tmp_path / "elsewhere").install()

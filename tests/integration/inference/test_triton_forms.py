@@ -9,16 +9,15 @@ import numpy as np
 import onnx
 import pytest
 from onnx.reference import ReferenceEvaluator
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
-from services.database.session import transaction
 from services.errors import ConfigurationError
 from services.inference.networks import Networks
 from services.local.installation import prepare_installation
 from services.local.triton import TritonEnvironment, find_environment, triton_server
 from services.releases.schema import MEMBERS, Release, ReleaseBroken, digest
-from services.storage import RELEASES, ObjectStore
-from tests.integration.servers import database, rclone_store, serving
+from services.storage import ObjectStore
+from tests.integration.servers import serving
 from tests.small_release import build_small_release, coloured_crops, small_network
 from triton_models.compile.tensorrt import unfold_weights
 from triton_models.export.compression import compress_weights
@@ -35,8 +34,6 @@ from triton_models.layout.model_configs import EmbeddedOptions
 from triton_models.layout.repository import lay_out_repository
 from triton_models.layout.served_here import ServedHere
 from triton_models.untrained.grow import CROP_PX, build_untrained
-
-__all__ = ["database", "rclone_store"]
 
 _AS_IR = "import sys, openvino; openvino.save_model(openvino.Core().read_model(sys.argv[1]), sys.argv[2], False)"
 
@@ -135,16 +132,14 @@ def test_weights_that_are_stored_as_int8_answer_as_meant(environment: TritonEnvi
 
 
 def test_the_installation_serves_the_form_that_it_is_set_to(
-    made: tuple[Path, Release], database: Engine, rclone_store: ObjectStore, tmp_path: Path
+    made: tuple[Path, Release], database: Engine, empty_bucket: ObjectStore, tmp_path: Path
 ) -> None:
-    with transaction(database) as session:
-        session.execute(text("truncate model_release cascade"))
     folder, release = made
     bare = tmp_path / "bare"
     shutil.copytree(folder, bare)
     shutil.rmtree(bare / "forms")
 
-    releases = ServedHere(database, rclone_store, tmp_path / "triton", OPENVINO_INT8)
+    releases = ServedHere(database, empty_bucket, tmp_path / "triton", OPENVINO_INT8)
     releases.registry.publish(bare)
     with pytest.raises(FormMissing, match="has no form openvino-int8"):
         releases.activate(release.id, by="test")
@@ -156,10 +151,8 @@ def test_the_installation_serves_the_form_that_it_is_set_to(
     assert (releases.repository / MEMBERS[0] / "1" / "model.xml").exists()
     assert not releases.install().laid_out
 
-    plain = ServedHere(database, rclone_store, tmp_path / "triton")
+    plain = ServedHere(database, empty_bucket, tmp_path / "triton")
     with pytest.raises(ReleaseBroken, match=r"not laid out from small-.* \(openvino-fp32\)"):
         plain.verify()
     assert plain.install().laid_out
     assert (releases.repository / MEMBERS[0] / "1" / "model.onnx").exists()
-    for found in list(rclone_store.list(RELEASES)):
-        rclone_store.delete(found.key)

@@ -16,9 +16,6 @@ from services.intake.registration import NoActiveRelease, Outcome, register_batc
 from services.intake.uploads import SweepIncomplete, sweep_incoming
 from services.intake.validation import BadBatchName
 from services.storage import ObjectMissing, ObjectStore
-from tests.integration.servers import database, empty_bucket, engine, rclone_store
-
-__all__ = ["database", "empty_bucket", "engine", "rclone_store"]
 
 
 def _manifest(lab: str = "berlin", batch: str = "night-1", slides: int = 2, fields: int = 3) -> dict[str, Any]:

@@ -12,10 +12,7 @@ from services.batches.requeue import requeue
 from services.database.session import transaction
 from services.releases.activation import follow_active_release
 from services.storage import ObjectStore
-from tests.integration.analysis.test_analysis import DOCUMENT, ConstantNetworks, Hints, encode, good, one, run, submit
-from tests.integration.servers import database, empty_bucket, engine, rclone_store
-
-__all__ = ["database", "empty_bucket", "engine", "good", "rclone_store"]
+from tests.integration.analysis.slides import DOCUMENT, ConstantNetworks, Hints, encode, one, run, submit
 
 
 @pytest.fixture

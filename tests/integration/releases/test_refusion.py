@@ -1,6 +1,7 @@
 """Another fusion applied to cells on record: what is written, what counts from then on, and what is refused."""
 
 import json
+from collections.abc import Iterator
 from datetime import date
 from typing import Any
 
@@ -17,9 +18,7 @@ from services.database.session import transaction
 from services.releases.fusion import fuse
 from services.releases.refusion import RefusionRefused, apply_refusion, count_moves, plan_refusion
 from services.settings import Settings
-from tests.integration.servers import database, engine
-
-__all__ = ["database", "engine"]
+from tests.integration.servers import Postgres
 
 CELLS = 21 * 400 + 30  # two batches, the second of two slides, the last slide not full
 SLIDES = 22
@@ -30,16 +29,22 @@ _UNCHANGED = (
 )
 
 
-@pytest.fixture
-def filled(engine: Engine) -> Engine:
+@pytest.fixture(scope="module")
+def filled_once(postgres: Postgres) -> Iterator[Engine]:
     """Slides analysed under `bench-0`; `bench-1` has the same networks and another α."""
-    with transaction(engine) as session:
-        session.execute(text("delete from model_release"))
-    fill(engine, CELLS)
-    with transaction(engine) as session:
-        session.execute(text("update analysis set state = 'insufficient', reason = 'too_few_cells' where id = 22"))
-        session.execute(text('update field_result set rejected = \'[{"box": [1, 2, 3, 4], "reason": "shape"}]\''))
-    return engine
+    with postgres.new_database() as engine:
+        fill(engine, CELLS)
+        with transaction(engine) as session:
+            session.execute(text("update analysis set state = 'insufficient', reason = 'too_few_cells' where id = 22"))
+            session.execute(text('update field_result set rejected = \'[{"box": [1, 2, 3, 4], "reason": "shape"}]\''))
+        yield engine
+
+
+@pytest.fixture
+def filled(postgres: Postgres, filled_once: Engine) -> Iterator[Engine]:
+    """A copy of those slides."""
+    with postgres.new_database(like=filled_once) as engine:
+        yield engine
 
 
 def rows(engine: Engine, query: str, **values: Any) -> list[Any]:

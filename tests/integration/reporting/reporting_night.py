@@ -1,4 +1,4 @@
-"""Rows and fields of a night as the pipeline leaves them, for the tests of reports and views; import the fixtures."""
+"""Rows and fields of a night as the pipeline leaves them, for the tests of reports and views."""
 
 import hashlib
 import json
@@ -8,7 +8,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import pytest
 from sqlalchemy import Engine, text
 
 from services.database.models import (
@@ -27,9 +26,6 @@ from services.database.states import BatchState, SlideState
 from services.reporting.write import write_batch_report
 from services.storage import ObjectStore
 from services.taxonomy import class_named
-from tests.integration.servers import database, empty_bucket, engine, rclone_store
-
-__all__ = ["database", "empty_bucket", "engine", "rclone_store"]
 
 DAY = date(2026, 11, 23)
 PREFIX = "results/berlin/night-1/"
@@ -169,15 +165,3 @@ def fill(night: Night) -> Night:
     night.slide(2, {}, specimen="S-02", state=SlideState.QUARANTINED, reason="checksum_mismatch")
     night.slide(3, {"PinHead": 3}, specimen="S-03", state=SlideState.INSUFFICIENT, reason="too_few_cells", fields=1)
     return night
-
-
-@pytest.fixture
-def night(engine: Engine, empty_bucket: ObjectStore) -> Night:
-    """A batch without slides."""
-    return Night(engine, empty_bucket)
-
-
-@pytest.fixture
-def full(night: Night) -> Night:
-    """Two replicates of a specimen, a quarantined slide, and one with few cells."""
-    return fill(night)

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +11,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
-from sqlalchemy import Engine, text
+from sqlalchemy import text
 
-from services.database.models import (
-    Base,
-    ModelRelease,
-)
+from services.database.models import ModelRelease
 from services.database.session import transaction
 from services.database.states import BatchState, SlideState
 from services.errors import OutageError
@@ -23,11 +21,9 @@ from services.reporting.exports.cells_parquet import CELL_SCHEMA
 from services.reporting.exports.slides_csv import SLIDE_COLUMNS
 from services.reporting.palette import WARNING_GROUND
 from services.reporting.write import write_batch_report
-from services.storage import ObjectStore, StoreUnavailable
-from tests.integration.reporting.reporting_night import DOCUMENT, PREFIX, Night, fill, full, night
-from tests.integration.servers import database, empty_bucket, engine, rclone_store
-
-__all__ = ["database", "empty_bucket", "engine", "full", "night", "rclone_store"]
+from services.storage import StoreUnavailable
+from tests.integration.reporting.reporting_night import DOCUMENT, PREFIX, Night, fill
+from tests.integration.servers import Postgres, S3Server
 
 
 @dataclass(frozen=True)
@@ -39,14 +35,12 @@ class Written:
 
 
 @pytest.fixture(scope="module")
-def written(database: Engine, rclone_store: ObjectStore) -> Written:
+def written(postgres: Postgres, rclone: S3Server) -> Iterator[Written]:
     """The results of the same batch, written once for all tests that only read them."""
-    with transaction(database) as session:
-        tables = ", ".join(table.name for table in Base.metadata.sorted_tables)
-        session.execute(text(f"truncate {tables} restart identity cascade"))
-    night = fill(Night(database, rclone_store))
-    report = night.write(BatchState.COMPLETE_WITH_ERRORS)
-    return Written(report, {name: night.get(name) for name in night.results()})
+    with postgres.new_database() as engine:
+        night = fill(Night(engine, rclone.new_bucket()))
+        report = night.write(BatchState.COMPLETE_WITH_ERRORS)
+        yield Written(report, {name: night.get(name) for name in night.results()})
 
 
 def test_the_report_says_first_that_networks_are_untrained_and_holds_what_was_counted(written: Written) -> None:

@@ -24,10 +24,7 @@ from services.reporting.references import MEASURES
 from services.reporting.statistics import wilson
 from services.settings import Settings
 from services.taxonomy import CLASSES, NORMAL
-from tests.integration.reporting.reporting_night import DAY, DOCUMENT, Night, full, night
-from tests.integration.servers import database, empty_bucket, engine, rclone_store
-
-__all__ = ["database", "empty_bucket", "engine", "full", "night", "rclone_store"]
+from tests.integration.reporting.reporting_night import DAY, DOCUMENT, Night
 
 
 def test_views_and_python_agree_on_every_interval(full: Night) -> None:
