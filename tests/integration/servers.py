@@ -11,7 +11,7 @@ from pathlib import Path
 import psycopg2
 import pytest
 from psycopg2 import sql
-from sqlalchemy import Engine, make_url
+from sqlalchemy import URL, Engine, make_url
 
 from migrations.run import upgrade
 from services.database.session import make_engine
@@ -88,22 +88,35 @@ class Postgres:
     @contextmanager
     def new_database(self, like: Engine | None = None) -> Iterator[Engine]:
         """A copy that nobody else has of the template, or of the database `like`; dropped at the end of the block."""
-        name = f"test_{next(self._numbers)}"
-        template = make_url(settings_of(self.installation).database_url)
         if like is not None:
             like.dispose()  # a database that somebody is connected to is not copied
-            template = like.url
+        with self._copy_of(self._url.database if like is None else like.url.database) as engine:
+            yield engine
+
+    @contextmanager
+    def empty_database(self) -> Iterator[Engine]:
+        """A database without any migration; dropped at the end of the block."""
+        with self._copy_of("template0") as engine:
+            yield engine
+
+    @property
+    def _url(self) -> URL:
+        return make_url(settings_of(self.installation).database_url)
+
+    @contextmanager
+    def _copy_of(self, template: str | None) -> Iterator[Engine]:
+        name = f"test_{next(self._numbers)}"
         # A file copy takes half as long as a copy through the log.
         statement = "create database {} owner {} template {} strategy file_copy"
-        self._administer(statement, name, template.username or "", template.database or "")
-        engine = make_engine(template.set(database=name).render_as_string(hide_password=False))
+        self._administer(statement, name, self._url.username, template)
+        engine = make_engine(self._url.set(database=name).render_as_string(hide_password=False))
         try:
             yield engine
         finally:
             engine.dispose()
             self._administer("drop database {} with (force)", name)
 
-    def _administer(self, statement: str, *names: str) -> None:
+    def _administer(self, statement: str, *names: str | None) -> None:
         connection = psycopg2.connect(
             host="127.0.0.1",
             port=self.installation.ports["postgres"],

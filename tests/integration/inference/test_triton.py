@@ -25,13 +25,14 @@ from services.inference.errors import (
     as_ours,
 )
 from services.inference.networks import Networks
+from services.keys import RELEASES
 from services.local.child import Child
 from services.local.installation import prepare_installation
 from services.local.triton import find_environment, triton_server
 from services.releases.fusion import fuse
 from services.releases.registry import ReleaseLost, UnknownRelease
 from services.releases.schema import MEMBERS, Fusion, Release, ReleaseBroken, ReleaseKind, read_release
-from services.storage import RELEASES, ObjectStore
+from services.storage import ObjectStore
 from services.taxonomy import CLASS_NAMES
 from tests.integration.servers import serving, wait_for
 from triton_models.layout.model_configs import EmbeddedOptions

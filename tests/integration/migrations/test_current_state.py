@@ -3,8 +3,7 @@
 import difflib
 import os
 import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,38 +12,26 @@ from sqlalchemy import Engine, text
 import migrations
 from migrations.current import create_current
 from migrations.run import downgrade, upgrade
-from services.database.session import make_engine, transaction
+from services.database.session import transaction
 from services.local.postgres import binaries
-from tests.integration.servers import database
-
-__all__ = ["database"]
+from tests.integration.servers import Postgres
 
 REVISIONS = sorted(path.name[:4] for path in (Path(migrations.__file__).parent / "versions").glob("[0-9]*.py"))
 REFERENCE = ("reporting.morphology_class", "reporting.measure")
 
 
 @pytest.fixture
-def empty(database: Engine) -> Iterator[Callable[[str], Engine]]:
-    """Makes empty databases beside the migrated one, by name."""
-    made: list[Engine] = []
-
-    def make(name: str) -> Engine:
-        with _administration(database) as execute:
-            execute(f"create database {name} template template0")
-        made.append(make_engine(database.url.set(database=name).render_as_string(hide_password=False)))
-        return made[-1]
-
-    yield make
-    for engine in made:
-        engine.dispose()
-        with _administration(database) as execute:
-            execute(f"drop database {engine.url.database}")
+def migrated(postgres: Postgres) -> Iterator[Engine]:
+    """An empty database to be migrated."""
+    with postgres.empty_database() as engine:
+        yield engine
 
 
-@contextmanager
-def _administration(database: Engine) -> Iterator[Callable[[str], object]]:
-    with database.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        yield lambda statement: connection.execute(text(statement))
+@pytest.fixture
+def current(postgres: Postgres) -> Iterator[Engine]:
+    """Another, for the current state."""
+    with postgres.empty_database() as engine:
+        yield engine
 
 
 def url_of(engine: Engine) -> str:
@@ -70,8 +57,10 @@ def difference(found: list[str], wanted: list[str]) -> str:
     return "\n".join(difflib.unified_diff(found, wanted, "found", "wanted", n=6, lineterm=""))
 
 
-def test_migrated_step_by_step_is_the_current_state(empty: Callable[[str], Engine]) -> None:
-    migrated, current = empty("migrated"), empty("current")
+def test_migrated_step_by_step_is_the_current_state(
+    migrated: Engine,
+    current: Engine,
+) -> None:
     for revision in REVISIONS:
         upgrade(url_of(migrated), revision)
     with transaction(current) as session:
@@ -85,14 +74,13 @@ def test_migrated_step_by_step_is_the_current_state(empty: Callable[[str], Engin
             assert theirs.execute(rows).all() == ours.execute(rows).all(), table
 
 
-def test_each_revision_can_be_taken_back(empty: Callable[[str], Engine]) -> None:
-    engine = empty("migrated")
-    before = [schema_of(engine)]
+def test_each_revision_can_be_taken_back(migrated: Engine) -> None:
+    before = [schema_of(migrated)]
     for revision in REVISIONS:
-        upgrade(url_of(engine), revision)
-        before.append(schema_of(engine))
+        upgrade(url_of(migrated), revision)
+        before.append(schema_of(migrated))
     for revision in [*reversed(REVISIONS[:-1]), "base"]:
         before.pop()
-        downgrade(url_of(engine), revision)
-        left = difference(schema_of(engine), before[-1])
+        downgrade(url_of(migrated), revision)
+        left = difference(schema_of(migrated), before[-1])
         assert not left, f"after going back to {revision}:\n{left}"
