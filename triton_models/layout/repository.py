@@ -45,15 +45,21 @@ def render_repository(
     for member in MEMBERS:
         files[f"{member}/config.pbtxt"] = member_config(serving, member, options)
         if backend == "embedded":
-            files[f"{member}/1/model.py"] = (SOURCES / "embedded_network" / "model.py").read_text(encoding="utf-8")
+            files |= _python_model(member, "embedded_network")
     files[f"{FUSION}/config.pbtxt"] = fusion_config(serving, options)
-    files[f"{FUSION}/1/model.py"] = (SOURCES / FUSION / "model.py").read_text(encoding="utf-8")
+    files |= _python_model(FUSION, FUSION)
     fusion = {**release.fusion.model_dump(), "classes": release.classes}
     files[f"{FUSION}/1/fusion.json"] = json.dumps(fusion, indent=2, sort_keys=True) + "\n"  # jsonb keeps no order
     files[f"{ENSEMBLE}/config.pbtxt"] = ensemble_config(serving)
     # An object store keeps no empty folder, and Triton wants this one.
     files[f"{ENSEMBLE}/{ensemble_version(release.id)}/placeholder"] = "an ensemble has no file of its own\n"
     return files
+
+
+def _python_model(name: str, source: str) -> dict[str, str]:
+    """The files of a Python model: its own, and how it reads and answers."""
+    own, shared = SOURCES / source / "model.py", SOURCES / "tensors.py"
+    return {f"{name}/1/{file.name}": file.read_text(encoding="utf-8") for file in (own, shared)}
 
 
 def is_laid_out(

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import openvino
-import triton_python_backend_utils as pb_utils
 from openvino.passes import ConstantFolding, Manager
+from tensors import array_of, response_of
 
 
 def unfold(network):
@@ -22,14 +22,6 @@ def unfold(network):
     folding = Manager()
     folding.register_pass(ConstantFolding())
     folding.run_passes(network)
-
-
-def reply(name, array):
-    # Triton's stub disagrees with NumPy on the name of a used DLPack capsule: under NumPy 1.26 from_dlpack recurses
-    # until the stub dies. Under NumPy 2 it is right, and there the plain constructor of Triton 2.51 yields 0 bytes.
-    if np.lib.NumpyVersion(np.__version__) < "2.0.0":
-        return pb_utils.Tensor(name, array)
-    return pb_utils.Tensor.from_dlpack(name, array)
 
 
 class TritonPythonModel:
@@ -70,7 +62,7 @@ class TritonPythonModel:
         logits[start:stop] = request.get_output_tensor(0).data[: stop - start]
 
     def execute(self, requests):
-        crops = [pb_utils.get_input_tensor_by_name(request, "CROPS").as_numpy() for request in requests]
+        crops = [array_of(request, "CROPS") for request in requests]
         joined = np.concatenate(crops) if len(crops) > 1 else crops[0]
         logits = np.empty((len(joined), self.classes), np.float32)
         for start in range(0, len(joined), self.sub_batch):
@@ -83,9 +75,8 @@ class TritonPythonModel:
         responses = []
         start = 0
         for part in crops:
-            own = np.ascontiguousarray(logits[start : start + len(part)])
+            responses.append(response_of("LOGITS", logits[start : start + len(part)]))
             start += len(part)
-            responses.append(pb_utils.InferenceResponse([reply("LOGITS", own)]))
         return responses
 
     def finalize(self):

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 
 import numpy as np
-import triton_python_backend_utils as pb_utils
+from tensors import array_of, response_of
 
 
 def fuse(first, second, alpha, first_temperature, second_temperature):
@@ -19,14 +19,6 @@ def fuse(first, second, alpha, first_temperature, second_temperature):
     z = first_weight * first + second_weight * second
     z = np.exp(z - z.max(axis=1, keepdims=True))
     return (z / z.sum(axis=1, keepdims=True)).astype(np.float32)
-
-
-def reply(name, array):
-    # Triton's stub disagrees with NumPy on the name of a used DLPack capsule: under NumPy 1.26 from_dlpack recurses
-    # until the stub dies. Under NumPy 2 it is right, and there the plain constructor of Triton 2.51 yields 0 bytes.
-    if np.lib.NumpyVersion(np.__version__) < "2.0.0":
-        return pb_utils.Tensor(name, array)
-    return pb_utils.Tensor.from_dlpack(name, array)
 
 
 class TritonPythonModel:
@@ -46,10 +38,7 @@ class TritonPythonModel:
     def execute(self, requests):
         responses = []
         for request in requests:
-            first, second = (
-                pb_utils.get_input_tensor_by_name(request, name).as_numpy()
-                for name in ("EFFICIENTNETV2_S_LOGITS", "RESNETV2_50_LOGITS")
-            )
+            first, second = (array_of(request, name) for name in ("EFFICIENTNETV2_S_LOGITS", "RESNETV2_50_LOGITS"))
             probabilities = fuse(first, second, self.alpha, *self.temperatures)
-            responses.append(pb_utils.InferenceResponse([reply("PROBABILITIES", probabilities)]))
+            responses.append(response_of("PROBABILITIES", probabilities))
         return responses
