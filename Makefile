@@ -2,6 +2,11 @@
 
 PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,$(if $(shell $(name) -c \
 	'import sys; print((3, 11) <= sys.version_info < (3, 14) or "")' 2>/dev/null | grep True),$(name))))
+# Python 3.13 needs NumPy 2, where Triton's own wheel asks for NumPy 1: a Python on the other side of that.
+NUMPY_2 = import sys; print(sys.version_info >= (3, 13)); sys.exit(not (3, 11) <= sys.version_info < (3, 14))
+OTHER_PYTHON = $(shell own=$$($(PYTHON) -c "$(NUMPY_2)"); \
+	for python in python3.13 python3.12 python3.11 $(wildcard $(HOME)/.pyenv/versions/3.1[123].*/bin/python); do \
+		other=$$($$python -c "$(NUMPY_2)" 2>/dev/null) && [ "$$other" != "$$own" ] && echo $$python && break; done)
 CACHE = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/morphbatch
 MINIO = github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c
 LOCK = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
@@ -9,7 +14,7 @@ LOCK = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --gene
 PIP = -m pip install --quiet --disable-pip-version-check --require-virtualenv
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench bench-env demonstration reproduce-smids reproduce-hushem test-training minio lock
+.PHONY: help setup triton-other demo test lint bench bench-env demonstration reproduce-smids reproduce-hushem test-training minio lock
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 12
@@ -18,6 +23,9 @@ setup: .venv/ready .venv-triton/ready ## make .venv (the service) and .venv-trit
 
 demo: setup ## a whole night on this machine: drawn smears, real services, the morning's summary
 	.venv/bin/morphbatch demo $(DEMO)
+
+triton-other: ## Triton's environment under another Python and NumPy, where there is one, for the tests of both
+	@if [ -n "$(OTHER_PYTHON)" ]; then $(MAKE) .venv-triton-other/ready; else echo "no other Python from 3.11 to 3.13 here"; fi
 
 test: setup ## every test; one that cannot run here is skipped and says why
 	.venv/bin/python -m pytest $(TESTS)
@@ -64,10 +72,12 @@ lock: .venv/ready ## pin every dependency anew, with hashes
 	.venv/bin/python $(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
-.venv-triton/ready: requirements/triton.txt
-	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed; name one: make PYTHON=…" >&2; exit 1; }
-	test -x .venv-triton/bin/python || $(PYTHON) -m venv .venv-triton
-	.venv-triton/bin/python $(PIP) --no-deps --require-hashes -r requirements/triton.txt
+.venv-triton/ready: MAKER = $(PYTHON)
+.venv-triton-other/ready: MAKER = $(OTHER_PYTHON)
+.venv-triton/ready .venv-triton-other/ready: requirements/triton.txt
+	@test -n "$(MAKER)" || { echo "Python 3.11, 3.12 or 3.13 is required; name one: make PYTHON=…" >&2; exit 1; }
+	test -x $(@D)/bin/python || $(MAKER) -m venv $(@D)
+	$(@D)/bin/python $(PIP) --no-deps --require-hashes -r requirements/triton.txt
 	@touch $@
 
 .venv-train/ready: requirements/train.txt

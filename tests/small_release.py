@@ -11,6 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from services.releases.schema import MEMBERS, Fusion, Member, Release, ReleaseKind, digest
+from services.releases.self_test import SELF_TEST, SelfTest
 from services.taxonomy import CLASS_NAMES
 from triton_models.export.compression import compress_weights
 
@@ -73,11 +74,17 @@ def build_small_release(
 ) -> Release:
     """Write a release of two small networks into the new folder `folder`."""
     files = {}
+    crops = coloured_crops(12, seed=11)
+    logits = {}
     for number, member in enumerate(MEMBERS):
         name = f"{member}/model.onnx"
         (folder / member).mkdir(parents=True)
-        onnx.save(small_network(seed * 10 + number, len(classes), compressed=compressed), folder / name)
+        network = small_network(seed * 10 + number, len(classes), compressed=compressed)
+        onnx.save(network, folder / name)
         files[name] = digest(folder / name)
+        logits[member] = ReferenceEvaluator(network).run(None, {"CROPS": crops})[0]
+    SelfTest(crops, logits).write(folder / SELF_TEST)
+    files[SELF_TEST] = digest(folder / SELF_TEST)
     content = hashlib.sha256("".join(file.sha256 for file in files.values()).encode()).hexdigest()
     release = Release(
         id=f"small-{content[:12]}",

@@ -20,9 +20,11 @@ from migrations.run import require_head
 from services.database.session import make_engine
 from services.dispatch import SLIDES
 from services.errors import ConfigurationError, OutageError
+from services.inference.known_answers import require_known_answers
 from services.inference.networks import Networks
 from services.keys import RELEASES
 from services.releases.activation import require_known_release
+from services.releases.registry import recorded_release
 from services.settings import load_settings
 from services.storage import ObjectStore, connect_store
 
@@ -109,7 +111,7 @@ def _preflight(sender: Worker, **_: object) -> None:
 
 
 def preflight(*, takes_slides: bool) -> None:
-    """Refuse to start beside a database of another revision, or networks of an unknown release or class order.
+    """Refuse to start beside a database of another revision, or networks of an unknown release, class order or answers.
 
     Waits up to two minutes for what is merely down.
 
@@ -124,7 +126,10 @@ def preflight(*, takes_slides: bool) -> None:
             require_head(lines.engine)
             lines.store.stat(RELEASES)
             if takes_slides:
-                require_known_release(lines.engine, lines.networks.served_release())
+                served = lines.networks.served_release()
+                require_known_release(lines.engine, served)
+                release = recorded_release(lines.engine, served.release_id)
+                log.info("%s", require_known_answers(lines.networks, release, served.form, lines.store))
             return
         except OutageError as error:
             if time.monotonic() > deadline:

@@ -18,9 +18,11 @@ from migrations.run import head_revision, require_head
 from services.database.session import make_engine
 from services.dispatch import CONTROL, SLIDES, connect_publisher
 from services.errors import ConfigurationError, MorphbatchError
+from services.inference.known_answers import require_known_answers
 from services.inference.networks import Networks
 from services.local.control import is_running, read_state
 from services.releases.activation import require_known_release
+from services.releases.registry import recorded_release
 from services.settings import Settings
 from services.storage import connect_store
 
@@ -31,6 +33,7 @@ _START: Final = "`morphbatch up` starts what is missing; `morphbatch status` nam
 _INSTALL: Final = (
     "run `morphbatch release activate ID` (`morphbatch release list` names them): Triton is restarted with it"
 )
+_ANSWERS: Final = "`make setup` restores Triton's environment; then `morphbatch release install`, and restart Triton"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +59,7 @@ class Unwell(ConfigurationError):
 def examine(settings: Settings) -> list[Finding]:
     """Look at everything, in the order in which things depend on each other. Writes one probe object and removes it."""
     engine = make_engine(settings.database_url)
-    networks = Networks(settings.triton_endpoint, batch=settings.inference_batch, in_flight=1, timeout_s=5)
+    networks = Networks(settings.triton_endpoint, batch=settings.inference_batch, in_flight=1, timeout_s=30)
     checks = (
         # what, how, which earlier checks it stands on, how to mend it
         ("stack", lambda: _stack(settings.home), (), _START),
@@ -70,6 +73,7 @@ def examine(settings: Settings) -> list[Finding]:
         ("triton", lambda: _triton(networks, settings), (), f"check MORPHBATCH_TRITON_ENDPOINT; {_START}"),
         ("class order", lambda: _classes(networks), ("triton",), _INSTALL),
         ("release", lambda: _release(engine, networks), ("revision", "class order"), _INSTALL),
+        ("answers", lambda: _answers(engine, networks, settings), ("release", "object store"), _ANSWERS),
         ("http service", lambda: _api(settings), (), _START),
         ("clock: database", lambda: _database_clock(engine), ("database",), "set both machines' clocks by NTP"),
         ("clock: object store", lambda: _store_clock(settings), ("object store",), "set both machines' clocks by NTP"),
@@ -195,6 +199,12 @@ def _release(engine: Engine, networks: Networks) -> str:
     if served.release_id != active.id:
         raise Unwell(f"Triton serves {served.release_id}, the active release is {active.id}")
     return f"{active.id} ({active.kind}) is active and served as {served.form}"
+
+
+def _answers(engine: Engine, networks: Networks, settings: Settings) -> str:
+    served = networks.served_release()
+    release = recorded_release(engine, served.release_id)
+    return require_known_answers(networks, release, served.form, connect_store(settings))
 
 
 def _classes(networks: Networks) -> str:

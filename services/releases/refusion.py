@@ -20,9 +20,8 @@ from services.database.queries import CURRENT_ANALYSIS
 from services.database.session import transaction
 from services.database.states import BatchMove, SlideMove
 from services.errors import PermanentError
-from services.releases.fusion import fuse
 from services.releases.logits_on_record import Logits, read_logits, write_refused
-from services.releases.schema import MEMBERS, Release
+from services.releases.schema import Release
 from services.taxonomy import CLASS_NAMES
 
 _CELLS_A_TRANSACTION = 100_000
@@ -68,15 +67,8 @@ class Refusion:
 
     def probabilities(self, logits: Logits) -> NDArray[np.float32]:
         """Fused probabilities `[N, 18]` under the release."""
-        first, second = MEMBERS
-        fusion = self.release.fusion
-        return fuse(
-            logits.efficientnetv2_s,
-            logits.resnetv2_50,
-            alpha=fusion.alpha,
-            efficientnetv2_s_temperature=fusion.temperatures[first],
-            resnetv2_50_temperature=fusion.temperatures[second],
-        )
+        by_member = {"efficientnetv2_s": logits.efficientnetv2_s, "resnetv2_50": logits.resnetv2_50}
+        return self.release.fusion.probabilities(by_member)
 
 
 def plan_refusion(engine: Engine, release_id: str, since: date) -> Refusion:

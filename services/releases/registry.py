@@ -126,15 +126,7 @@ class Registry:
         Raises:
             UnknownRelease: there is none; the message names those there are.
         """
-        with transaction(self._engine) as session:
-            document = session.scalar(select(ModelRelease.document).where(ModelRelease.id == release_id))
-            if document is None:
-                known = session.scalars(select(ModelRelease.id).order_by(ModelRelease.created_at.desc())).all()
-                raise UnknownRelease(
-                    f"no release {release_id} is published; there are: {', '.join(known) or 'none'}."
-                    " `morphbatch release publish FOLDER` adds one"
-                )
-        return Release.model_validate_json(json.dumps(document))
+        return recorded_release(self._engine, release_id)
 
     def files(self, release: Release) -> Path:
         """The folder with the files of a recorded release, brought from the store if they are not here.
@@ -223,6 +215,23 @@ class Registry:
         except ObjectMissing:
             return None
         return Release.model_validate_json(document).document()
+
+
+def recorded_release(engine: Engine, release_id: str) -> Release:
+    """The release on record under this id.
+
+    Raises:
+        UnknownRelease: there is none; the message names those there are.
+    """
+    with transaction(engine) as session:
+        document = session.scalar(select(ModelRelease.document).where(ModelRelease.id == release_id))
+        if document is None:
+            known = session.scalars(select(ModelRelease.id).order_by(ModelRelease.created_at.desc())).all()
+            raise UnknownRelease(
+                f"no release {release_id} is published; there are: {', '.join(known) or 'none'}."
+                " `morphbatch release publish FOLDER` adds one"
+            )
+    return Release.model_validate_json(json.dumps(document))
 
 
 class UnknownRelease(ConfigurationError):

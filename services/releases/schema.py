@@ -5,15 +5,19 @@ backend compiles from them stands in `forms/` there (`triton_models.forms`) and 
 """
 
 import hashlib
+from collections.abc import Mapping
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from services.atomic import write_text
 from services.errors import ConfigurationError
+from services.releases.fusion import fuse
 from services.taxonomy import CLASS_NAMES
 
 MEMBERS: Final = ("efficientnetv2_s", "resnetv2_50")
@@ -70,6 +74,17 @@ class Fusion(_Part):
         if wrong:
             raise ValueError(f"must be in 0..1, not {', '.join(map(str, wrong))}")
         return alpha
+
+    def probabilities(self, logits: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+        """Fused probabilities `[N, C]` of each member's logits `[N, C]`."""
+        first, second = MEMBERS
+        return fuse(
+            logits[first],
+            logits[second],
+            alpha=self.alpha,
+            efficientnetv2_s_temperature=self.temperatures[first],
+            resnetv2_50_temperature=self.temperatures[second],
+        )
 
     def check_classes(self, classes: int) -> None:
         """That α is one number, or one for each of `classes`.

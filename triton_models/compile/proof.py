@@ -14,12 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.releases.schema import MEMBERS, Release
-from services.smears.field import draw_cell_crop
-from services.smears.stains import Stain
-from services.taxonomy import CLASS_NAMES, class_named
 from triton_models.compile import tensorrt
 from triton_models.compile.accuracy import accuracy_change, differences
 from triton_models.compile.openvino_network import OpenVinoNetwork
+from triton_models.export.self_test import drawn_crops
 from triton_models.forms.difference import FormDiffers, fault
 from triton_models.forms.form import WITHOUT_FILES, Form, FormMissing, form_folder, forms_of, read_form
 from triton_models.training.data.dataset import read_dataset
@@ -28,7 +26,6 @@ from triton_models.training.reports.evaluation import labels_of
 from triton_models.training.reports.released import ReleasedClassifier, open_release
 
 OPENVINO_FP32: Final = WITHOUT_FILES["embedded"]
-_SEED: Final = 20261123
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,24 +52,6 @@ class Proof:
         }
 
 
-def drawn_crops(release: Release, cells: int) -> NDArray[np.uint8]:
-    """Crops `[cells, S, S, 3]` of drawn cells, classes and stains in turn; always the same ones."""
-    known = [class_named(name).index for name in release.classes if name in CLASS_NAMES] or [0]
-    stains = list(Stain)
-    return np.stack(
-        [
-            draw_cell_crop(
-                np.random.default_rng([_SEED, number]),
-                known[number % len(known)],
-                stain=stains[number // len(known) % len(stains)],
-                crop_um=release.crop_um,
-                size_px=release.crop_px,
-            )
-            for number in range(cells)
-        ]
-    )
-
-
 def prove_forms(release_dir: Path, data: Path | None = None, cells: int = 256) -> list[Proof]:
     """Compare every form of a release with its ONNX files; `openvino-fp32` is always one.
 
@@ -88,7 +67,7 @@ def prove_forms(release_dir: Path, data: Path | None = None, cells: int = 256) -
     classifier = open_release(release_dir)
     release = classifier.release
     forms = [read_form(release_dir, release, name) for name in forms_of(release_dir)]
-    crops = drawn_crops(release, cells) if data is None else _spaced(classifier, data, cells)
+    crops = _crops(classifier, data, cells)
     reference = {member: classifier.logits_of(member, crops) for member in MEMBERS}
     proofs = []
     for form in (None, *forms):
@@ -130,7 +109,7 @@ def compile_and_prove_tensorrt(
     """
     classifier = open_release(release_dir)
     release = classifier.release
-    crops = drawn_crops(release, cells) if data is None else _spaced(classifier, data, cells)
+    crops = _crops(classifier, data, cells)
     reference = {member: classifier.logits_of(member, crops) for member in MEMBERS}
 
     def prove(folder: Path, form: Form) -> dict[str, Any]:
@@ -142,7 +121,11 @@ def compile_and_prove_tensorrt(
     return tensorrt.compile_tensorrt(release_dir, release, crops, prove, replace=replace, say=say)
 
 
-def _spaced(classifier: ReleasedClassifier, data: Path, cells: int) -> NDArray[np.uint8]:
+def _crops(classifier: ReleasedClassifier, data: Path | None, cells: int) -> NDArray[np.uint8]:
+    """`cells` crops of drawn cells, or of the images of `data`, evenly spaced."""
+    if data is None:
+        release = classifier.release
+        return drawn_crops(release.classes, release.crop_um, release.crop_px, cells)
     images = read_dataset(data).images
     places = np.unique(np.linspace(0, len(images) - 1, cells).astype(int))
     return read_crops([images[place].path for place in places], classifier.preparation)

@@ -12,6 +12,7 @@ from services.atomic import whole_folder, write_text
 from services.errors import ConfigurationError
 from services.releases.schema import MEMBERS, Fusion, Member, Release, ReleaseKind, digest, verify_release
 from triton_models.export.network import export_network
+from triton_models.export.self_test import write_self_test
 from triton_models.training.config import (
     Network,
     Preparation,
@@ -90,6 +91,10 @@ def build_release(
         shutil.copyfile(parts.fusion / CHOICE_NAME, partial / CHOICE_IN_RELEASE)
         shutil.copyfile(parts.fusion / CURVE_NAME, partial / "fusion" / CURVE_NAME)
 
+        shared_fusion = Fusion(alpha=fusion["alpha"], temperatures=fusion["temperatures"])
+        onnx_files = {member: partial / member / "model.onnx" for member in MEMBERS}
+        classes = tuple(first["classes"])
+        write_self_test(partial, onnx_files, shared_fusion, classes, crop_um, preparation.side_px)
         files = {
             path.relative_to(partial).as_posix(): digest(path) for path in sorted(partial.rglob("*")) if path.is_file()
         }
@@ -101,11 +106,11 @@ def build_release(
             git_commit=git_commit(),
             created=datetime.now(UTC),
             data_fingerprint=first["training_fingerprint"],
-            classes=tuple(first["classes"]),
+            classes=classes,
             crop_px=preparation.side_px,
             crop_um=crop_um,
             members={member: Member(onnx=f"{member}/model.onnx") for member in MEMBERS},
-            fusion=Fusion(alpha=fusion["alpha"], temperatures=fusion["temperatures"]),
+            fusion=shared_fusion,
             metrics={
                 "validation_fingerprint": first["validation_fingerprint"],
                 "validation": {

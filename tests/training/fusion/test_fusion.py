@@ -153,6 +153,7 @@ def _triton_model(folder: Path, classes: tuple[str, ...], monkeypatch: pytest.Mo
     """The module that Triton runs, outside Triton."""
     monkeypatch.setitem(sys.modules, "triton_python_backend_utils", types.ModuleType("triton_python_backend_utils"))
     path = CHECKOUT / "triton_models" / "repository" / "logit_fusion" / "model.py"
+    monkeypatch.syspath_prepend(path.parents[1])
     spec = importlib.util.spec_from_file_location("logit_fusion_model", path)
     assert spec is not None
     assert spec.loader is not None

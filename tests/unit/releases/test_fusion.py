@@ -20,6 +20,7 @@ SERVED = CHECKOUT / "triton_models" / "repository" / "logit_fusion" / "model.py"
 def served(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The module that Triton loads, without Triton."""
     monkeypatch.setitem(sys.modules, "triton_python_backend_utils", ModuleType("triton_python_backend_utils"))
+    monkeypatch.syspath_prepend(SERVED.parents[1])  # as Triton does with the folder of the model
     spec = importlib.util.spec_from_file_location("served_logit_fusion", SERVED)
     assert spec is not None
     assert spec.loader is not None

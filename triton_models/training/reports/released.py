@@ -10,7 +10,6 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from services.releases.fusion import fuse
 from services.releases.schema import MEMBERS, Release, verify_release
 from triton_models.training.config import Fit, Preparation
 from triton_models.training.data.preparation import read_crops
@@ -57,15 +56,7 @@ class ReleasedClassifier:
 
     def fused(self, logits: dict[str, NDArray[np.float32]]) -> NDArray[np.float64]:
         """Probabilities `[N, classes]` by the formula that is served."""
-        fusion = self.release.fusion
-        first, second = MEMBERS
-        return fuse(
-            logits[first],
-            logits[second],
-            alpha=fusion.alpha,
-            efficientnetv2_s_temperature=fusion.temperatures[first],
-            resnetv2_50_temperature=fusion.temperatures[second],
-        ).astype(np.float64)
+        return self.release.fusion.probabilities(logits).astype(np.float64)
 
 
 def open_release(folder: Path, threads: int = 0) -> ReleasedClassifier:
