@@ -4,9 +4,10 @@ import numpy as np
 
 from services.inference.networks import Networks
 from services.inference.predictions import Predictions
+from services.keys import release_file_key
 from services.releases.schema import MEMBERS, Release
 from services.releases.self_test import MOST_BYTES, SELF_TEST, Answers, AnswersDiffer, SelfTest, check_fusion
-from services.storage import RELEASES, ObjectStore
+from services.storage import ObjectStore
 
 _CROPS = 5
 
@@ -23,7 +24,7 @@ def require_known_answers(networks: Networks, release: Release, form: str, store
     if SELF_TEST not in release.files:
         _require_consistent_answers(networks, release)
         return f"release {release.id} has no self-test; its answers are consistent"
-    test = SelfTest.read(store.get(f"{RELEASES}{release.id}/{SELF_TEST}", max_bytes=MOST_BYTES), release)
+    test = SelfTest.read(store.get(release_file_key(release.id, SELF_TEST), max_bytes=MOST_BYTES), release)
     worst = test.check(release, form, _answers(networks.classify(test.crops)))
     return f"{len(test.crops)} known crops have their known logits, within {worst:.2g}"
 

@@ -7,11 +7,12 @@ import pytest
 
 from services.inference.known_answers import require_known_answers
 from services.inference.networks import Networks
+from services.keys import release_file_key
 from services.local.installation import Installation, prepare_installation
 from services.local.triton import TritonEnvironment, find_environment, triton_server
 from services.releases.schema import Release
 from services.releases.self_test import AnswersDiffer
-from services.storage import RELEASES, ObjectStore
+from services.storage import ObjectStore
 from tests.integration.servers import rclone_store, serving
 from tests.places import CHECKOUT
 from tests.small_release import build_small_release
@@ -58,7 +59,7 @@ def place(tmp_path: Path, environment: TritonEnvironment, rclone_store: ObjectSt
     """A small release, published and laid out."""
     release = build_small_release(tmp_path / "release")
     for name in release.files:
-        rclone_store.put_file(f"{RELEASES}{release.id}/{name}", tmp_path / "release" / name)
+        rclone_store.put_file(release_file_key(release.id, name), tmp_path / "release" / name)
     installation = prepare_installation(tmp_path / "home", "rclone", minio_available=False)
     repository = installation.home / "triton" / "repository"
     lay_out_repository(tmp_path / "release", repository)
