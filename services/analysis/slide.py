@@ -15,7 +15,7 @@ from services.analysis.leases import NOT_THE_SLIDES_FAULT, Lease, LeaseLost, Ret
 from services.analysis.pipeline import Classifier, Limits, run_slide
 from services.analysis.rows import CopySpool
 from services.analysis.work import SlideWork, load_work
-from services.database.models import AuditEvent
+from services.database.audit import AuditKind, record
 from services.database.queries import OPEN_SLIDES
 from services.database.session import transaction
 from services.database.states import SlideMove
@@ -255,13 +255,8 @@ def _quarantine(engine: Engine, lease: Lease, reason: str, detail: str, settings
 
 
 def _audit_quarantine(session: Session, slide: SlideWork, reason: str | None, detail: str | None) -> None:
-    session.add(
-        AuditEvent(
-            kind="slide_quarantined",
-            batch_id=slide.batch_id,
-            detail={"slide": slide.slide_code, "reason": reason, "detail": (detail or "")[:2000]},
-        )
-    )
+    what = {"slide": slide.slide_code, "reason": reason, "detail": (detail or "")[:2000]}
+    record(session, AuditKind.SLIDE_QUARANTINED, batch_key=slide.batch_id, **what)
 
 
 def _batch_if_last(session: Session, batch_id: int, republish_s: int) -> int | None:

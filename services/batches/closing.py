@@ -5,7 +5,8 @@ from typing import Final
 
 from sqlalchemy import Engine, text
 
-from services.database.models import AuditEvent, Batch
+from services.database.audit import AuditKind, record
+from services.database.models import Batch
 from services.database.moves import move
 from services.database.queries import OPEN_SLIDES
 from services.database.session import transaction
@@ -53,6 +54,6 @@ def _close(engine: Engine, store: ObjectStore, batch_id: int) -> BatchState | No
     with transaction(engine) as session:
         if not move(session, step, Batch.id == batch_id, text(f"not {OPEN_SLIDES}")):
             return None  # a slide was requeued while the report was written; its end closes the batch
-        session.add(AuditEvent(kind="batch_closed", batch_id=batch_id, detail={"state": step.to}))
+        record(session, AuditKind.BATCH_CLOSED, batch_key=batch_id, state=step.to)
     log.info("batch %d is %s", batch_id, step.to)
     return step.to

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from sqlalchemy import Engine, func, select
 
-from services.database.models import Analysis, AuditEvent, Batch, ModelRelease, Slide
+from services.database.audit import AuditKind, record
+from services.database.models import Analysis, Batch, ModelRelease, Slide
 from services.database.moves import move, move_or_begin
 from services.database.queries import CURRENT_ANALYSIS
 from services.database.session import transaction
@@ -46,5 +47,5 @@ def requeue(engine: Engine, batch_id: int, slide_codes: Sequence[str] = (), *, b
         if not codes:
             raise NothingToRequeue("no slide of this batch is quarantined; name slides to run them again anyway")
         move(session, BatchMove.REOPEN, Batch.id == batch_id)  # unless it is still being analysed
-        session.add(AuditEvent(kind="slides_requeued", batch_id=batch_id, detail={"slides": codes, "by": by}))
+        record(session, AuditKind.SLIDES_REQUEUED, batch_key=batch_id, slides=codes, by=by)
     return codes

@@ -10,12 +10,13 @@ import logging
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any
 
 from sqlalchemy import Engine, func, insert, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
+from services.database.audit import AuditKind, record
 from services.database.models import Analysis, AuditEvent, Batch, FieldRow, Lab, ModelRelease, Slide
 from services.database.moves import begin, move
 from services.database.session import transaction
@@ -28,8 +29,6 @@ from services.keys import manifest_key, notice_key
 from services.storage import ObjectInfo, ObjectMissing, ObjectStore, ObjectTooLarge
 
 logger = logging.getLogger(__name__)
-
-REFUSED_EVENT: Final = "manifest_refused"
 
 
 class NoActiveRelease(OutageError):
@@ -117,7 +116,7 @@ def _accept(session: Session, manifest: Manifest, found: ObjectInfo, fingerprint
             return _refuse(session, batch, lab, found, fingerprint, ())
     analysis_ids = _insert_slides(session, batch, manifest)
     detail = {"slides": len(manifest.slides), "fields": manifest.field_count, "manifest_sha256": fingerprint}
-    session.add(AuditEvent(kind="batch_registered", batch_id=batch.id, detail=detail))
+    record(session, AuditKind.BATCH_REGISTERED, batch_key=batch.id, **detail)
     return Registered(lab, code, Outcome.NEW, batch.id, tuple(analysis_ids))
 
 
@@ -135,7 +134,7 @@ def _reject(
         batch.manifest_sha256, batch.closed_at = sha256, datetime.now(UTC)
         batch.problems = [p.as_json() for p in problems]
     detail = {"problems": len(problems), "reasons": sorted({p.reason for p in problems})}
-    session.add(AuditEvent(kind="manifest_rejected", batch_id=batch.id, detail=detail))
+    record(session, AuditKind.MANIFEST_REJECTED, batch_key=batch.id, **detail)
     return Registered(lab, code, Outcome.REJECTED, batch.id, problems=problems)
 
 
@@ -145,12 +144,12 @@ def _refuse(
     """Leave the batch as it is and note, once for each such manifest, that another one was given."""
     seen = select(AuditEvent.id).where(
         AuditEvent.batch_id == batch.id,
-        AuditEvent.kind == REFUSED_EVENT,
+        AuditEvent.kind == AuditKind.MANIFEST_REFUSED,
         AuditEvent.detail["etag"].astext == found.etag,
     )
     if session.execute(seen.limit(1)).first() is None:
         detail = {"etag": found.etag, "manifest_sha256": sha256, "registered_sha256": batch.manifest_sha256}
-        session.add(AuditEvent(kind=REFUSED_EVENT, batch_id=batch.id, detail=detail))
+        record(session, AuditKind.MANIFEST_REFUSED, batch_key=batch.id, **detail)
     message = "this batch is registered with other content; send the new content under a new batch_id"
     given = (Problem("batch_id", "manifest_other_content", message), *problems)
     return Registered(lab, batch.batch_code, Outcome.REFUSED, batch.id, problems=given)

@@ -8,12 +8,13 @@ from typing import Final
 
 from sqlalchemy import Engine, func, select
 
+from services.database.audit import AuditKind
 from services.database.models import AuditEvent, Batch, Lab
 from services.database.session import transaction
 from services.database.states import BatchState
 from services.errors import MorphbatchError, PermanentError
 from services.intake.problems import Problem
-from services.intake.registration import REFUSED_EVENT, Outcome, Registered, notice, register_batch
+from services.intake.registration import Outcome, Registered, notice, register_batch
 from services.intake.validation import BadBatchName, check_names
 from services.keys import INCOMING, incoming_of, manifest_key, notice_key
 from services.storage import ObjectStore
@@ -93,7 +94,7 @@ def _known_batches(engine: Engine) -> dict[tuple[str, str], _Known]:
             select(Lab.code, Batch.batch_code, AuditEvent.detail["etag"].astext, settled)
             .join(Batch, Batch.id == AuditEvent.batch_id)
             .join(Batch.lab)
-            .where(AuditEvent.kind == REFUSED_EVENT)
+            .where(AuditEvent.kind == AuditKind.MANIFEST_REFUSED)
         ).all()
     known: dict[tuple[str, str], _Known] = {}
     for lab, batch_code, etag, is_settled in (*rows, *refused):

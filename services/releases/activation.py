@@ -1,9 +1,11 @@
 """Which release a slide is analysed under: the one that is served, on record, and active."""
 
 from sqlalchemy import Engine, exists, func, select, text, update
+from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.orm import aliased
 
-from services.database.models import Analysis, ModelRelease
+from services.database.audit import AuditKind, record
+from services.database.models import Analysis, ModelRelease, Slide
 from services.database.moves import move
 from services.database.session import transaction
 from services.database.states import SlideMove, SlideState
@@ -71,14 +73,7 @@ def follow_active_release(engine: Engine) -> int:
             execution_options={"synchronize_session": False},
         )
         moved = [*(analysis.slide_id for analysis in again), *followed]
-        if moved:
-            session.execute(
-                text(
-                    "insert into audit_event (kind, batch_id, detail) select 'slides_moved_to_release', batch_id,"
-                    " jsonb_build_object('release', cast(:release as text),"
-                    "  'slides', jsonb_agg(slide_code order by slide_code))"
-                    " from slide where id = any(:ids) group by batch_id"
-                ),
-                {"ids": moved, "release": active},
-            )
+        by_batch = select(Slide.batch_id, func.array_agg(aggregate_order_by(Slide.slide_code, Slide.slide_code)))
+        for batch_key, slides in session.execute(by_batch.where(Slide.id.in_(moved)).group_by(Slide.batch_id)).all():
+            record(session, AuditKind.SLIDES_MOVED_TO_RELEASE, batch_key=batch_key, release=active, slides=slides)
     return len(moved)

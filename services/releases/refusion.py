@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from sqlalchemy import Engine, func, literal, select, text
 from sqlalchemy.orm import Session
 
-from services.database.models import Analysis, Batch, Cell
+from services.database.audit import AuditKind, record
+from services.database.models import Analysis, Batch, Cell, Slide
 from services.database.moves import move, move_or_begin
 from services.database.queries import CURRENT_ANALYSIS
 from services.database.session import transaction
@@ -281,12 +282,12 @@ def _copy_field_results(session: Session, new: list[int]) -> None:
 
 
 def _note(session: Session, release_id: str, new: list[int], by: str) -> None:
-    session.execute(
-        text(
-            "insert into audit_event (kind, batch_id, detail) select 'slides_fused_anew', s.batch_id,"
-            " jsonb_build_object('release', cast(:release as text), 'by', cast(:by as text),"
-            "  'slides', count(*), 'cells', sum(a.cells_classified))"
-            " from analysis a join slide s on s.id = a.slide_id where a.id = any(:ids) group by s.batch_id"
-        ),
-        {"release": release_id, "by": by, "ids": new},
+    by_batch = (
+        select(Slide.batch_id, func.count(), func.sum(Analysis.cells_classified))
+        .join(Slide, Slide.id == Analysis.slide_id)
+        .where(Analysis.id.in_(new))
+        .group_by(Slide.batch_id)
     )
+    for batch_key, slides, cells in session.execute(by_batch).all():
+        what = {"release": release_id, "by": by, "slides": slides, "cells": cells}
+        record(session, AuditKind.SLIDES_FUSED_ANEW, batch_key=batch_key, **what)

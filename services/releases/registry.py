@@ -15,7 +15,8 @@ from sqlalchemy import Engine, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from services.atomic import whole_folder
-from services.database.models import AuditEvent, ModelRelease
+from services.database.audit import AuditKind, record
+from services.database.models import ModelRelease
 from services.database.session import transaction
 from services.errors import ConfigurationError
 from services.keys import release_file_key, release_prefix
@@ -76,8 +77,7 @@ class Registry:
             if before != release.id:
                 session.execute(update(ModelRelease).where(ModelRelease.active).values(active=False))
                 session.execute(update(ModelRelease).where(ModelRelease.id == release.id).values(active=True))
-                what = {"release": release.id, "before": before, **detail}
-                session.add(AuditEvent(kind="release_activated", detail=what))
+                record(session, AuditKind.RELEASE_ACTIVATED, release=release.id, before=before, **detail)
         return before
 
     def secure(self, release: Release) -> Path:

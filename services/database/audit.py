@@ -1,0 +1,26 @@
+"""What happened to batches, slides and releases, and by whom: written here, within the transaction in which it does."""
+
+from enum import StrEnum
+
+from sqlalchemy.orm import Session
+
+from services.database.models import AuditEvent
+
+
+class AuditKind(StrEnum):
+    """What an event says, with the keys of its `detail`."""
+
+    BATCH_REGISTERED = "batch_registered"  # slides, fields, manifest_sha256
+    MANIFEST_REJECTED = "manifest_rejected"  # problems, reasons
+    MANIFEST_REFUSED = "manifest_refused"  # etag, manifest_sha256, registered_sha256
+    SLIDE_QUARANTINED = "slide_quarantined"  # slide, reason, detail
+    SLIDES_REQUEUED = "slides_requeued"  # slides, by
+    SLIDES_MOVED_TO_RELEASE = "slides_moved_to_release"  # release, slides
+    SLIDES_FUSED_ANEW = "slides_fused_anew"  # release, by, slides, cells
+    BATCH_CLOSED = "batch_closed"  # state
+    RELEASE_ACTIVATED = "release_activated"  # release, before, by, form
+
+
+def record(session: Session, kind: AuditKind, *, batch_key: int | None = None, **detail: object) -> None:
+    """Add an event, about a batch unless it concerns none; `detail` are JSON values, and never a person's data."""
+    session.add(AuditEvent(kind=kind.value, batch_id=batch_key, detail=detail))
