@@ -10,9 +10,6 @@ from services.database.models import Analysis, Batch, FieldRow, Lab, Slide
 from services.database.moves import begin, move, move_or_begin
 from services.database.session import transaction
 from services.database.states import BatchMove, BatchState, SlideMove, SlideState
-from tests.integration.servers import database, engine
-
-__all__ = ["database", "engine"]
 
 
 @pytest.fixture

@@ -13,12 +13,10 @@ from services.local.triton import TritonEnvironment, find_environment, triton_se
 from services.releases.schema import Release
 from services.releases.self_test import AnswersDiffer
 from services.storage import ObjectStore
-from tests.integration.servers import rclone_store, serving
+from tests.integration.servers import serving
 from tests.places import CHECKOUT
 from tests.small_release import build_small_release
 from triton_models.layout.repository import lay_out_repository
-
-__all__ = ["rclone_store"]
 
 OTHER = CHECKOUT / ".venv-triton-other"
 
@@ -55,11 +53,11 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path, environment: TritonEnvironment, rclone_store: ObjectStore) -> Place:
+def place(tmp_path: Path, environment: TritonEnvironment, empty_bucket: ObjectStore) -> Place:
     """A small release, published and laid out."""
     release = build_small_release(tmp_path / "release")
     for name in release.files:
-        rclone_store.put_file(release_file_key(release.id, name), tmp_path / "release" / name)
+        empty_bucket.put_file(release_file_key(release.id, name), tmp_path / "release" / name)
     installation = prepare_installation(tmp_path / "home", "rclone", minio_available=False)
     repository = installation.home / "triton" / "repository"
     lay_out_repository(tmp_path / "release", repository)
@@ -82,39 +80,39 @@ def read_otherwise(place: Place, member: str, body: str) -> None:
     path.write_text(path.read_text() + f"\n\ndef _otherwise(tensor):\n    return {body}\n", encoding="utf-8")
 
 
-def test_known_crops_have_their_known_logits(place: Place, rclone_store: ObjectStore) -> None:
-    assert place.ask(rclone_store).startswith("12 known crops have their known logits")
+def test_known_crops_have_their_known_logits(place: Place, empty_bucket: ObjectStore) -> None:
+    assert place.ask(empty_bucket).startswith("12 known crops have their known logits")
 
 
-def test_a_server_that_answers_for_the_first_crop_only_is_refused(place: Place, rclone_store: ObjectStore) -> None:
+def test_a_server_that_answers_for_the_first_crop_only_is_refused(place: Place, empty_bucket: ObjectStore) -> None:
     # What as_numpy() of an input makes of it under NumPy 2, whatever NumPy is here.
     read_otherwise(place, "efficientnetv2_s", "np.full_like(np.from_dlpack(tensor), np.from_dlpack(tensor).flat[0])")
     with pytest.raises(AnswersDiffer, match="12 known crops"):
-        place.ask(rclone_store)
+        place.ask(empty_bucket)
 
 
-def test_another_fusion_than_the_releases_is_refused(place: Place, rclone_store: ObjectStore) -> None:
+def test_another_fusion_than_the_releases_is_refused(place: Place, empty_bucket: ObjectStore) -> None:
     change(place, "logit_fusion/1/fusion.json", '"alpha": 0.5', '"alpha": 0.9')
     with pytest.raises(AnswersDiffer, match="fusion"):
-        place.ask(rclone_store)
+        place.ask(empty_bucket)
 
 
-def test_numpys_own_way_is_only_right_under_numpy_1(place: Place, rclone_store: ObjectStore) -> None:
+def test_numpys_own_way_is_only_right_under_numpy_1(place: Place, empty_bucket: ObjectStore) -> None:
     read_otherwise(place, "resnetv2_50", "tensor.as_numpy()")
     major = int(next(place.environment.site.glob("numpy-*.dist-info")).name.split("-")[1].split(".")[0])
     if major == 1:
-        assert place.ask(rclone_store).startswith("12 known crops")
+        assert place.ask(empty_bucket).startswith("12 known crops")
     else:
         with pytest.raises(AnswersDiffer):
-            place.ask(rclone_store)
+            place.ask(empty_bucket)
 
 
-def test_a_release_without_a_self_test_must_agree_with_itself(place: Place, rclone_store: ObjectStore) -> None:
+def test_a_release_without_a_self_test_must_agree_with_itself(place: Place, empty_bucket: ObjectStore) -> None:
     files = {name: file for name, file in place.release.files.items() if not name.startswith("self_test/")}
     older = Place(
         place.installation, place.environment, place.release.model_copy(update={"files": files}), place.repository
     )
-    assert "no self-test" in older.ask(rclone_store)
+    assert "no self-test" in older.ask(empty_bucket)
     read_otherwise(place, "resnetv2_50", "np.from_dlpack(tensor)[:1].repeat(tensor.shape()[0], 0)")
     with pytest.raises(AnswersDiffer, match="sent with"):
-        older.ask(rclone_store)
+        older.ask(empty_bucket)

@@ -8,10 +8,7 @@ from sqlalchemy import text
 from services.database.models import ModelRelease, Slide
 from services.database.session import transaction
 from services.database.states import BatchState, SlideState
-from tests.integration.reporting.reporting_night import DOCUMENT, Night, night
-from tests.integration.servers import database, empty_bucket, engine, rclone_store
-
-__all__ = ["database", "empty_bucket", "engine", "night", "rclone_store"]
+from tests.integration.reporting.reporting_night import DOCUMENT, Night
 
 STORED: Final = Path(__file__).with_name("example")
 COMMIT: Final = "0123456789abcdef0123456789abcdef01234567"
