@@ -1,42 +1,34 @@
-"""Every setting of morphbatch, read in this one place from the environment.
+"""Every setting of the service, read in this one place from the environment.
 
-A value comes from the environment (`MORPHBATCH_DATABASE_URL`), else from the file `stack.env` that the embedded stack
-writes into its data folder, else from the default here.
+A value comes from the environment (`MORPHBATCH_DATABASE_URL`), else from the file `stack.env` in the folder that
+`MORPHBATCH_HOME` names, where the embedded stack writes how its servers are reached, else from the default here.
+What only the embedded stack reads is in `services.local.settings`.
 """
 
 import os
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, Self
+from typing import Final, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from services.errors import ConfigurationError
 
-_CHECKOUT = Path(__file__).resolve().parent.parent
+PREFIX: Final = "MORPHBATCH_"
+HOME_VARIABLE: Final = f"{PREFIX}HOME"
+STACK_FILE: Final = "stack.env"
 DEVELOPMENT_SECRET = "morphbatch-development"  # noqa: S105 - refused below outside development
-
-
-def home() -> Path:
-    """The data folder of the embedded stack: `MORPHBATCH_HOME`, else `.morphbatch` in the checkout, else XDG's."""
-    named = os.environ.get("MORPHBATCH_HOME")
-    if named:
-        return Path(named).expanduser().absolute()
-    if (_CHECKOUT / "pyproject.toml").exists():
-        return _CHECKOUT / ".morphbatch"
-    return Path(os.environ.get("XDG_DATA_HOME", Path.home() / ".local" / "share")) / "morphbatch"
 
 
 class Settings(BaseSettings):
     """The service's settings; unknown `MORPHBATCH_*` keys in `stack.env` are an error."""
 
-    model_config = SettingsConfigDict(env_prefix="MORPHBATCH_", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
 
     environment: Literal["development", "production"] = Field(
         "development", description="In production the built-in secrets are refused."
     )
-    home: Path = Field(default_factory=home, description="Data folder of the embedded stack.")
 
     database_url: str = Field(
         "postgresql+psycopg2://morphbatch@127.0.0.1:5432/morphbatch", description="SQLAlchemy URL of Postgres."
@@ -50,22 +42,14 @@ class Settings(BaseSettings):
     s3_secret_key: SecretStr = Field(SecretStr(DEVELOPMENT_SECRET), description="Secret key of the object store.")
 
     triton_endpoint: str = Field("127.0.0.1:8001", description="host:port of Triton's gRPC service.")
-    triton_form: str = Field(
-        "openvino-fp32", description="Compiled form of the release that the embedded Triton serves."
-    )
     inference_batch: int = Field(16, ge=1, le=256, description="Most crops in one request to Triton.")
     inference_in_flight: int = Field(4, ge=1, le=64, description="Most requests to Triton at once, per worker process.")
     inference_timeout_s: float = Field(120.0, gt=0, description="Deadline of one request to Triton, seconds.")
 
-    api_host: str = Field("127.0.0.1", description="Address the HTTP service binds to.")
+    api_host: str = Field("127.0.0.1", description="Address at which the HTTP service is asked.")
     api_port: int = Field(8080, ge=1, le=65535, description="Port of the HTTP service (bucket events, health).")
     webhook_token: SecretStr = Field(
         SecretStr(DEVELOPMENT_SECRET), description="Bearer token that the object store sends with bucket events."
-    )
-
-    minio: Path | None = Field(None, description="The MinIO binary of the embedded stack; default: found on PATH.")
-    triton_env: Path | None = Field(
-        None, description="Environment of the embedded Triton; default: .venv-triton in the checkout."
     )
 
     worker_concurrency: int = Field(2, ge=1, le=64, description="Slides analysed at once by one worker.")
@@ -112,7 +96,12 @@ def load_settings() -> Settings:
         ConfigurationError: a value is missing, malformed or unsafe; the message names each.
     """
     try:
-        return Settings(_env_file=home() / "stack.env")  # type: ignore[call-arg]  # pydantic-settings' own keyword
+        return Settings(_env_file=_stack_file())  # type: ignore[call-arg]  # pydantic-settings' own keyword
     except ValidationError as error:
         lines = [f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in error.errors()]
         raise ConfigurationError("settings are wrong (MORPHBATCH_* or stack.env):\n  " + "\n  ".join(lines)) from error
+
+
+def _stack_file() -> Path | None:
+    home = os.environ.get(HOME_VARIABLE)
+    return Path(home).expanduser() / STACK_FILE if home else None

@@ -16,6 +16,7 @@ from services.local.child import tail
 from services.local.control import change_services, read_state, start_stack, stop_stack
 from services.local.installation import SERVICES, S3Flavour, load_installation
 from services.local.object_store import find_minio
+from services.local.settings import load_local_settings, settings_of
 from services.local.triton import find_environment
 from services.settings import Settings
 from tests.places import CHECKOUT
@@ -52,12 +53,7 @@ class Stack:
         """The settings that its processes have."""
         installation = load_installation(self.home)
         assert installation is not None
-        values = {
-            **installation.settings(),
-            **{k: v for k, v in self.environment.items() if k.startswith("MORPHBATCH_")},
-        }
-        fields = {name.removeprefix("MORPHBATCH_").lower(): value for name, value in values.items()}
-        return Settings.model_validate({name: v for name, v in fields.items() if name in Settings.model_fields})
+        return settings_of(installation, self.environment)
 
     def state(self) -> dict[str, Any]:
         """What its supervisor says of it."""
@@ -112,8 +108,7 @@ class Stack:
 
 def chosen_s3(flavour: S3Flavour | None) -> S3Flavour:
     """The flavour asked for, by default MinIO where its binary is found; skips the test where it is not."""
-    named = os.environ.get("MORPHBATCH_MINIO")
-    found = find_minio(Path(named) if named else None) is not None
+    found = find_minio(load_local_settings().minio) is not None
     if flavour == "minio" and not found:
         pytest.skip("no minio binary: `make minio` builds it")
     return flavour or ("minio" if found else "rclone")

@@ -25,6 +25,7 @@ from services.imaging.quality import measure_quality
 from services.imaging.types import Microns, Pixels
 from services.inference.networks import Networks
 from services.local.service import CHECKOUT
+from services.local.settings import load_local_settings
 from services.local.triton import find_environment
 from services.releases.schema import MEMBERS
 from services.releases.served import ServedRelease
@@ -160,7 +161,7 @@ def _cut(fields: Fields, release: ServedRelease) -> _Cut:
 
 
 def _networks_alone(stack: BenchStack, crops: Path) -> dict[str, Any]:
-    python = find_environment(stack.settings.triton_env).folder / "bin" / "python"
+    python = find_environment(load_local_settings().triton_env).folder / "bin" / "python"
     cores = Cores.without_services()
     answer = _program(python, "openvino_alone.py", str(crops), *(str(_model_file(stack, m)) for m in MEMBERS))
     if not answer["finite"]:

@@ -33,6 +33,7 @@ from services.database.session import make_engine, transaction
 from services.local.child import Child, ServiceState
 from services.local.installation import prepare_installation
 from services.local.postgres import postgres_service
+from services.local.settings import settings_of
 from services.releases.fusion import fuse
 from services.releases.refusion import Refusion, apply_refusion, count_moves, plan_refusion
 from services.releases.schema import MEMBERS, FileDigest, Fusion, Member, Release, ReleaseKind
@@ -187,7 +188,7 @@ def _postgres(home: Path) -> Iterator[Engine]:
         while child.state is not ServiceState.READY:
             child.look()
             time.sleep(0.05)
-        url = installation.settings()["MORPHBATCH_DATABASE_URL"]
+        url = settings_of(installation).database_url
         upgrade(url)
         engine = make_engine(url)
         try:

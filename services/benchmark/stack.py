@@ -20,6 +20,7 @@ from services.intake.folder import read_folder
 from services.intake.upload import upload
 from services.local.control import change_services, read_state, start_stack, stop_stack
 from services.local.installation import SERVICES, load_installation
+from services.local.settings import settings_of
 from services.settings import Settings
 from services.storage import ObjectStore, connect_store
 from triton_models.layout.served_here import ServedHere
@@ -140,7 +141,9 @@ def bench_stack(home: Path, before_networks: Callable[[Path], None] | None = Non
     late = {"triton", "worker"}
     try:
         start_stack(home, set(SERVICES) - late, attached=True, environment=environment)
-        settings = _settings(home)
+        installation = load_installation(home)
+        assert installation is not None  # noqa: S101 - it runs
+        settings = settings_of(installation)
         engine = make_engine(settings.database_url)
         stack = BenchStack(home, settings, engine, connect_store(settings))
         try:
@@ -166,7 +169,7 @@ def _activate_untrained(stack: BenchStack) -> None:
 def _points_at_a_stack(home: Path) -> set[str]:
     """Settings of the caller that would lead this stack's processes to the servers of another."""
     kept = load_installation(home)
-    return {"MORPHBATCH_HOME", "MORPHBATCH_API_HOST", *(kept.settings() if kept else _POINTERS)}
+    return {"MORPHBATCH_HOME", "MORPHBATCH_API_HOST", *(kept.environment() if kept else _POINTERS)}
 
 
 _POINTERS: Final = tuple(
@@ -176,13 +179,6 @@ _POINTERS: Final = tuple(
         *("API_PORT", "WEBHOOK_TOKEN"),
     )
 )
-
-
-def _settings(home: Path) -> Settings:
-    installation = load_installation(home)
-    assert installation is not None  # noqa: S101 - it runs
-    values = {name.removeprefix("MORPHBATCH_").lower(): value for name, value in installation.settings().items()}
-    return Settings.model_validate({**values, "home": home})
 
 
 def _summed(timings: Sequence[Mapping[str, Any]]) -> tuple[dict[str, float], dict[str, float]]:

@@ -113,7 +113,7 @@ def refusion(
 
 
 def _home() -> Path:
-    from services.settings import home
+    from services.local.settings import home
 
     return home() / "bench"
 

@@ -31,7 +31,8 @@ def demo(
     seed: Annotated[int, typer.Option(help="Seed of the drawn smears.")] = 1,
 ) -> None:
     """Run a night: start the stack, draw 2 labs × 2 batches of smears, submit them as a LIMS does, show the results."""
-    from services.settings import home, load_settings
+    from services.local.settings import home
+    from services.settings import load_settings
 
     started = time.monotonic()
     _step("starting the stack")

@@ -56,13 +56,13 @@ class Unwell(ConfigurationError):
     reason = "unwell"
 
 
-def examine(settings: Settings) -> list[Finding]:
+def examine(settings: Settings, home: Path) -> list[Finding]:
     """Look at everything, in the order in which things depend on each other. Writes one probe object and removes it."""
     engine = make_engine(settings.database_url)
     networks = Networks(settings.triton_endpoint, batch=settings.inference_batch, in_flight=1, timeout_s=30)
     checks = (
         # what, how, which earlier checks it stands on, how to mend it
-        ("stack", lambda: _stack(settings.home), (), _START),
+        ("stack", lambda: _stack(home), (), _START),
         ("database", lambda: _database(engine), (), f"check MORPHBATCH_DATABASE_URL; {_START}"),
         ("revision", lambda: _revision(engine), ("database",), "run `morphbatch migrate`"),
         ("reporting views", lambda: _views(engine), ("revision",), "run `morphbatch migrate`"),
@@ -77,7 +77,7 @@ def examine(settings: Settings) -> list[Finding]:
         ("http service", lambda: _api(settings), (), _START),
         ("clock: database", lambda: _database_clock(engine), ("database",), "set both machines' clocks by NTP"),
         ("clock: object store", lambda: _store_clock(settings), ("object store",), "set both machines' clocks by NTP"),
-        ("disk: home", lambda: _disk(settings.home), (), "make room, or move MORPHBATCH_HOME"),
+        ("disk: home", lambda: _disk(home), (), "make room, or move MORPHBATCH_HOME"),
         ("disk: temporary", lambda: _disk(Path(tempfile.gettempdir())), (), "make room, or set TMPDIR"),
     )
     findings: dict[str, Finding] = {}

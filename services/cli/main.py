@@ -1,5 +1,6 @@
 """Entry point: collects the commands of the modules beside it and turns our errors into one clear line."""
 
+import os
 import sys
 
 import typer
@@ -8,6 +9,8 @@ from services.cli import batches, bench, demo, evaluate, release, report, smears
 from services.cli import reapply as refuse
 from services.cli.console import err
 from services.errors import MorphbatchError
+from services.local.settings import home
+from services.settings import HOME_VARIABLE
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -22,6 +25,8 @@ app.add_typer(bench.commands, name="bench", help="Measure the service and its fe
 
 def main() -> None:
     """Run the command line; an error of ours ends it with its message and exit code 1."""
+    # Whoever reads the service's settings, here or in a process started here, finds those of this home.
+    os.environ[HOME_VARIABLE] = str(home())
     try:
         app()
     except MorphbatchError as error:

@@ -24,13 +24,14 @@ _JSON = Annotated[bool, typer.Option("--json", help="Print JSON to stdout and no
 
 def releases_here() -> "ServedHere":
     from services.database.session import make_engine
+    from services.local.settings import home, load_local_settings
     from services.settings import load_settings
     from services.storage import connect_store
     from triton_models.layout.served_here import ServedHere
 
     settings = load_settings()
     engine, store = make_engine(settings.database_url), connect_store(settings)
-    return ServedHere(engine, store, settings.home / "triton", settings.triton_form)
+    return ServedHere(engine, store, home() / "triton", load_local_settings().triton_form)
 
 
 @commands.command()
@@ -108,6 +109,7 @@ def _activate(release_id: str) -> dict[str, Any]:
     from services.database.session import make_engine
     from services.dispatch import BrokerUnavailable, connect_publisher
     from services.local.control import restart_service
+    from services.local.settings import home
     from services.releases.activation import follow_active_release
     from services.settings import load_settings
 
@@ -117,7 +119,7 @@ def _activate(release_id: str) -> dict[str, Any]:
     try:
         moved = follow_active_release(engine)
         err.print(f"release {release_id} ({done.release.kind}) is active; {moved} queued slides moved to it")
-        restarted = _serves_another(release_id, laid_out=done.laid_out) and restart_service(settings.home, "triton")
+        restarted = _serves_another(release_id, laid_out=done.laid_out) and restart_service(home(), "triton")
         try:
             publish_due(engine, connect_publisher(settings.broker_url), settings.republish_seconds)
         except BrokerUnavailable as error:

@@ -34,7 +34,7 @@ def up(
     """Start the stack in its data folder, or what is missing of one that runs, and wait until all of it is ready."""
     from services.local.control import is_running, start_stack
     from services.local.installation import SERVICES
-    from services.settings import home
+    from services.local.settings import home
 
     folder = home()
     # A closed terminal must not leave half a start behind either.
@@ -62,7 +62,7 @@ def up(
 def down(services: Services = None) -> None:
     """Stop the stack: the workers first, which end the slides at hand, Postgres last."""
     from services.local.control import change_services, stop_stack
-    from services.settings import home
+    from services.local.settings import home
 
     if services:
         _print_services(change_services(home(), stop=services))
@@ -77,7 +77,7 @@ def down(services: Services = None) -> None:
 def status(as_json: JsonOption = False) -> None:
     """What runs, since when, how often it crashed; and how many batches and slides are in which state."""
     from services.local.control import read_state
-    from services.settings import home
+    from services.local.settings import home
 
     state = read_state(home())
     for report in state["services"].values():
@@ -103,9 +103,10 @@ def status(as_json: JsonOption = False) -> None:
 def doctor(as_json: JsonOption = False) -> None:
     """Check every dependency, and say how to mend what fails. Exits 1 if anything does."""
     from services.cli.doctor import examine
+    from services.local.settings import home
     from services.settings import load_settings
 
-    findings = examine(load_settings())
+    findings = examine(load_settings(), home())
     if as_json:
         print_json([finding.as_record() for finding in findings])
     else:

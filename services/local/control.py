@@ -218,14 +218,13 @@ def _require_answers(home: Path, names: frozenset[str]) -> None:
     # Only here, since they bring half of the service's dependencies with them.
     from services.local.object_store import find_minio
     from services.local.plan import make_plan
-    from services.settings import Settings
+    from services.local.settings import load_local_settings, settings_of
 
     installation = load_installation(home)
     if installation is None:
         raise StackDown(f"{home} holds no installation, though a stack runs in it")
-    values = {name.removeprefix("MORPHBATCH_").lower(): value for name, value in installation.settings().items()}
-    settings = Settings.model_validate({**values, "home": home})
-    for stage in make_plan(installation, settings, find_minio(settings.minio)):
+    local = load_local_settings()
+    for stage in make_plan(installation, settings_of(installation), find_minio(local.minio), local.triton_env):
         for planned in stage:
             if isinstance(planned, Planned) and planned.name in names:
                 try:

@@ -25,6 +25,7 @@ from services.local.control import ALREADY_RUNS
 from services.local.installation import S3Flavour, prepare_installation
 from services.local.object_store import find_minio
 from services.local.plan import make_plan
+from services.local.settings import load_local_settings
 from services.local.supervisor import Supervisor
 from services.settings import load_settings
 
@@ -76,11 +77,10 @@ def _lock(descriptor: int) -> bool:
 
 def _supervise(home: Path, s3_flavour: S3Flavour | None) -> int:
     try:
-        settings = load_settings()
-        minio = find_minio(settings.minio)
+        local = load_local_settings()
+        minio = find_minio(local.minio)
         installation = prepare_installation(home, s3_flavour, minio_available=minio is not None)
-        load_settings.cache_clear()  # they were read before `stack.env` was there
-        plan = make_plan(installation, load_settings(), minio)
+        plan = make_plan(installation, load_settings(), minio, local.triton_env)
         environment = {**os.environ, "MORPHBATCH_HOME": str(home)}
         return Supervisor(installation, plan, environment).run()
     except MorphbatchError as error:

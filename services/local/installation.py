@@ -11,6 +11,7 @@ from typing import Final, Literal
 
 from services.atomic import write_text
 from services.errors import ConfigurationError
+from services.settings import STACK_FILE
 
 S3Flavour = Literal["minio", "rclone"]
 
@@ -44,8 +45,8 @@ class Installation:
         """The supervisor's report of itself: states, pids, restarts."""
         return self.home / "stack.json"
 
-    def settings(self) -> dict[str, str]:
-        """The `MORPHBATCH_*` settings that point a process at this stack."""
+    def environment(self) -> dict[str, str]:
+        """The `MORPHBATCH_*` variables that point a process at this stack."""
         ports, keys = self.ports, self.secrets
         return {
             "MORPHBATCH_DATABASE_URL": (
@@ -66,8 +67,8 @@ class Installation:
         self.logs.mkdir(exist_ok=True)
         document = {"ports": dict(self.ports), "secrets": dict(self.secrets), "s3_flavour": self.s3_flavour}
         write_text(self.home / "installation.json", json.dumps(document, indent=2) + "\n", private=True)
-        lines = [f"{name}={value}\n" for name, value in self.settings().items()]
-        write_text(self.home / "stack.env", "# Written by `morphbatch up`.\n" + "".join(lines), private=True)
+        lines = [f"{name}={value}\n" for name, value in self.environment().items()]
+        write_text(self.home / STACK_FILE, "# Written by `morphbatch up`.\n" + "".join(lines), private=True)
 
 
 def load_installation(home: Path) -> Installation | None:

@@ -12,7 +12,9 @@ from services.local.triton import triton_service
 from services.settings import Settings
 
 
-def make_plan(installation: Installation, settings: Settings, minio: Path | None) -> list[tuple[Planned | Step, ...]]:
+def make_plan(
+    installation: Installation, settings: Settings, minio: Path | None, triton_env: Path | None
+) -> list[tuple[Planned | Step, ...]]:
     """Every service and step, each after those it needs; those of one tuple are started together."""
     return [
         (
@@ -23,7 +25,7 @@ def make_plan(installation: Installation, settings: Settings, minio: Path | None
         (migrate_step(),),
         (release_step(),),
         (
-            Planned("triton", lambda: triton_service(installation, settings.triton_env)),
+            Planned("triton", lambda: triton_service(installation, triton_env)),
             Planned("control", lambda: control_worker(installation, settings)),
             Planned("beat", lambda: beat(installation)),
             Planned("api", lambda: api(installation)),

@@ -9,10 +9,11 @@ from sqlalchemy import Engine
 
 from services.database.models import ModelRelease
 from services.database.session import transaction
+from services.local.settings import settings_of
 from services.smears.field import FieldSpec, draw_field
 from services.storage import ObjectStore
 from tests.integration.reporting.reporting_night import Night, fill
-from tests.integration.servers import Postgres, S3Server, migrated_postgres, s3_installation, settings_of
+from tests.integration.servers import Postgres, S3Server, migrated_postgres, s3_installation
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """Servers of the embedded stack, one by one: how a test starts its own, and what the session's fixtures are made of."""
 
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from services.local.installation import Installation, S3Flavour, prepare_install
 from services.local.object_store import find_minio, s3_service
 from services.local.postgres import postgres_service
 from services.local.service import Service
+from services.local.settings import load_local_settings, settings_of
 from services.settings import Settings
 from services.storage import ObjectStore, connect_store
 
@@ -46,17 +46,10 @@ def wait_for(child: Child) -> None:
         time.sleep(0.05)
 
 
-def settings_of(installation: Installation) -> Settings:
-    """The settings that point at this installation, and nothing of the machine's own."""
-    values = {name.removeprefix("MORPHBATCH_").lower(): value for name, value in installation.settings().items()}
-    return Settings.model_validate({**values, "home": installation.home})
-
-
 @contextmanager
 def s3_installation(home: Path, flavour: S3Flavour) -> Iterator[tuple[Installation, Child]]:
     """A running S3 server of that kind; skips the test where MinIO has not been built."""
-    named = os.environ.get("MORPHBATCH_MINIO")
-    minio = find_minio(Path(named) if named else None)
+    minio = find_minio(load_local_settings().minio)
     if flavour == "minio" and minio is None:
         pytest.skip("no minio binary: `make minio` builds it")
     installation = prepare_installation(home, flavour, minio_available=minio is not None)

@@ -18,9 +18,10 @@ import uvicorn
 from services.api.app import create_app
 from services.dispatch import BrokerUnavailable, Publisher
 from services.local.broker import redis_service
+from services.local.settings import settings_of
 from services.settings import Settings
 from services.storage import ObjectStore, connect_store
-from tests.integration.servers import s3_installation, serving, settings_of
+from tests.integration.servers import s3_installation, serving
 
 
 class _Recorder(Publisher):

@@ -13,7 +13,7 @@ from tests.conftest import Stack
 
 def findings_of(stack: Stack) -> dict[str, Finding]:
     """The findings by name."""
-    return {finding.check: finding for finding in examine(stack.settings)}
+    return {finding.check: finding for finding in examine(stack.settings, stack.home)}
 
 
 def test_everything_is_well_on_a_fresh_stack(stack: Stack) -> None:

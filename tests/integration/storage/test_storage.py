@@ -13,9 +13,10 @@ import pytest
 from pydantic import SecretStr
 
 from services.errors import ConfigurationError, OutageError, PermanentError
+from services.local.settings import settings_of
 from services.settings import Settings
 from services.storage import ObjectMissing, ObjectStore, ObjectTooLarge, StoreRefused, StoreUnavailable, connect_store
-from tests.integration.servers import s3_installation, settings_of, wait_for
+from tests.integration.servers import s3_installation, wait_for
 
 
 def test_what_was_put_comes_back_with_its_etag(store: ObjectStore) -> None:

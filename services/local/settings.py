@@ -1,0 +1,56 @@
+"""The settings of the embedded stack, from the environment; and the service's settings that point at such a stack."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from services.errors import ConfigurationError
+from services.local.installation import Installation
+from services.local.service import CHECKOUT
+from services.settings import HOME_VARIABLE, PREFIX, Settings
+
+
+class LocalSettings(BaseSettings):
+    """What only the embedded stack and the tools around it read."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True)
+
+    minio: Path | None = Field(default=None, description="The MinIO binary; default: on PATH, or that of `make minio`.")
+    triton_env: Path | None = Field(default=None, description="Triton's environment; default: .venv-triton here.")
+    triton_form: str = Field(default="openvino-fp32", description="Compiled form of the release that Triton serves.")
+
+
+def home() -> Path:
+    """The data folder of the embedded stack: `MORPHBATCH_HOME`, else `.morphbatch` in the checkout, else XDG's."""
+    named = os.environ.get(HOME_VARIABLE)
+    if named:
+        return Path(named).expanduser().absolute()
+    if (CHECKOUT / "pyproject.toml").exists():
+        return CHECKOUT / ".morphbatch"
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "morphbatch"
+
+
+def load_local_settings() -> LocalSettings:
+    """The settings of the embedded stack.
+
+    Raises:
+        ConfigurationError: a value is malformed; the message names each.
+    """
+    try:
+        return LocalSettings()
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise ConfigurationError(f"settings are wrong ({PREFIX}*): {faults}") from error
+
+
+def settings_of(installation: Installation, environment: Mapping[str, str] | None = None) -> Settings:
+    """The service's settings as a process of this stack has them that runs in `environment`.
+
+    As in such a process, a variable of the environment wins over the installation's own.
+    """
+    variables = {**installation.environment(), **(environment or {})}
+    named = {name.removeprefix(PREFIX).lower(): value for name, value in variables.items() if name.startswith(PREFIX)}
+    return Settings.model_validate({name: value for name, value in named.items() if name in Settings.model_fields})
