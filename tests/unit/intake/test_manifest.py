@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from services.intake.json_schema import SCHEMA_FILE, manifest_schema_text
 from services.intake.manifest import Manifest
 from services.intake.problems import ManifestRejected
 from services.intake.validation import BadBatchName, check_names, parse_manifest
@@ -280,11 +279,6 @@ def test_names_that_cannot(lab: str, batch: str) -> None:
     with pytest.raises(BadBatchName) as raised:
         check_names(lab, batch)
     assert "schmidt" not in str(raised.value)
-
-
-def test_the_published_json_schema_is_current() -> None:
-    stored = CHECKOUT / SCHEMA_FILE
-    assert stored.read_text() == manifest_schema_text(), "run: python -m services.intake.json_schema"
 
 
 def test_the_page_for_a_lims_says_what_the_service_does() -> None:
