@@ -1,6 +1,5 @@
-"""One field: fetch, verify, decode, judge its quality, find the cells, crop them."""
+"""One field between its bytes and its crops: decode, judge its quality, find the cells, crop them."""
 
-import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,28 +10,15 @@ from numpy.typing import NDArray
 
 from services.analysis.work import FieldWork, SlideWork
 from services.errors import PermanentError
+from services.fields import FieldLimits, decode
 from services.imaging.crops import crop_cells, crop_of_cell_image
-from services.imaging.decoding.decode import decode_field
 from services.imaging.heads import find_heads
 from services.imaging.quality import measure_quality
 from services.imaging.types import RGB, Box, FieldQuality, FoundHeads, Head, SetAside
-from services.storage import ObjectMissing, ObjectStore
 
 T = TypeVar("T")
 _MEASURES: Final = ("exposure_pct", "clipped_pct", "background_pct", "unevenness_pct", "stain_od")
 NOTHING_FOUND: Final = FoundHeads((), ())
-
-
-class FieldMissing(PermanentError):
-    """The manifest names a field that was never uploaded."""
-
-    reason = "field_missing"
-
-
-class ChecksumMismatch(PermanentError):
-    """The uploaded bytes are not those whose checksum the manifest gives."""
-
-    reason = "checksum_mismatch"
 
 
 class CellOutsideField(PermanentError):
@@ -76,38 +62,13 @@ class PreparedField:
     set_aside: SetAside | None = None
 
 
-def fetch(store: ObjectStore, slide: SlideWork, work: FieldWork, max_bytes: int) -> bytes:
-    """The field's bytes, checked against the manifest.
-
-    Raises:
-        FieldMissing, ChecksumMismatch: what was uploaded is not what the manifest promises.
-        PermanentError: it is larger than `max_bytes`.
-        OutageError: the store cannot be reached.
-    """
-    try:
-        data = store.get(slide.object_key(work), max_bytes=max_bytes)
-    except ObjectMissing as error:
-        raise FieldMissing(
-            f"{slide}: field {work.key} is named in the manifest but was not uploaded; upload it and requeue the slide"
-        ) from error
-    digest = hashlib.sha256(data).hexdigest()
-    if digest != work.sha256:
-        raise ChecksumMismatch(
-            f"{slide}: field {work.key} has sha256 {digest[:12]}…, the manifest says {work.sha256[:12]}…;"
-            " upload it again and requeue the slide"
-        )
-    return data
-
-
-def prepare(
-    data: bytes, slide: SlideWork, work: FieldWork, clock: StageClock, *, max_bytes: int, max_pixels: int
-) -> PreparedField:
+def prepare(data: bytes, slide: SlideWork, work: FieldWork, limits: FieldLimits, clock: StageClock) -> PreparedField:
     """Everything between the bytes of a field and its crops.
 
     Raises:
         PermanentError: the image cannot be decoded, or the manifest's boxes do not fit it.
     """
-    decoded = clock.timed("decode", lambda: decode_field(data, work.key, max_bytes=max_bytes, max_pixels=max_pixels))
+    decoded = clock.timed("decode", lambda: decode(data, slide.uploaded(work), limits))
     pixels = decoded.pixels
     height, width = pixels.shape[:2]
     if work.is_crop:

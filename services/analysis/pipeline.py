@@ -19,9 +19,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from services.analysis.fields import PreparedField, StageClock, fetch, prepare
+from services.analysis.fields import PreparedField, StageClock, prepare
 from services.analysis.work import FieldWork, SlideWork
 from services.errors import PermanentError
+from services.fields import FieldLimits, fetch
 from services.imaging.types import Head
 from services.inference.predictions import Predictions
 from services.releases.served import ServedRelease
@@ -57,14 +58,6 @@ class Sink(Protocol):
         """Raise to stop the work between two fields (the lease was lost)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Refuse fields beyond these."""
-
-    max_bytes: int
-    max_pixels: int
-
-
 @dataclass(slots=True)
 class _Gathering:
     """Crops of one or more fields that wait to fill a request."""
@@ -74,7 +67,7 @@ class _Gathering:
 
 
 def run_slide(
-    slide: SlideWork, store: ObjectStore, networks: Classifier, sink: Sink, limits: Limits, clock: StageClock
+    slide: SlideWork, store: ObjectStore, networks: Classifier, sink: Sink, limits: FieldLimits, clock: StageClock
 ) -> list[PermanentError]:
     """Run every field of a slide; returns the faults of its delivery, all of them, empty for a good slide.
 
@@ -112,7 +105,7 @@ def run_slide(
             predictions = clock.timed("wait_for_networks", future.result)
             clock.timed("rows", partial(add_cells, cells, predictions))
 
-    with _reading(slide, store, limits.max_bytes, clock) as arrivals:
+    with _reading(slide, store, limits, clock) as arrivals:
         for work, data in arrivals:
             sink.check()
             prepared = _prepared(data, slide, work, limits, clock)
@@ -132,19 +125,19 @@ def run_slide(
 
 
 def _prepared(
-    data: bytes | PermanentError, slide: SlideWork, work: FieldWork, limits: Limits, clock: StageClock
+    data: bytes | PermanentError, slide: SlideWork, work: FieldWork, limits: FieldLimits, clock: StageClock
 ) -> PreparedField:
     if isinstance(data, PermanentError):
         return PreparedField(work, fault=data)
     try:
-        return prepare(data, slide, work, clock, max_bytes=limits.max_bytes, max_pixels=limits.max_pixels)
+        return prepare(data, slide, work, limits, clock)
     except PermanentError as error:
         return PreparedField(work, fault=error)
 
 
 @contextmanager
 def _reading(
-    slide: SlideWork, store: ObjectStore, max_bytes: int, clock: StageClock
+    slide: SlideWork, store: ObjectStore, limits: FieldLimits, clock: StageClock
 ) -> Iterator[Iterator[tuple[FieldWork, bytes | PermanentError]]]:
     """Fetch the fields in a thread, at most `READ_AHEAD` ahead of who consumes them."""
     ready: queue.Queue[tuple[FieldWork, bytes | PermanentError] | BaseException | None] = queue.Queue(READ_AHEAD)
@@ -163,7 +156,8 @@ def _reading(
         try:
             for work in slide.fields:
                 try:
-                    data: bytes | PermanentError = clock.timed("fetch", partial(fetch, store, slide, work, max_bytes))
+                    uploaded = slide.uploaded(work)
+                    data: bytes | PermanentError = clock.timed("fetch", partial(fetch, store, uploaded, limits))
                 except PermanentError as error:
                     data = error
                 if not offer((work, data)):

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from services.analysis.fields import PreparedField, StageClock
 from services.analysis.leases import NOT_THE_SLIDES_FAULT, Lease, LeaseLost, RetryPolicy, claim, give_back
-from services.analysis.pipeline import Classifier, Limits, run_slide
+from services.analysis.pipeline import Classifier, run_slide
 from services.analysis.rows import CopySpool
 from services.analysis.work import SlideWork, load_work
 from services.database.audit import AuditKind, record
@@ -20,6 +20,7 @@ from services.database.queries import OPEN_SLIDES
 from services.database.session import transaction
 from services.database.states import SlideMove
 from services.errors import MorphbatchError, OutageError, PermanentError
+from services.fields import FieldLimits
 from services.imaging.types import Head, Morphometry
 from services.inference.predictions import Predictions
 from services.releases.activation import require_same_crops
@@ -193,7 +194,7 @@ def _attempt(
     require_same_crops(served, slide.crop_px, slide.crop_um)
     result = SlideResult(slide, lease)
     try:
-        limits = Limits(settings.max_field_bytes, settings.max_field_pixels)
+        limits = FieldLimits.of(settings)
         faults = run_slide(slide, store, networks, result, limits, clock)
         verdict, reason, detail = _verdict(slide, result, faults, settings.minimum_cells)
         good = verdict is not SlideMove.QUARANTINE

@@ -7,8 +7,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from services.database.models import Analysis, Batch, FieldRow, Lab, ModelRelease, Slide
+from services.fields import UploadedField
 from services.imaging.types import Box, Microns, Pixels, UmPerPx
-from services.keys import field_key
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +41,9 @@ class SlideWork:
     def __str__(self) -> str:
         return f"lab {self.lab}, batch {self.batch_code}, slide {self.slide_code}"
 
-    def object_key(self, field: FieldWork) -> str:
-        """Where the field lies in the object store."""
-        return field_key(self.lab, self.batch_code, field.key)
+    def uploaded(self, field: FieldWork) -> UploadedField:
+        """The field as it is fetched."""
+        return UploadedField(self.lab, self.batch_code, self.slide_code, field.key, field.sha256)
 
 
 def load_work(session: Session, analysis_id: int) -> SlideWork:

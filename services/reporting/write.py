@@ -13,12 +13,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from services.database.session import transaction
 from services.database.states import BatchState
 from services.errors import MorphbatchError
+from services.fields import FieldLimits
 from services.keys import report_key, result_key, slide_file, slides_prefix
 from services.reporting.exports.cells_parquet import write_cells_parquet
 from services.reporting.exports.geojson import COLUMNS as GEOJSON_COLUMNS
 from services.reporting.exports.geojson import write_geojson
 from services.reporting.exports.slides_csv import write_slides_csv
-from services.reporting.pictures.draw import PictureLimits, SlidePictures
+from services.reporting.pictures.draw import SlidePictures
 from services.reporting.pictures.heading import JPEG_QUALITY
 from services.reporting.queries import batch_row, stream_cells
 from services.reporting.reading import read_report
@@ -102,8 +103,7 @@ class _Files:
 
     def _pictures(self, slide: SlideReport) -> tuple[list[str], list[str]]:
         """The names of the slide's pictures, and notes of what could not be drawn."""
-        settings = load_settings()
-        limits = PictureLimits(settings.max_field_bytes, settings.max_field_pixels)
+        limits = FieldLimits.of(load_settings())
         pictures = SlidePictures(self._engine, self._store, self._report, slide, self._batch_key, self._day, limits)
         names = []
         try:

@@ -1,6 +1,6 @@
 """The pictures of one slide: fields are fetched once, in order, and drawn into the sheets that need them."""
 
-import hashlib
+import logging
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,10 +15,9 @@ from sqlalchemy.orm import Session
 
 from services.database.session import transaction
 from services.errors import PermanentError
+from services.fields import FieldLimits, UploadedField, decode, fetch
 from services.imaging.crops import crop_cells, crop_of_cell_image
-from services.imaging.decoding.decode import decode_field
 from services.imaging.types import RGB, Box, Microns
-from services.keys import field_key
 from services.reporting.pictures.heading import Heading
 from services.reporting.pictures.overlay import FIELDS_A_SHEET, ContactSheet, DrawnCell, DrawnField
 from services.reporting.pictures.sprites import CELLS_A_SHEET, CROP_PX, SHEETS, Sprite, SpriteSheets, is_chosen, quotas
@@ -27,21 +26,9 @@ from services.reporting.report import Report, SlideReport
 from services.storage import ObjectStore
 from services.taxonomy import CLASS_NAMES, CLASSES
 
+log = logging.getLogger(__name__)
+
 OVERLAY_SHEETS: Final = 4
-
-
-class FieldChanged(PermanentError):
-    """The object is no longer the one that was analysed."""
-
-    reason = "field_changed"
-
-
-@dataclass(frozen=True, slots=True)
-class PictureLimits:
-    """What the decoder refuses."""
-
-    max_bytes: int
-    max_pixels: int
 
 
 @dataclass(slots=True)
@@ -54,7 +41,7 @@ class SlidePictures:
     slide: SlideReport
     batch_key: int
     day: date
-    limits: PictureLimits
+    limits: FieldLimits
     notes: list[str] = dataclass_field(default_factory=list)
 
     def draw(self) -> Iterator[tuple[str, Image.Image]]:
@@ -159,17 +146,15 @@ class SlidePictures:
 
     def _pixels(self, field: AnalysedField) -> tuple[RGB | None, str | None]:
         """The field's pixels, or the reason code of why there are none."""
+        if field.width_px is None:  # its bytes were refused when it was analysed, and are not tried again
+            return None, field.reason
+        uploaded = UploadedField(self.report.lab, self.report.batch_id, self.slide.slide_id, field.key, field.sha256)
         try:
-            data = self.store.get(
-                field_key(self.report.lab, self.report.batch_id, field.key), max_bytes=self.limits.max_bytes
-            )
-            if hashlib.sha256(data).hexdigest() != field.sha256:
-                raise FieldChanged(f"{field.key} was replaced after its analysis")
-            decoded = decode_field(data, field.key, max_bytes=self.limits.max_bytes, max_pixels=self.limits.max_pixels)
+            return decode(fetch(self.store, uploaded, self.limits), uploaded, self.limits).pixels, None
         except PermanentError as error:
-            self._note(f"field {field.key} could not be drawn ({error.reason}): {error}")
+            log.warning("%s: %s", error.reason, error)
+            self._note(f"field {field.key} cannot be drawn any more ({error.reason}); what was counted on it stands")
             return None, error.reason
-        return decoded.pixels, None
 
     @property
     def _crop_um(self) -> Microns:

@@ -21,6 +21,7 @@ from services.reporting.exports.cells_parquet import CELL_SCHEMA
 from services.reporting.exports.slides_csv import SLIDE_COLUMNS
 from services.reporting.palette import WARNING_GROUND
 from services.reporting.write import write_batch_report
+from services.settings import Settings
 from services.storage import StoreUnavailable
 from tests.integration.reporting.reporting_night import DOCUMENT, PREFIX, Night, fill
 from tests.integration.servers import Postgres, S3Server
@@ -168,9 +169,41 @@ def test_a_field_that_is_gone_or_changed_costs_its_picture_only(full: Night) -> 
     full.store.put("incoming/berlin/night-1/slide-1/field-1.png", b"other bytes")
     report = full.write()
     notes = "\n".join(report["notes"])
-    assert "slide-0/field-0.png could not be drawn (object_missing)" in notes
-    assert "slide-1/field-1.png could not be drawn (field_changed)" in notes
+    assert "slide-0/field-0.png cannot be drawn any more (field_missing)" in notes
+    assert "slide-1/field-1.png cannot be drawn any more (checksum_mismatch)" in notes
     assert "slides/slide-0/overlay-1.jpg" in report["slides"][0]["files"]
+
+
+def test_a_field_that_analysis_could_not_decode_is_not_even_fetched(
+    full: Night, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with transaction(full.engine) as session:
+        session.execute(
+            text(
+                "update field_result set reason = 'field_damaged', width_px = null, height_px = null where field_id ="
+                " (select id from field where key = 'slide-0/field-0.png')"
+            )
+        )
+    fetched: list[str] = []
+    real = full.store.get
+
+    def get(key: str, *, max_bytes: int) -> bytes:
+        fetched.append(key)
+        return real(key, max_bytes=max_bytes)
+
+    monkeypatch.setattr(full.store, "get", get)
+    report = full.write()
+    assert "incoming/berlin/night-1/slide-0/field-1.png" in fetched
+    assert "incoming/berlin/night-1/slide-0/field-0.png" not in fetched
+    assert report["notes"] == []
+    assert "slides/slide-0/overlay-1.jpg" in report["slides"][0]["files"]
+
+
+def test_a_field_beyond_the_limits_of_the_analysis_is_not_decoded_for_a_picture(
+    full: Night, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.reporting.write.load_settings", lambda: Settings(max_field_pixels=640 * 480 - 1))
+    assert "slide-0/field-0.png cannot be drawn any more (field_too_many_pixels)" in "\n".join(full.write()["notes"])
 
 
 def test_a_fault_in_drawing_becomes_a_note(full: Night, monkeypatch: pytest.MonkeyPatch) -> None:

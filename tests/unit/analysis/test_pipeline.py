@@ -10,15 +10,16 @@ import numpy as np
 import pytest
 
 from services.analysis.fields import PreparedField, StageClock
-from services.analysis.pipeline import READ_AHEAD, Limits, run_slide
+from services.analysis.pipeline import READ_AHEAD, run_slide
 from services.analysis.work import FieldWork, SlideWork
+from services.fields import FieldLimits
 from services.imaging.types import Box, Head
 from services.inference.predictions import Predictions
 from services.releases.served import ServedRelease
 from services.storage import ObjectMissing, StoreUnavailable
 from services.taxonomy import CLASS_NAMES
 
-LIMITS = Limits(max_bytes=10**7, max_pixels=10**7)
+LIMITS = FieldLimits(max_bytes=10**7, max_pixels=10**7)
 
 
 def field_image(seed: int) -> bytes:
@@ -38,7 +39,7 @@ def slide_of(images: list[bytes], boxes: tuple[Box, ...]) -> SlideWork:
 
 class MemoryStore:
     def __init__(self, slide: SlideWork, images: list[bytes]) -> None:
-        self.objects = {slide.object_key(work): data for work, data in zip(slide.fields, images, strict=True)}
+        self.objects = {slide.uploaded(work).object_key: data for work, data in zip(slide.fields, images, strict=True)}
         self.reads = 0
 
     def get(self, key: str, *, max_bytes: int) -> bytes:
@@ -117,8 +118,8 @@ def test_every_fault_of_a_slide_is_named_and_nothing_more_is_classified_after_th
     images = [field_image(n) for n in range(6)]
     slide = slide_of(images, BOXES)
     store, networks = MemoryStore(slide, images), CountingNetworks()
-    del store.objects[slide.object_key(slide.fields[0])]
-    store.objects[slide.object_key(slide.fields[2])] = b"other bytes"
+    del store.objects[slide.uploaded(slide.fields[0]).object_key]
+    store.objects[slide.uploaded(slide.fields[2]).object_key] = b"other bytes"
     sink = ListSink()
     faults = run_slide(slide, store, networks, sink, LIMITS, StageClock())
     assert [fault.reason for fault in faults] == ["field_missing", "checksum_mismatch"]

@@ -80,7 +80,7 @@ def test_the_warning_is_the_first_thing_on_a_sheet() -> None:
 
 def test_a_field_that_cannot_be_read_leaves_the_others_on_the_sheet() -> None:
     sheet = ContactSheet(2, PLAIN, 0.8)
-    sheet.add(DrawnField("gone.jpg", None, trouble="object_missing"))
+    sheet.add(DrawnField("gone.jpg", None, trouble="field_missing"))
     sheet.add(DrawnField("good.jpg", PALE, [cell(Box(100, 100, 180, 160))]))
     picture = sheet.finish()
     assert pixels_of(picture, REGION_COLOURS[Region.HEAD]) > 100
