@@ -65,6 +65,9 @@ def test_birth_dates(text: str) -> None:
         "811228-9874",  # Sweden
         "198112289874",
         "131052-308T",  # Finland
+        "131052V9085",  # with a newer sign of the century, temporary
+        "290200A2081",  # a leap day of 2000
+        "15076500131",  # Norway
         "44051401359",  # Poland
         "10000000146",  # Turkey
         "1237010180",  # Austria
