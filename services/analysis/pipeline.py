@@ -42,7 +42,10 @@ class Classifier(Protocol):
         """The release that is served now."""
 
     def submit(self, crops: NDArray[np.uint8], release_id: str) -> Future[Predictions]:
-        """Send crops `[N, S, S, 3]` for this release alone; blocks while too many requests are outstanding."""
+        """Send crops `[N, S, S, 3]` for this release alone, in requests of at most `batch`.
+
+        Blocks while too many requests are outstanding.
+        """
 
 
 class Sink(Protocol):
@@ -82,17 +85,15 @@ def run_slide(
     gathering = _Gathering()
 
     def send(*, rest: bool) -> None:
-        """Send full requests, and with `rest` what is over; else that waits for the crops of the next fields.
+        """Send what fills whole requests, and with `rest` what is over; else that waits for the next fields' crops.
 
         The networks run in small sub-batches of fixed size, so that odd requests would have them run on padding.
         """
         nonlocal gathering
         crops, cells = np.concatenate(gathering.crops), gathering.cells
         end = len(crops) if rest else len(crops) // networks.batch * networks.batch
-        for start in range(0, end, networks.batch):
-            part = slice(start, min(start + networks.batch, end))
-            future = clock.timed("wait_for_networks", partial(networks.submit, crops[part], slide.release_id))
-            outstanding.append((cells[part], future))
+        future = clock.timed("wait_for_networks", partial(networks.submit, crops[:end], slide.release_id))
+        outstanding.append((cells[:end], future))
         gathering = _Gathering([crops[end:]], cells[end:])
 
     def add_cells(cells: list[tuple[int, Head]], predictions: Predictions) -> None:

@@ -103,6 +103,15 @@ def test_cells_come_out_in_order_of_field_then_y_and_requests_are_filled_across_
     assert networks.sizes == [4, 4, 4, 3]  # whole requests: what is left of a field waits for the next
 
 
+def test_a_field_of_many_cells_is_sent_in_whole_requests_at_once() -> None:
+    images = [field_image(n) for n in range(2)]
+    slide = slide_of(images, BOXES * 3)
+    networks, sink = CountingNetworks(), ListSink()
+    run_slide(slide, MemoryStore(slide, images), networks, sink, LIMITS, StageClock())
+    assert networks.sizes == [8, 8, 2]
+    assert [number for number, _ in sink.cells] == [0] * 9 + [1] * 9
+
+
 def test_the_reader_stays_a_bounded_number_of_fields_ahead() -> None:
     images = [field_image(0)] * 40
     slide = slide_of(images, BOXES)
