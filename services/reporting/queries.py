@@ -10,7 +10,7 @@ from sqlalchemy import Row, text
 from sqlalchemy.orm import Session
 
 from services.errors import PermanentError
-from services.imaging.types import Microns, Pixels, UmPerPx
+from services.imaging.types import Box, Microns, Pixels, RejectedObject, RejectReason, UmPerPx
 
 FETCH_ROWS: Final = 2_000
 
@@ -119,16 +119,16 @@ class RemarkedField:
 
 @dataclass(frozen=True, slots=True)
 class AnalysedField:
-    """A field of a slide's analysis, for a picture. It has no size where its bytes were never decoded."""
+    """A field of an analysed slide, for its pictures. It has no size where its bytes were never decoded."""
 
     field_key: int
     key: str
     sha256: str
-    kind: str
+    is_crop: bool
     width_px: Pixels | None
     height_px: Pixels | None
     reason: str | None
-    rejected: list[dict[str, Any]]
+    rejected: tuple[RejectedObject, ...]
 
 
 def batch_row(session: Session, batch_key: int) -> BatchRow:
@@ -221,16 +221,20 @@ def remarked_fields(session: Session, batch: BatchRow) -> list[RemarkedField]:
 
 def analysed_fields(session: Session, batch_key: int, slide_id: str) -> list[AnalysedField]:
     """The fields of a slide in the order of its manifest; none where it was not analysed."""
-    return _rows(
-        session,
-        AnalysedField,
-        "select f.id as field_key, f.key, f.sha256, f.kind, r.width_px, r.height_px, r.reason, r.rejected"
-        " from reporting.slide_result s join field_result r on r.analysis_id = s.analysis_id"
-        " join field f on f.id = r.field_id"
-        " where s.batch_key = :key and s.slide_id = :slide order by f.position",
-        key=batch_key,
-        slide=slide_id,
-    )
+    rows = session.execute(
+        text(
+            "select f.id as field_key, f.key, f.sha256, f.kind = 'crop' as is_crop, r.width_px, r.height_px, r.reason,"
+            " r.rejected from reporting.slide_result s join field_result r on r.analysis_id = s.analysis_id"
+            " join field f on f.id = r.field_id"
+            " where s.batch_key = :key and s.slide_id = :slide order by f.position"
+        ),
+        {"key": batch_key, "slide": slide_id},
+    ).mappings()
+    return [AnalysedField(**{**row, "rejected": _rejected(row["rejected"])}) for row in rows]
+
+
+def _rejected(document: list[dict[str, Any]]) -> tuple[RejectedObject, ...]:
+    return tuple(RejectedObject(Box(*found["box"]), RejectReason(found["reason"])) for found in document)
 
 
 def stream_cells(

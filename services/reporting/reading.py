@@ -38,7 +38,7 @@ INDICES: Final = Indices(
     MAI="not assessable",
     TZI="not assessable",
     SDI="not assessable",
-    reason="these indices count all defects of a cell; the networks name one class a cell, so multiple anomalies,"
+    reason="these indices count all defects of a cell; the networks name one class per cell, so multiple anomalies,"
     " teratozoospermia and sperm deformity indices would be 1 by construction or too low",
 )
 

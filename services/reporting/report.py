@@ -1,4 +1,4 @@
-"""The report of a batch, `morphbatch.report/1`: what every other form of it is drawn from. No database here.
+"""The report of a batch, `morphbatch.report/1`, from which every file, table and heading is drawn. No database here.
 
 `docs/report.schema.json` is the same as JSON Schema. Percentages are 0 to 100 and rounded to 0.01; measures of heads
 are rounded to 0.001 of their unit. Keys may be added under this version; none is removed or changes its meaning.

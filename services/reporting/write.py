@@ -73,9 +73,9 @@ class _Files:
         notes: list[str] = []
         for slide in self._report.slides:
             if slide.has_result:
-                outlines = self._outlines(slide)
+                cells = self._geojson(slide)
                 pictures, remarks = self._pictures(slide)
-                of_slides[slide.slide_id] = (outlines, *pictures)
+                of_slides[slide.slide_id] = (cells, *pictures)
                 notes += remarks
                 log.info("batch %d: slide %s: %d files", self._batch_key, slide.slide_id, 1 + len(pictures))
                 for remark in remarks:
@@ -94,7 +94,7 @@ class _Files:
         self._put_file(cells.name, cells, "application/vnd.apache.parquet")
         return slides.name, cells.name
 
-    def _outlines(self, slide: SlideReport) -> str:
+    def _geojson(self, slide: SlideReport) -> str:
         path = self._folder / "cells.geojson"
         with transaction(self._engine) as session:
             rows = stream_cells(session, GEOJSON_COLUMNS, self._batch_key, self._day, slide_id=slide.slide_id)

@@ -19,8 +19,16 @@ from services.fields import FieldLimits, UploadedField, decode, fetch
 from services.imaging.crops import crop_cells, crop_of_cell_image
 from services.imaging.types import RGB, Box, Microns
 from services.reporting.pictures.heading import Heading
-from services.reporting.pictures.overlay import FIELDS_A_SHEET, ContactSheet, DrawnCell, DrawnField
-from services.reporting.pictures.sprites import CELLS_A_SHEET, CROP_PX, SHEETS, Sprite, SpriteSheets, is_chosen, quotas
+from services.reporting.pictures.overlay import FIELDS_PER_SHEET, ContactSheet, DrawnCell, DrawnField
+from services.reporting.pictures.sprites import (
+    CELLS_PER_SHEET,
+    CROP_PX,
+    SPRITE_SHEETS,
+    Sprite,
+    SpriteSheets,
+    is_chosen,
+    quotas,
+)
 from services.reporting.queries import AnalysedField, analysed_fields, stream_cells
 from services.reporting.report import Report, SlideReport
 from services.storage import ObjectStore
@@ -52,11 +60,11 @@ class SlidePictures:
         """
         with transaction(self.engine) as session:
             fields = analysed_fields(session, self.batch_key, self.slide.slide_id)
-        overlaid = [f for f in fields if f.kind == "field"][: OVERLAY_SHEETS * FIELDS_A_SHEET]
-        if skipped := sum(f.kind == "field" for f in fields) - len(overlaid):
+        overlaid = [f for f in fields if not f.is_crop][: OVERLAY_SHEETS * FIELDS_PER_SHEET]
+        if skipped := sum(not f.is_crop for f in fields) - len(overlaid):
             self._note(f"the overlay shows the first {len(overlaid)} fields, {skipped} more are not drawn")
         sprites, wanted = self._sprites()
-        groups = [overlaid[i : i + FIELDS_A_SHEET] for i in range(0, len(overlaid), FIELDS_A_SHEET)]
+        groups = [overlaid[i : i + FIELDS_PER_SHEET] for i in range(0, len(overlaid), FIELDS_PER_SHEET)]
         for number, group in enumerate(groups, 1):
             yield f"overlay-{number}.jpg", self._overlay(group, number, len(groups), sprites, wanted)
         for field in fields:
@@ -91,7 +99,7 @@ class SlidePictures:
         if pixels is None or not chosen:
             return
         um_per_px, crop_um = self.slide.um_per_px, self._crop_um
-        if field.kind == "crop":
+        if field.is_crop:
             crop = crop_of_cell_image(pixels, um_per_px=um_per_px, crop_um=crop_um, size_px=CROP_PX)
             crops = np.broadcast_to(crop, (len(chosen), *crop.shape))
         else:
@@ -118,7 +126,7 @@ class SlidePictures:
         """The sheets with their places, and by field which cells are to be cropped from it."""
         shares = self.slide.distribution or ()
         totals = {CLASS_NAMES.index(share.class_name): share.cells for share in shares if share.cells}
-        quota = quotas(totals, SHEETS * CELLS_A_SHEET)
+        quota = quotas(totals, SPRITE_SHEETS * CELLS_PER_SHEET)
         ranks: Counter[int] = Counter()
         chosen: list[Sprite] = []
         wanted: dict[int, list[tuple[int, Box]]] = defaultdict(list)

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from services.imaging.types import RGB, Box
+from services.imaging.types import RGB, Box, RejectedObject, RejectReason
 from services.reporting.palette import (
     ALARM,
     INK,
@@ -24,7 +24,7 @@ from services.reporting.palette import (
 from services.reporting.pictures.heading import MARGIN, Heading, blank_sheet
 from services.taxonomy import Region
 
-FIELDS_A_SHEET: Final = 12
+FIELDS_PER_SHEET: Final = 12
 TILE_PX: Final = 960
 """Longest side of a field on a sheet, pixels: a head is then about 70 pixels long at oil immersion."""
 CAPTION_PX: Final = 34
@@ -52,7 +52,7 @@ class DrawnField:
     name: str
     pixels: RGB | None
     cells: Sequence[DrawnCell] = ()
-    rejected: Sequence[dict[str, Any]] = ()
+    rejected: Sequence[RejectedObject] = ()
     trouble: str | None = None
 
 
@@ -87,7 +87,7 @@ class ContactSheet:
 
     def _caption(self, field: DrawnField, x: int, y: int) -> None:
         draw = ImageDraw.Draw(self._image)
-        border = sum(r["reason"] == "border" for r in field.rejected)
+        border = sum(r.reason is RejectReason.BORDER for r in field.rejected)
         facts = [f"{len(field.cells)} cells"]
         facts += [f"{border} on the border"] if border else []
         facts += [f"{len(field.rejected) - border} left out"] if len(field.rejected) > border else []
@@ -110,9 +110,9 @@ def draw_field(field: DrawnField, within: tuple[int, int]) -> Image.Image:
     scale = min(1.0, within[0] / width, within[1] / height)
     size = max(1, round(width * scale)), max(1, round(height * scale))
     tile = np.ascontiguousarray(cv2.resize(field.pixels, size, interpolation=cv2.INTER_AREA), np.uint8)
-    left_out = [(_grown(thing["box"], 3 / scale), str(thing["reason"])) for thing in field.rejected]
+    left_out = [(_grown(found.box, 3 / scale), found.reason) for found in field.rejected]
     for box, reason in left_out:
-        _dashed(tile, box, scale, ON_BORDER if reason == "border" else LEFT_OUT)
+        _dashed(tile, box, scale, ON_BORDER if reason is RejectReason.BORDER else LEFT_OUT)
     for cell in field.cells:
         colour = REGION_COLOURS[cell.region]
         if cell.outline is None or len(cell.outline) < 3:
@@ -126,12 +126,12 @@ def draw_field(field: DrawnField, within: tuple[int, int]) -> Image.Image:
         _Label(cell.box, f"{cell.class_name} {cell.confidence:.2f}", REGION_COLOURS[cell.region])
         for cell in field.cells
     ]
-    labels += [_Label(box, reason, None) for box, reason in left_out if reason != "border"]
+    labels += [_Label(box, reason, None) for box, reason in left_out if reason is not RejectReason.BORDER]
     _write(picture, labels, scale)
     return picture
 
 
-def _grown(box: Sequence[float], by: float) -> Box:
+def _grown(box: Box, by: float) -> Box:
     x0, y0, x1, y1 = box
     return Box(round(x0 - by), round(y0 - by), round(x1 + by), round(y1 + by))
 

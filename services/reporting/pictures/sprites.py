@@ -14,8 +14,8 @@ from services.reporting.palette import INK, PALE_INK, REGION_COLOURS, lettering
 from services.reporting.pictures.heading import MARGIN, Heading, blank_sheet
 from services.taxonomy import CLASSES
 
-CELLS_A_SHEET: Final = 400
-SHEETS: Final = 2
+CELLS_PER_SHEET: Final = 400
+SPRITE_SHEETS: Final = 2
 CROP_PX: Final = Pixels(112)
 COLUMNS: Final = 16
 
@@ -57,8 +57,8 @@ class SpriteSheets:
         self._shown = Counter(sprite.class_index for sprite in sprites)
         self._place: dict[int, tuple[int, int, int]] = {}
         self._sheets: list[Image.Image] = []
-        for start in range(0, len(sprites), CELLS_A_SHEET):
-            self._lay_out(sprites[start : start + CELLS_A_SHEET], heading, start // CELLS_A_SHEET)
+        for start in range(0, len(sprites), CELLS_PER_SHEET):
+            self._lay_out(sprites[start : start + CELLS_PER_SHEET], heading, start // CELLS_PER_SHEET)
 
     def _lay_out(self, sprites: list[Sprite], heading: Heading, sheet: int) -> None:
         by_class: dict[int, list[Sprite]] = {}

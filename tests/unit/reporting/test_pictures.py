@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from services.imaging.types import Box
+from services.imaging.types import Box, RejectedObject, RejectReason
 from services.reporting.palette import REGION_COLOURS, WARNING_GROUND
 from services.reporting.pictures.heading import Heading, blank_sheet
 from services.reporting.pictures.overlay import ContactSheet, DrawnCell, DrawnField, draw_field
-from services.reporting.pictures.sprites import CELLS_A_SHEET, CROP_PX, Sprite, SpriteSheets, is_chosen, quotas
+from services.reporting.pictures.sprites import CELLS_PER_SHEET, CROP_PX, Sprite, SpriteSheets, is_chosen, quotas
 from services.taxonomy import CLASS_NAMES, Region
 
 PALE = np.full((400, 500, 3), 225, np.uint8)
@@ -52,7 +52,10 @@ def test_boxes_keep_their_place_when_the_field_is_shrunk() -> None:
 
 
 def test_left_out_objects_are_marked_and_a_border_box_may_reach_outside() -> None:
-    rejected = [{"box": [0, 0, 30, 25], "reason": "border"}, {"box": [200, 200, 240, 240], "reason": "shape"}]
+    rejected = [
+        RejectedObject(Box(0, 0, 30, 25), RejectReason.BORDER),
+        RejectedObject(Box(200, 200, 240, 240), RejectReason.SHAPE),
+    ]
     picture = np.asarray(draw_field(DrawnField("f", PALE, (), rejected), (500, 400)))
     assert (picture[190:250, 190:250] != 225).any()
     assert (picture[:35, :40] != 225).any()
@@ -126,8 +129,8 @@ def test_every_crop_comes_to_the_place_of_its_number() -> None:
 
 
 def test_more_cells_than_a_sheet_holds_go_on_a_second() -> None:
-    sprites = [Sprite(n, 0, 0.5) for n in range(CELLS_A_SHEET + 1)]
-    assert len(list(SpriteSheets(sprites, {0: CELLS_A_SHEET + 1}, PLAIN).finish())) == 2
+    sprites = [Sprite(n, 0, 0.5) for n in range(CELLS_PER_SHEET + 1)]
+    assert len(list(SpriteSheets(sprites, {0: CELLS_PER_SHEET + 1}, PLAIN).finish())) == 2
 
 
 def test_sheets_are_the_same_bytes_each_time() -> None:
