@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from services.analysis.work import FieldWork, SlideWork
+from services.analysis.queries import FieldWork, SlideWork
 from services.errors import PermanentError
 from services.fields import FieldLimits, decode
 from services.imaging.crops import crop_cells, crop_of_cell_image

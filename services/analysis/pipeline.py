@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.analysis.fields import PreparedField, StageClock, prepare
-from services.analysis.work import FieldWork, SlideWork
+from services.analysis.queries import FieldWork, SlideWork
 from services.errors import PermanentError
 from services.fields import FieldLimits, fetch
 from services.imaging.types import Head

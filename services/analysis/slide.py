@@ -4,21 +4,23 @@ import json
 import logging
 import time
 from collections import Counter
+from datetime import timedelta
 from functools import partial
 
 import numpy as np
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, func, select, text, update
 from sqlalchemy.orm import Session
 
 from services.analysis.fields import PreparedField, StageClock
 from services.analysis.leases import NOT_THE_SLIDES_FAULT, Lease, LeaseLost, RetryPolicy, claim, give_back
 from services.analysis.pipeline import Classifier, run_slide
+from services.analysis.queries import SlideWork, load_work
 from services.analysis.rows import CopySpool
-from services.analysis.work import SlideWork, load_work
 from services.database.audit import AuditKind, record
-from services.database.queries import OPEN_SLIDES
+from services.database.models import Batch
+from services.database.queries import NO_SLIDE_IS_OPEN
 from services.database.session import transaction
-from services.database.states import SlideMove
+from services.database.states import BatchState, SlideMove
 from services.errors import MorphbatchError, OutageError, PermanentError
 from services.fields import FieldLimits
 from services.imaging.types import Head, Morphometry
@@ -128,7 +130,7 @@ class SlideResult:
 def analyse_slide(
     engine: Engine, store: ObjectStore, networks: Classifier, analysis_id: int, settings: Settings
 ) -> int | None:
-    """Analyse one slide, if it is queued; returns the id of its batch when this was the batch's last open slide.
+    """Analyse one slide, if it is queued; returns the key of its batch when this was the batch's last open slide.
 
     Every outcome is in the database when this returns. It raises only when the outcome could not be recorded
     (`OutageError` of Postgres): then the lease runs out and the sweep queues the slide again.
@@ -216,7 +218,7 @@ def _attempt(
             )
             if not good:
                 _audit_quarantine(session, slide, reason, detail)
-            last_of = _batch_if_last(session, slide.batch_id, settings.republish_seconds)
+            last_of = _batch_if_last(session, slide.batch_key, settings.republish_seconds)
         log.info("%s: %s, %d cells in %.1f s", slide, verdict.to, result.classified, seconds)
         return last_of
     finally:
@@ -252,23 +254,22 @@ def _quarantine(engine: Engine, lease: Lease, reason: str, detail: str, settings
         slide = load_work(session, lease.analysis_id)
         lease.end(session, SlideMove.QUARANTINE, reason=reason, detail=detail[:4000])
         _audit_quarantine(session, slide, reason, detail)
-        return _batch_if_last(session, slide.batch_id, settings.republish_seconds)
+        return _batch_if_last(session, slide.batch_key, settings.republish_seconds)
 
 
 def _audit_quarantine(session: Session, slide: SlideWork, reason: str | None, detail: str | None) -> None:
-    what = {"slide": slide.slide_code, "reason": reason, "detail": (detail or "")[:2000]}
-    record(session, AuditKind.SLIDE_QUARANTINED, batch_key=slide.batch_id, **what)
+    what = {"slide": slide.slide_id, "reason": reason, "detail": (detail or "")[:2000]}
+    record(session, AuditKind.SLIDE_QUARANTINED, batch_key=slide.batch_key, **what)
 
 
-def _batch_if_last(session: Session, batch_id: int, republish_s: int) -> int | None:
-    """The batch's id if no slide of it is open any more; the row lock makes two that end at once take turns."""
+def _batch_if_last(session: Session, batch_key: int, republish_s: int) -> int | None:
+    """The batch's key if no slide of it is open any more; the row lock makes two that end at once take turns."""
     session.flush()
-    session.execute(text("select id from batch where id = :id for update"), {"id": batch_id})
-    closing = session.execute(
-        text(
-            "update batch set close_at = now() + make_interval(secs => :later) where id = :id"
-            f" and state = 'analysing' and not {OPEN_SLIDES} returning id"
-        ),
-        {"id": batch_id, "later": republish_s},
+    session.execute(select(Batch.id).where(Batch.id == batch_key).with_for_update())
+    return session.scalar(
+        update(Batch)
+        .where(Batch.id == batch_key, Batch.state == BatchState.ANALYSING, NO_SLIDE_IS_OPEN)
+        .values(close_at=func.now() + timedelta(seconds=republish_s))
+        .returning(Batch.id),
+        execution_options={"synchronize_session": False},
     )
-    return closing.scalar_one_or_none()

@@ -1,14 +1,15 @@
 """The promise behind the hints: finds in Postgres whatever should be moving and is not."""
 
 import logging
+from datetime import timedelta
 
-from sqlalchemy import Engine, func, text
+from sqlalchemy import Engine, func, text, update
 
-from services.database.models import Analysis
+from services.database.models import Analysis, Batch
 from services.database.moves import move
-from services.database.queries import OPEN_SLIDES
+from services.database.queries import NO_SLIDE_IS_OPEN
 from services.database.session import transaction
-from services.database.states import SlideMove
+from services.database.states import BatchState, SlideMove
 from services.dispatch import BrokerUnavailable, Publisher
 from services.releases.activation import follow_active_release
 
@@ -56,6 +57,15 @@ def publish_due(engine: Engine, publisher: Publisher, republish_s: int) -> int:
     return len(due)
 
 
+def publish_now(engine: Engine, publisher: Publisher, republish_s: int) -> BrokerUnavailable | None:
+    """Publish what is due after a change, or return why that could not be: then the sweep does it later."""
+    try:
+        publish_due(engine, publisher, republish_s)
+    except BrokerUnavailable as error:
+        return error
+    return None
+
+
 def _end_expired_leases(engine: Engine) -> None:
     with transaction(engine) as session:
         expired = move(
@@ -72,17 +82,17 @@ def _end_expired_leases(engine: Engine) -> None:
 
 
 def _publish_closings(engine: Engine, publisher: Publisher, republish_s: int) -> None:
+    overdue = func.coalesce(Batch.close_at, func.now()) <= func.now()
     with transaction(engine) as session:
         due = session.scalars(
-            text(
-                "update batch set close_at = now() + make_interval(secs => :later)"
-                f" where state = 'analysing' and coalesce(close_at, now()) <= now() and not {OPEN_SLIDES}"
-                " returning id"
-            ),
-            {"later": republish_s},
+            update(Batch)
+            .where(Batch.state == BatchState.ANALYSING, overdue, NO_SLIDE_IS_OPEN)
+            .values(close_at=func.now() + timedelta(seconds=republish_s))
+            .returning(Batch.id),
+            execution_options={"synchronize_session": False},
         ).all()
-    for batch_id in due:
-        publisher.close_batch(batch_id)
+    for batch_key in due:
+        publisher.close_batch(batch_key)
 
 
 def make_partitions(engine: Engine) -> None:

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
+from services.batches.queries import batch_row, batches_called, latest_batches, slide_rows
 from services.database.session import transaction
 from services.database.states import BATCH_CLOSED, SLIDE_ENDED, BatchState, SlideState
 from services.errors import PermanentError
@@ -20,7 +21,7 @@ class UnknownBatch(PermanentError):
 class SlideProgress:
     """A slide that did not simply succeed: waiting after a failure, or quarantined."""
 
-    slide: str
+    slide_id: str
     state: SlideState
     attempts: int
     reason: str
@@ -31,9 +32,9 @@ class SlideProgress:
 class BatchProgress:
     """A batch at one moment."""
 
-    id: int
+    batch_key: int
     lab: str
-    batch: str
+    batch_id: str
     state: BatchState
     slides: dict[SlideState, int]
     cells: int
@@ -70,71 +71,42 @@ class BatchProgress:
         return self.seconds / self.ended * (self.total - self.ended) if self.ended and self.seconds else None
 
 
-def find_batch(engine: Engine, batch_code: str, lab: str | None = None) -> int:
-    """The database id of a batch by its manifest's id; `lab` is needed only where two labs use the same.
+def find_batch(engine: Engine, batch_id: str, lab: str | None = None) -> int:
+    """The key of the batch that its manifest calls `batch_id`; `lab` is needed only where two labs use the same.
 
     Raises:
         UnknownBatch: none or several; the message lists what there is.
     """
     with transaction(engine) as session:
-        found = session.execute(
-            text(
-                "select batch.id, lab.code from batch join lab on lab.id = batch.lab_id"
-                " where batch_code = :code and (cast(:lab as text) is null or lab.code = :lab) order by lab.code"
-            ),
-            {"code": batch_code, "lab": lab},
-        ).all()
+        found = batches_called(session, batch_id, lab)
         if len(found) == 1:
-            return int(found[0][0])
+            return next(iter(found.values()))
         if found:
-            raise UnknownBatch(f"batch {batch_code} exists in labs {', '.join(f[1] for f in found)}: say --lab")
-        latest = session.execute(
-            text(
-                "select lab.code || '/' || batch_code from batch join lab on lab.id = batch.lab_id"
-                " order by received_at desc limit 5"
-            )
-        ).scalars()
-        raise UnknownBatch(
-            f"no batch {batch_code}{f' of lab {lab}' if lab else ''}; the latest are: {', '.join(latest) or 'none'}"
-        )
+            raise UnknownBatch(f"batch {batch_id} exists in labs {', '.join(found)}: say --lab")
+        latest = ", ".join(latest_batches(session, 5))
+    raise UnknownBatch(f"no batch {batch_id}{f' of lab {lab}' if lab else ''}; the latest are: {latest or 'none'}")
 
 
-def batch_progress(engine: Engine, batch_id: int) -> BatchProgress:
+def batch_progress(engine: Engine, batch_key: int) -> BatchProgress:
     """How far the batch is."""
     with transaction(engine) as session:
-        row = session.execute(
-            text(
-                "select batch.id, lab.code as lab, batch_code, batch.state, received_at, closed_at, problems,"
-                " coalesce(extract(epoch from coalesce(closed_at, now()) - (select min(started_at) from analysis"
-                "  join slide on slide.id = slide_id where slide.batch_id = batch.id)), 0)::float as seconds"
-                " from batch join lab on lab.id = batch.lab_id where batch.id = :id"
-            ),
-            {"id": batch_id},
-        ).one()
-        slides = session.execute(
-            text(
-                "select slide.slide_code, latest.state, cells_classified, attempts, reason, detail"
-                " from slide left join reporting.current_analysis latest on latest.slide_key = slide.id"
-                " where slide.batch_id = :id order by slide.position"
-            ),
-            {"id": batch_id},
-        ).all()
+        batch, slides = batch_row(session, batch_key), slide_rows(session, batch_key)
     counts: dict[SlideState, int] = dict.fromkeys(SlideState, 0)
     for slide in slides:
         counts[SlideState(slide.state or SlideState.QUEUED)] += 1
     return BatchProgress(
-        id=row.id,
-        lab=row.lab,
-        batch=row.batch_code,
-        state=BatchState(row.state),
+        batch_key=batch_key,
+        lab=batch.lab,
+        batch_id=batch.batch_id,
+        state=BatchState(batch.state),
         slides=counts,
         cells=sum(slide.cells_classified or 0 for slide in slides),
-        received_at=row.received_at,
-        seconds=row.seconds,
+        received_at=batch.received_at,
+        seconds=batch.seconds,
         troubled=tuple(
-            SlideProgress(s.slide_code, SlideState(s.state), s.attempts, s.reason, s.detail or "")
+            SlideProgress(s.slide_id, SlideState(s.state), s.attempts or 0, s.reason, s.detail or "")
             for s in slides
-            if s.reason and s.state != SlideState.DONE
+            if s.state and s.reason and s.state != SlideState.DONE
         ),
-        problems=tuple(f"{p['path']}: {p['message']} ({p['reason']})" for p in row.problems),
+        problems=tuple(f"{p['path']}: {p['message']} ({p['reason']})" for p in batch.problems),
     )

@@ -10,9 +10,9 @@ from services.cli.console import err, out, print_json
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
-    from sqlalchemy import Engine
 
     from services.batches.progress import BatchProgress
+    from services.database.session import Engine
 
 commands = typer.Typer()
 
@@ -35,11 +35,11 @@ def watch(batch: Batch, lab: LabOption = None, as_json: JsonOption = False) -> N
     from services.settings import load_settings
 
     engine = make_engine(load_settings().database_url)
-    batch_id = find_batch(engine, batch, lab)
+    batch_key = find_batch(engine, batch, lab)
     if as_json:
-        print_json(as_document(batch_progress(engine, batch_id)))
+        print_json(as_document(batch_progress(engine, batch_key)))
         return
-    if follow(engine, batch_id).state is not BatchState.COMPLETE:
+    if follow(engine, batch_key).state is not BatchState.COMPLETE:
         raise typer.Exit(1)
 
 
@@ -51,27 +51,31 @@ def requeue(
     as_json: JsonOption = False,
 ) -> None:
     """Run the quarantined slides of a batch again, or those named, after the cause was mended."""
-    from services.batches.due import publish_due
     from services.batches.progress import find_batch
-    from services.batches.requeue import requeue as requeue_slides
+    from services.batches.requeue import run_again
     from services.database.session import make_engine
-    from services.dispatch import BrokerUnavailable, connect_publisher
+    from services.dispatch import connect_publisher
     from services.settings import load_settings
 
     settings = load_settings()
     engine = make_engine(settings.database_url)
-    codes = requeue_slides(engine, find_batch(engine, batch, lab), slide or (), by=getpass.getuser())
-    try:
-        publish_due(engine, connect_publisher(settings.broker_url), settings.republish_seconds)
-    except BrokerUnavailable as error:
-        err.print(f"[yellow]note[/]: {error}; the sweep publishes them when the broker is back")
+    done = run_again(
+        engine,
+        connect_publisher(settings.broker_url),
+        find_batch(engine, batch, lab),
+        slide or (),
+        by=getpass.getuser(),
+        republish_s=settings.republish_seconds,
+    )
+    if done.unpublished:
+        err.print(f"[yellow]note[/]: {done.unpublished}; the sweep publishes them when the broker is back")
     if as_json:
-        print_json({"batch": batch, "requeued": codes})
+        print_json({"batch": batch, "requeued": done.slide_ids})
     else:
-        out.print(f"requeued {len(codes)} slides of {batch}: {', '.join(codes)}")
+        out.print(f"requeued {len(done.slide_ids)} slides of {batch}: {', '.join(done.slide_ids)}")
 
 
-def follow(engine: "Engine", batch_id: int) -> "BatchProgress":
+def follow(engine: "Engine", batch_key: int) -> "BatchProgress":
     """Show a live table of a batch until it is closed; returns how it ended. Without a terminal, only how it ended."""
     from contextlib import nullcontext
 
@@ -80,12 +84,12 @@ def follow(engine: "Engine", batch_id: int) -> "BatchProgress":
     from services.batches.progress import batch_progress
     from services.errors import OutageError
 
-    progress = batch_progress(engine, batch_id)
+    progress = batch_progress(engine, batch_key)
     with Live(console=err, transient=True) if err.is_terminal else nullcontext() as live:
         while not progress.is_closed:
             time.sleep(POLL_S)
             try:
-                progress = batch_progress(engine, batch_id)
+                progress = batch_progress(engine, batch_key)
             except OutageError as error:
                 err.print(f"[yellow]{error}; still trying[/]")
                 continue
@@ -105,7 +109,7 @@ def table_of(progress: "BatchProgress") -> "RenderableType":
     speed = progress.cells_per_second
     left = progress.seconds_left
     facts = Table.grid(padding=(0, 2))
-    facts.add_row("batch", f"[bold]{progress.lab}/{progress.batch}[/]", f"[bold]{progress.state}[/]")
+    facts.add_row("batch", f"[bold]{progress.lab}/{progress.batch_id}[/]", f"[bold]{progress.state}[/]")
     facts.add_row("slides", ProgressBar(progress.total or 1, progress.ended, width=30), states)
     facts.add_row(
         "cells",
@@ -116,7 +120,7 @@ def table_of(progress: "BatchProgress") -> "RenderableType":
         return facts
     trouble = Table("slide", "state", "attempts", "reason", "what and what to do", box=None, header_style="bold")
     for slide in progress.troubled[:20]:
-        trouble.add_row(slide.slide, slide.state, str(slide.attempts), f"[red]{slide.reason}[/]", slide.detail)
+        trouble.add_row(slide.slide_id, slide.state, str(slide.attempts), f"[red]{slide.reason}[/]", slide.detail)
     return Group(facts, trouble, *(f"[red]rejected[/] {problem}" for problem in progress.problems[:20]))
 
 
@@ -124,7 +128,7 @@ def as_document(progress: "BatchProgress") -> dict[str, Any]:
     """The batch as `watch --json` prints it."""
     return {
         "lab": progress.lab,
-        "batch": progress.batch,
+        "batch": progress.batch_id,
         "state": progress.state,
         "slides": progress.slides,
         "cells": progress.cells,
@@ -132,7 +136,7 @@ def as_document(progress: "BatchProgress") -> dict[str, Any]:
         "seconds": progress.seconds,
         "seconds_left": None if progress.is_closed else progress.seconds_left,
         "troubled": [
-            {"slide": s.slide, "state": s.state, "attempts": s.attempts, "reason": s.reason, "detail": s.detail}
+            {"slide": s.slide_id, "state": s.state, "attempts": s.attempts, "reason": s.reason, "detail": s.detail}
             for s in progress.troubled
         ],
         "problems": progress.problems,

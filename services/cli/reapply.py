@@ -82,7 +82,7 @@ def _document(plan: "Refusion", since: datetime, moves: "NDArray[np.int64]") -> 
         "release": plan.release.id,
         "since": since.date(),
         "from": plan.sources,
-        "batches": len(plan.batches),
+        "batches": plan.batches,
         "slides": plan.slides,
         "cells": plan.cells,
         "cells_moved": int(moves.sum() - same.sum()),
@@ -108,7 +108,7 @@ def _show(plan: "Refusion", since: datetime, outcome: dict[str, Any]) -> None:
         return
     cells = max(plan.cells, 1)
     out.print(
-        f"{plan.slides} slides of {len(plan.batches)} batches since {since:%Y-%m-%d}, analysed under"
+        f"{plan.slides} slides of {plan.batches} batches since {since:%Y-%m-%d}, analysed under"
         f" {', '.join(plan.sources)}: {plan.cells} cells, {outcome['cells_moved']} of them"
         f" ({100 * outcome['cells_moved'] / cells:.1f} %) get another class",
         highlight=False,

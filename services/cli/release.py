@@ -105,34 +105,47 @@ def _publish(folder: Path) -> "Release":
 
 
 def _activate(release_id: str) -> dict[str, Any]:
-    from services.batches.due import publish_due
+    from services.batches.switching import switch_release
     from services.database.session import make_engine
-    from services.dispatch import BrokerUnavailable, connect_publisher
+    from services.dispatch import connect_publisher
     from services.local.control import restart_service
     from services.local.settings import home
-    from services.releases.activation import follow_active_release
     from services.settings import load_settings
 
     settings = load_settings()
-    done = releases_here().activate(release_id, by=getpass.getuser())
+    laid_out = False
+
+    def activate() -> str | None:
+        nonlocal laid_out
+        done = releases_here().activate(release_id, by=getpass.getuser())
+        laid_out = done.laid_out
+        err.print(f"release {release_id} ({done.release.kind}) is active")
+        return done.before
+
+    def restart() -> bool:
+        return _serves_another(release_id, laid_out=laid_out) and restart_service(home(), "triton")
+
     engine = make_engine(settings.database_url)
     try:
-        moved = follow_active_release(engine)
-        err.print(f"release {release_id} ({done.release.kind}) is active; {moved} queued slides moved to it")
-        restarted = _serves_another(release_id, laid_out=done.laid_out) and restart_service(home(), "triton")
-        try:
-            publish_due(engine, connect_publisher(settings.broker_url), settings.republish_seconds)
-        except BrokerUnavailable as error:
-            err.print(f"[yellow]note[/]: {error}; the sweep publishes the slides when the broker is back")
+        publisher = connect_publisher(settings.broker_url)
+        done = switch_release(engine, publisher, activate, restart, republish_s=settings.republish_seconds)
     finally:
         engine.dispose()
-    if restarted:
+    err.print(f"{done.slides_moved} queued slides moved to it")
+    if done.unpublished:
+        err.print(f"[yellow]note[/]: {done.unpublished}; the sweep publishes the slides when the broker is back")
+    if done.restarted:
         err.print("Triton was restarted and serves it")
     elif _serves_another(release_id, laid_out=False):
         err.print(
             "[yellow]note[/]: Triton does not serve it yet; slides wait until it is restarted from the repository"
         )
-    return {"id": release_id, "before": done.before, "slides_moved": moved, "triton_restarted": restarted}
+    return {
+        "id": release_id,
+        "before": done.before,
+        "slides_moved": done.slides_moved,
+        "triton_restarted": done.restarted,
+    }
 
 
 def _serves_another(release_id: str, *, laid_out: bool) -> bool:
@@ -162,16 +175,24 @@ def list_(as_json: _JSON = False) -> None:
 
     rows = releases_here().registry.rows()
     if as_json:
-        print_json(rows)
+        told = ("crop_px", "crop_um", "fusion", "metrics")
+        print_json(
+            [
+                {"id": row.release_id, "kind": row.kind, "active": row.active, "created_at": row.created_at}
+                | {name: row.document.get(name) for name in told}
+                for row in rows
+            ]
+        )
         return
     table = Table("release", "kind", "active", "recorded", "crop", "α")
     for row in rows:
+        crop_px, crop_um, fusion = (row.document.get(name) for name in ("crop_px", "crop_um", "fusion"))
         table.add_row(
-            row["id"],
-            row["kind"],
-            "yes" if row["active"] else "",
-            f"{row['created_at']:%Y-%m-%d %H:%M}",
-            f"{row['crop_px']} px, {row['crop_um']} µm",
-            weight_text(row["fusion"]["alpha"]) if row["fusion"] else "",
+            row.release_id,
+            row.kind,
+            "yes" if row.active else "",
+            f"{row.created_at:%Y-%m-%d %H:%M}",
+            f"{crop_px} px, {crop_um} µm",
+            weight_text(fusion["alpha"]) if fusion else "",
         )
     out.print(table)

@@ -187,7 +187,7 @@ def _count_work() -> dict[str, dict[str, int]]:
             return {}
         with engine.connect() as connection:
             return {
-                kind: dict(connection.execute(text(query)).tuples().all())
+                kind: dict(connection.execute(text(query)).all())
                 for kind, query in (
                     ("batches", "select state, count(*) from batch group by state order by state"),
                     ("slides", "select state, count(*) from reporting.current_analysis group by state order by state"),

@@ -1,15 +1,87 @@
-"""Conditions that more than one room asks the database."""
+"""How the database is asked, and what more than one room asks. Each room's own questions stand in its `queries.py`.
 
-from typing import Final
+A question takes a session, so that several share one transaction, and answers with frozen dataclasses, whose fields are
+called like the columns.
+"""
 
-from sqlalchemy import Integer, column, table
+from datetime import date
+from typing import Final, TypeVar
 
-OPEN_SLIDES: Final = (
-    "exists (select from analysis join slide on slide.id = analysis.slide_id"
-    " where slide.batch_id = batch.id and analysis.state in ('queued', 'running'))"
-)
+from sqlalchemy import ColumnElement, Integer, column, exists, select, table, text
+from sqlalchemy.orm import Session
+
+from services.database.models import Analysis, Batch, ModelRelease, Slide
+from services.database.states import SLIDE_ENDED, SlideState
+
+T = TypeVar("T")
 
 CURRENT_ANALYSIS: Final = table(
     "current_analysis", column("analysis_id", Integer), column("slide_key", Integer), schema="reporting"
 )
 """The view of the one analysis of each slide that counts."""
+
+NO_SLIDE_IS_OPEN: Final[ColumnElement[bool]] = ~(
+    exists()
+    .where(
+        Analysis.slide_id == Slide.id,
+        Slide.batch_id == Batch.id,
+        Analysis.state.in_([state.value for state in SlideState if state not in SLIDE_ENDED]),
+    )
+    .correlate(Batch)
+)
+"""Of a batch: no analysis of its slides is queued or running."""
+
+
+def rows(session: Session, row_type: type[T], query: str, **values: object) -> list[T]:
+    """Each row that `query` gives for `values`, as a `row_type`."""
+    return [row_type(**row) for row in session.execute(text(query), values).mappings()]
+
+
+def active_release_id(session: Session) -> str | None:
+    """The release under which new slides are analysed; `None` before the first."""
+    return session.scalar(select(ModelRelease.id).where(ModelRelease.active))
+
+
+def server_version(session: Session) -> str:
+    """Postgres' version."""
+    return str(session.execute(text("show server_version")).scalar_one())
+
+
+def server_clock(session: Session) -> float:
+    """Postgres' clock at this moment, seconds since 1970."""
+    return float(session.execute(text("select extract(epoch from clock_timestamp())")).scalar_one())
+
+
+def readable_views(session: Session) -> list[str]:
+    """The views of the schema `reporting`, after each was read.
+
+    Raises:
+        DBAPIError: one of them cannot be.
+    """
+    names = session.scalars(text("select viewname from pg_views where schemaname = 'reporting' order by 1")).all()
+    for name in names:
+        session.execute(text(f'select from reporting."{name}" limit 0'))
+    return list(names)
+
+
+def has_role(session: Session, name: str) -> bool:
+    """Whether the server has this role."""
+    return session.execute(text("select from pg_roles where rolname = :name"), {"name": name}).first() is not None
+
+
+def months_ahead(session: Session, months: int) -> dict[date, bool]:
+    """The first days of this month and of the next (UTC), `months` in all, and whether `cell` has a partition for it.
+
+    By the partitions' bounds, which decide where a cell goes, not by their names.
+    """
+    found = session.execute(
+        text(
+            "select month::date, exists (select from pg_inherits join pg_class on pg_class.oid = inhrelid"
+            "  where inhparent = 'cell'::regclass and pg_get_expr(relpartbound, pg_class.oid)"
+            "   like format('FOR VALUES FROM (''%s'')%%', month::date))"
+            " from (select date_trunc('month', now() at time zone 'utc') + make_interval(months => n) as month"
+            "  from generate_series(0, cast(:months as integer) - 1) n) ahead order by 1"
+        ),
+        {"months": months},
+    )
+    return {first_day: bool(covered) for first_day, covered in found}

@@ -17,13 +17,15 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
 from services.database.audit import AuditKind, record
-from services.database.models import Analysis, AuditEvent, Batch, FieldRow, Lab, ModelRelease, Slide
+from services.database.models import Analysis, Batch, FieldRow, Lab, Slide
 from services.database.moves import begin, move
+from services.database.queries import active_release_id
 from services.database.session import transaction
 from services.database.states import BatchMove, BatchState, SlideMove
 from services.errors import OutageError
 from services.intake.manifest import Manifest
 from services.intake.problems import ManifestRejected, Problem
+from services.intake.queries import was_refused
 from services.intake.validation import MAX_MANIFEST_BYTES, check_names, parse_manifest
 from services.keys import manifest_key, notice_key
 from services.storage import ObjectInfo, ObjectMissing, ObjectStore, ObjectTooLarge
@@ -142,12 +144,7 @@ def _refuse(
     session: Session, batch: Batch, lab: str, found: ObjectInfo, sha256: str, problems: tuple[Problem, ...]
 ) -> Registered:
     """Leave the batch as it is and note, once for each such manifest, that another one was given."""
-    seen = select(AuditEvent.id).where(
-        AuditEvent.batch_id == batch.id,
-        AuditEvent.kind == AuditKind.MANIFEST_REFUSED,
-        AuditEvent.detail["etag"].astext == found.etag,
-    )
-    if session.execute(seen.limit(1)).first() is None:
+    if not was_refused(session, batch.id, found.etag):
         detail = {"etag": found.etag, "manifest_sha256": sha256, "registered_sha256": batch.manifest_sha256}
         record(session, AuditKind.MANIFEST_REFUSED, batch_key=batch.id, **detail)
     message = "this batch is registered with other content; send the new content under a new batch_id"
@@ -187,7 +184,7 @@ def _locked_batch(session: Session, lab: str, code: str) -> Batch:
 
 
 def _insert_slides(session: Session, batch: Batch, manifest: Manifest) -> list[int]:
-    release_id = session.scalar(select(ModelRelease.id).where(ModelRelease.active))
+    release_id = active_release_id(session)
     if release_id is None:
         raise NoActiveRelease("no release of the networks is active; install one: morphbatch release install")
     session.execute(select(func.make_cell_partitions(batch.received_on, 1)))

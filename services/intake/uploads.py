@@ -6,14 +6,12 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine
 
-from services.database.audit import AuditKind
-from services.database.models import AuditEvent, Batch, Lab
 from services.database.session import transaction
-from services.database.states import BatchState
 from services.errors import MorphbatchError, PermanentError
 from services.intake.problems import Problem
+from services.intake.queries import known_manifests
 from services.intake.registration import Outcome, Registered, notice, register_batch
 from services.intake.validation import BadBatchName, check_names
 from services.keys import INCOMING, incoming_of, manifest_key, notice_key
@@ -49,23 +47,23 @@ def sweep_incoming(engine: Engine, store: ObjectStore) -> list[Registered]:
     known = _known_batches(engine)
     registered: list[Registered] = []
     errors: dict[str, Exception] = {}
-    for lab, batch_code in _batches(store):
-        key = manifest_key(lab, batch_code)
-        seen = known.get((lab, batch_code), _Known())
+    for lab, batch_id in _batches(store):
+        key = manifest_key(lab, batch_id)
+        seen = known.get((lab, batch_id), _Known())
         try:
-            check_names(lab, batch_code)
+            check_names(lab, batch_id)
             if seen.settled:
                 continue
             found = store.stat(key)
             if found is None or found.etag in seen.etags:
                 continue  # still uploading, or nothing new
-            registered.append(register_batch(engine, store, lab, batch_code))
+            registered.append(register_batch(engine, store, lab, batch_id))
         except BadBatchName as error:
-            if _tell_once(store, lab, batch_code, error):
+            if _tell_once(store, lab, batch_id, error):
                 logger.warning("an upload is refused: %s", error)
         except Exception as error:  # whatever is wrong with one batch, the others of the night go on
             ours = isinstance(error, MorphbatchError)
-            logger.warning("lab %s batch %s is not registered: %s", lab, batch_code, error, exc_info=not ours)
+            logger.warning("lab %s batch %s is not registered: %s", lab, batch_id, error, exc_info=not ours)
             errors[key] = error
     if errors:
         raise SweepIncomplete(registered, errors)
@@ -74,8 +72,8 @@ def sweep_incoming(engine: Engine, store: ObjectStore) -> list[Registered]:
 
 def _batches(store: ObjectStore) -> Iterator[tuple[str, str]]:
     for lab in store.list_folders(INCOMING):
-        for batch_code in store.list_folders(incoming_of(lab)):
-            yield lab, batch_code
+        for batch_id in store.list_folders(incoming_of(lab)):
+            yield lab, batch_id
 
 
 @dataclass(slots=True)
@@ -85,30 +83,21 @@ class _Known:
 
 
 def _known_batches(engine: Engine) -> dict[tuple[str, str], _Known]:
-    finished = (BatchState.COMPLETE, BatchState.COMPLETE_WITH_ERRORS)
-    long_ago = datetime.now(UTC) - SETTLED_AFTER
-    settled = Batch.state.in_(finished) & (func.coalesce(Batch.closed_at, Batch.received_at) < long_ago)
     with transaction(engine) as session:
-        rows = session.execute(select(Lab.code, Batch.batch_code, Batch.manifest_etag, settled).join(Batch.lab)).all()
-        refused = session.execute(
-            select(Lab.code, Batch.batch_code, AuditEvent.detail["etag"].astext, settled)
-            .join(Batch, Batch.id == AuditEvent.batch_id)
-            .join(Batch.lab)
-            .where(AuditEvent.kind == AuditKind.MANIFEST_REFUSED)
-        ).all()
+        manifests = known_manifests(session, datetime.now(UTC) - SETTLED_AFTER)
     known: dict[tuple[str, str], _Known] = {}
-    for lab, batch_code, etag, is_settled in (*rows, *refused):
-        seen = known.setdefault((lab, batch_code), _Known())
-        seen.etags.add(etag)
-        seen.settled = is_settled
+    for manifest in manifests:
+        seen = known.setdefault((manifest.lab, manifest.batch_id), _Known())
+        seen.etags.add(manifest.etag)
+        seen.settled = manifest.settled
     return known
 
 
-def _tell_once(store: ObjectStore, lab: str, batch_code: str, error: PermanentError) -> bool:
+def _tell_once(store: ObjectStore, lab: str, batch_id: str, error: PermanentError) -> bool:
     """A batch that cannot be named has no row, so the notice itself says that the lab was told."""
-    key = notice_key(lab, batch_code, Outcome.REJECTED)
-    if store.stat(manifest_key(lab, batch_code)) is None or store.stat(key) is not None:
+    key = notice_key(lab, batch_id, Outcome.REJECTED)
+    if store.stat(manifest_key(lab, batch_id)) is None or store.stat(key) is not None:
         return False
     problem = Problem("batch_id", error.reason, str(error))
-    store.put(key, notice(lab, batch_code, Outcome.REJECTED, (problem,)), "application/json")
+    store.put(key, notice(lab, batch_id, Outcome.REJECTED, (problem,)), "application/json")
     return True

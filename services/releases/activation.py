@@ -1,15 +1,17 @@
 """Which release a slide is analysed under: the one that is served, on record, and active."""
 
-from sqlalchemy import Engine, exists, func, select, text, update
+from sqlalchemy import Engine, exists, func, select, update
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.orm import aliased
 
 from services.database.audit import AuditKind, record
-from services.database.models import Analysis, ModelRelease, Slide
+from services.database.models import Analysis, Slide
 from services.database.moves import move
+from services.database.queries import active_release_id
 from services.database.session import transaction
 from services.database.states import SlideMove, SlideState
 from services.errors import ConfigurationError
+from services.releases.queries import release_row
 from services.releases.served import ServedRelease
 
 
@@ -20,16 +22,13 @@ def require_known_release(engine: Engine, served: ServedRelease) -> None:
         ConfigurationError: it is not recorded, or its crops differ from the record.
     """
     with transaction(engine) as session:
-        known = session.execute(
-            text("select document->>'crop_px', document->>'crop_um' from model_release where id = :id"),
-            {"id": served.release_id},
-        ).one_or_none()
+        known = release_row(session, served.release_id)
     if known is None:
         raise ConfigurationError(
             f"Triton serves release {served.release_id}, which this database does not know: run"
             " `morphbatch release activate`, or point Triton at the repository of a known release"
         )
-    require_same_crops(served, int(known[0]), float(known[1]))
+    require_same_crops(served, known.document["crop_px"], known.document["crop_um"])
 
 
 def require_same_crops(served: ServedRelease, crop_px: int, crop_um: float) -> None:
@@ -51,7 +50,7 @@ def follow_active_release(engine: Engine) -> int:
     A slide that had been analysed under the active release before is queued there again.
     """
     with transaction(engine) as session:
-        active = session.scalar(select(ModelRelease.id).where(ModelRelease.active))
+        active = active_release_id(session)
         if active is None:
             return 0
         under_it = aliased(Analysis)

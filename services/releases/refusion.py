@@ -4,9 +4,8 @@ Cells stay what they are; each slide gets a second analysis, under the new relea
 first stays on record.
 """
 
-import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import date
 
 import numpy as np
@@ -22,6 +21,7 @@ from services.database.session import transaction
 from services.database.states import BatchMove, SlideMove
 from services.errors import PermanentError
 from services.releases.logits_on_record import Logits, read_logits, write_refused
+from services.releases.queries import ResultsOfBatch, release_row, results_under_others
 from services.releases.schema import Release
 from services.taxonomy import CLASS_NAMES
 
@@ -39,32 +39,27 @@ class RefusionRefused(PermanentError):
 
 
 @dataclass(frozen=True, slots=True)
-class _Batch:
-    """Slides of one batch, by the analyses that count now; `cells` of each."""
-
-    id: int
-    received_on: date
-    analyses: tuple[int, ...]
-    cells: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class Refusion:
-    """What is to be fused anew: `slides` of `batches`, analysed under the releases `sources`."""
+    """What is to be fused anew: `results` that the networks of the releases `sources` gave."""
 
     release: Release
     sources: tuple[str, ...]
-    batches: tuple[_Batch, ...]
+    results: tuple[ResultsOfBatch, ...]
+
+    @property
+    def batches(self) -> int:
+        """Batches that they are of."""
+        return len({result.batch_key for result in self.results})
 
     @property
     def slides(self) -> int:
         """Slides that get another analysis."""
-        return sum(len(batch.analyses) for batch in self.batches)
+        return sum(len(result.analyses) for result in self.results)
 
     @property
     def cells(self) -> int:
         """Cells of these slides."""
-        return sum(sum(batch.cells) for batch in self.batches)
+        return sum(sum(result.cells) for result in self.results)
 
     def probabilities(self, logits: Logits) -> NDArray[np.float32]:
         """Fused probabilities `[N, 18]` under the release."""
@@ -82,31 +77,17 @@ def plan_refusion(engine: Engine, release_id: str, since: date) -> Refusion:
         release = _release(session, release_id)
         if release is None:
             raise RefusionRefused(f"no release {release_id} is on record: `morphbatch release publish` adds one")
-        rows = session.execute(
-            text(
-                "select b.id, b.received_on, a.release_id, array_agg(a.analysis_id order by a.analysis_id) as analyses,"
-                " array_agg(a.cells_classified order by a.analysis_id) as cells"
-                " from reporting.current_analysis a join slide s on s.id = a.slide_key"
-                " join batch b on b.id = s.batch_id"
-                " where b.received_on >= :since and a.state in ('done', 'insufficient') and a.release_id <> :release"
-                " group by b.id, b.received_on, a.release_id order by b.received_on, b.id"
-            ),
-            {"since": since, "release": release_id},
-        ).all()
-        sources = tuple(sorted({row.release_id for row in rows}))
+        found = results_under_others(session, release_id, since)
+        sources = tuple(sorted({result.release_id for result in found}))
         others = [source for source in sources if _networks(_release(session, source)) != _networks(release)]
     if others:
-        slides = sum(len(row.analyses) for row in rows if row.release_id in others)
+        slides = sum(len(result.analyses) for result in found if result.release_id in others)
         raise RefusionRefused(
             f"{slides} slides since {since} were analysed by other networks than {release_id} has (releases"
             f" {', '.join(others)}): only the logits of the same ONNX files can be fused anew; nothing was changed."
             " Give a later --since, or analyse those slides again: `morphbatch requeue`"
         )
-    by_batch: dict[int, _Batch] = {}
-    for row in rows:  # a batch has several where the release changed while it ran
-        known = by_batch.get(row.id, _Batch(row.id, row.received_on, (), ()))
-        by_batch[row.id] = replace(known, analyses=(*known.analyses, *row.analyses), cells=(*known.cells, *row.cells))
-    return Refusion(release, sources, tuple(by_batch.values()))
+    return Refusion(release, sources, tuple(found))
 
 
 def count_moves(engine: Engine, plan: Refusion, step: Callable[[int], None] | None = None) -> NDArray[np.int64]:
@@ -115,7 +96,7 @@ def count_moves(engine: Engine, plan: Refusion, step: Callable[[int], None] | No
     `step` is called with the number of cells read, part by part.
     """
     moves = np.zeros((len(CLASS_NAMES), len(CLASS_NAMES)), np.int64)
-    for group in _groups(plan.batches):
+    for group in _groups(plan.results):
         with transaction(engine) as session:
             for part in _parts(group):
                 logits = read_logits(session, group[0].received_on, part)
@@ -140,20 +121,18 @@ def apply_refusion(
     which writes their files anew. A second run finds nothing left to do.
     """
     written = 0
-    for group in _groups(plan.batches):
+    for group in _groups(plan.results):
         with transaction(engine) as session:
             written += _write(session, plan, group, by, step)
             if rewrite_reports:
-                of_group = Batch.id.in_([batch.id for batch in group])
+                of_group = Batch.id.in_([result.batch_key for result in group])
                 move(session, BatchMove.REOPEN, of_group, close_at=func.now())
     return written
 
 
 def _release(session: Session, release_id: str) -> Release | None:
-    document = session.execute(
-        text("select document from model_release where id = :id"), {"id": release_id}
-    ).scalar_one_or_none()
-    return None if document is None else Release.model_validate_json(json.dumps(document))
+    row = release_row(session, release_id)
+    return None if row is None else row.release
 
 
 def _networks(release: Release | None) -> object:
@@ -163,26 +142,30 @@ def _networks(release: Release | None) -> object:
     return release.classes, {name: release.files[member.onnx].sha256 for name, member in release.members.items()}
 
 
-def _groups(batches: Sequence[_Batch]) -> Iterator[list[_Batch]]:
-    """Whole batches of one day, so many that a transaction is worth its while."""
-    group: list[_Batch] = []
+def _groups(results: Sequence[ResultsOfBatch]) -> Iterator[list[ResultsOfBatch]]:
+    """Whole batches of one day, so many that a transaction is worth its while.
+
+    A batch has results under several releases where another became active while it ran; they follow each other.
+    """
+    group: list[ResultsOfBatch] = []
     cells = 0
-    for batch in batches:
-        if group and (batch.received_on != group[0].received_on or cells >= _CELLS_A_TRANSACTION):
+    for result in results:
+        whole = group and result.batch_key != group[-1].batch_key
+        if whole and (result.received_on != group[0].received_on or cells >= _CELLS_A_TRANSACTION):
             yield group
             group, cells = [], 0
-        group.append(batch)
-        cells += sum(batch.cells)
+        group.append(result)
+        cells += sum(result.cells)
     if group:
         yield group
 
 
-def _parts(group: Sequence[_Batch]) -> Iterator[list[int]]:
+def _parts(group: Sequence[ResultsOfBatch]) -> Iterator[list[int]]:
     """The analyses of a group in parts that fit into memory, whatever a batch holds."""
     part: list[int] = []
     cells = 0
-    for batch in group:
-        for analysis, here in zip(batch.analyses, batch.cells, strict=True):
+    for result in group:
+        for analysis, here in zip(result.analyses, result.cells, strict=True):
             if part and cells + here > _CELLS_AT_ONCE:
                 yield part
                 part, cells = [], 0
@@ -192,8 +175,10 @@ def _parts(group: Sequence[_Batch]) -> Iterator[list[int]]:
         yield part
 
 
-def _write(session: Session, plan: Refusion, group: list[_Batch], by: str, step: Callable[[int], None] | None) -> int:
-    new = _insert_analyses(session, plan.release.id, [a for batch in group for a in batch.analyses])
+def _write(
+    session: Session, plan: Refusion, group: list[ResultsOfBatch], by: str, step: Callable[[int], None] | None
+) -> int:
+    new = _insert_analyses(session, plan.release.id, [analysis for result in group for analysis in result.analyses])
     day = group[0].received_on
     for table in ("cell", "field_result", "slide_class_count"):  # of an earlier analysis under the release
         of_day = " and received_on = :day" if table == "cell" else ""

@@ -5,21 +5,22 @@ folder here; either can be lost and is restored from the other. What Triton serv
 `triton_models.layout.served_here`.
 """
 
-import json
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Engine, select, text, update
+from sqlalchemy import Engine, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from services.atomic import whole_folder
 from services.database.audit import AuditKind, record
 from services.database.models import ModelRelease
+from services.database.queries import active_release_id
 from services.database.session import transaction
 from services.errors import ConfigurationError
 from services.keys import release_file_key, release_prefix
+from services.releases.queries import ReleaseRow, active_release, release_row, release_rows
 from services.releases.schema import DOCUMENT, Release, ReleaseBroken, read_release, verify_release
 from services.storage import ObjectMissing, ObjectStore
 
@@ -66,14 +67,14 @@ class Registry:
     def active(self) -> Release | None:
         """The active release; `None` before the first."""
         with transaction(self._engine) as session:
-            document = session.scalar(select(ModelRelease.document).where(ModelRelease.active))
-        return None if document is None else Release.model_validate_json(json.dumps(document))
+            row = active_release(session)
+        return None if row is None else row.release
 
     def make_active(self, release: Release, detail: dict[str, Any]) -> str | None:
         """Switch to a recorded release; the id of the one that was active before. `detail` goes into the audit."""
         with transaction(self._engine) as session:
             session.execute(text(_INSTALLING))
-            before = session.scalar(select(ModelRelease.id).where(ModelRelease.active))
+            before = active_release_id(session)
             if before != release.id:
                 session.execute(update(ModelRelease).where(ModelRelease.active).values(active=False))
                 session.execute(update(ModelRelease).where(ModelRelease.id == release.id).values(active=True))
@@ -106,19 +107,10 @@ class Registry:
             )
         return folder
 
-    def rows(self) -> list[dict[str, Any]]:
-        """Every release on record, newest first, as JSON values."""
+    def rows(self) -> list[ReleaseRow]:
+        """Every release on record, newest first."""
         with transaction(self._engine) as session:
-            return [
-                {
-                    "id": row.id,
-                    "kind": row.kind,
-                    "active": row.active,
-                    "created_at": row.created_at,
-                    **_brief(row.document),
-                }
-                for row in session.scalars(select(ModelRelease).order_by(ModelRelease.created_at.desc()))
-            ]
+            return release_rows(session)
 
     def recorded(self, release_id: str) -> Release:
         """The release on record under this id.
@@ -139,8 +131,8 @@ class Registry:
 
     def _refuse_another(self, release: Release) -> None:
         with transaction(self._engine) as session:
-            known = session.scalar(select(ModelRelease.document).where(ModelRelease.id == release.id))
-        if known is not None and known != release.document():
+            known = release_row(session, release.id)
+        if known is not None and known.document != release.document():
             raise ReleaseBroken(f"another release is recorded as {release.id}; a release never changes")
 
     def _record(self, release: Release) -> bool:
@@ -224,14 +216,14 @@ def recorded_release(engine: Engine, release_id: str) -> Release:
         UnknownRelease: there is none; the message names those there are.
     """
     with transaction(engine) as session:
-        document = session.scalar(select(ModelRelease.document).where(ModelRelease.id == release_id))
-        if document is None:
-            known = session.scalars(select(ModelRelease.id).order_by(ModelRelease.created_at.desc())).all()
-            raise UnknownRelease(
-                f"no release {release_id} is published; there are: {', '.join(known) or 'none'}."
-                " `morphbatch release publish FOLDER` adds one"
-            )
-    return Release.model_validate_json(json.dumps(document))
+        row = release_row(session, release_id)
+        known = ", ".join(known.release_id for known in release_rows(session))
+    if row is None:
+        raise UnknownRelease(
+            f"no release {release_id} is published; there are: {known or 'none'}."
+            " `morphbatch release publish FOLDER` adds one"
+        )
+    return row.release
 
 
 class UnknownRelease(ConfigurationError):
@@ -244,7 +236,3 @@ class ReleaseLost(ConfigurationError):
     """The files of a recorded release are nowhere."""
 
     reason = "release_lost"
-
-
-def _brief(document: dict[str, Any]) -> dict[str, Any]:
-    return {name: document.get(name) for name in ("crop_px", "crop_um", "fusion", "metrics")}

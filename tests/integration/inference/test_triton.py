@@ -241,7 +241,7 @@ def test_the_shipped_release_is_installed_whole_and_once(
     again = releases.install()
     assert (again.release, again.before, again.laid_out) == (first.release, first.release.id, False)
     assert releases.verify() == first.release
-    assert [(row["id"], row["kind"], row["active"]) for row in releases.registry.rows()] == [
+    assert [(row.release_id, row.kind, row.active) for row in releases.registry.rows()] == [
         (first.release.id, "demonstration", True)
     ]
     published = {found.key for found in empty_bucket.list(f"{RELEASES}{first.release.id}/")}
@@ -287,7 +287,7 @@ def test_a_published_release_becomes_the_active_one_when_it_is_activated(
     assert (switched.release.id, switched.before, switched.laid_out) == ("demonstration-1", shipped, True)
     assert other.verify() == trained
     assert releases.install().release.id == "demonstration-1"
-    assert [row["id"] for row in releases.registry.rows() if row["active"]] == ["demonstration-1"]
+    assert [row.release_id for row in releases.registry.rows() if row.active] == ["demonstration-1"]
     back = releases.activate(shipped, by="test")
     assert (back.before, back.laid_out) == ("demonstration-1", True)
     assert releases.verify().id == shipped

@@ -143,7 +143,7 @@ def test_the_installation_serves_the_form_that_it_is_set_to(
     releases.registry.publish(bare)
     with pytest.raises(FormMissing, match="has no form openvino-int8"):
         releases.activate(release.id, by="test")
-    assert not any(row["active"] for row in releases.registry.rows()), "nothing is switched to what cannot be served"
+    assert not any(row.active for row in releases.registry.rows()), "nothing is switched to what cannot be served"
 
     assert releases.registry.publish(folder).published is False, "forms are no part of what is published"
     assert releases.activate(release.id, by="test").laid_out

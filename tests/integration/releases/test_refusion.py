@@ -59,7 +59,7 @@ def current(engine: Engine) -> dict[str, int]:
 
 def test_every_slide_has_a_second_analysis_that_counts(filled: Engine) -> None:
     plan = plan_refusion(filled, "bench-1", DAY)
-    assert (plan.sources, len(plan.batches), plan.slides, plan.cells) == (("bench-0",), 2, SLIDES, CELLS)
+    assert (plan.sources, plan.batches, plan.slides, plan.cells) == (("bench-0",), 2, SLIDES, CELLS)
     moves = count_moves(filled, plan)
     assert rows(filled, "select count(*) from analysis") == [(SLIDES,)], "counting writes nothing"
     assert apply_refusion(filled, plan, by="test") == SLIDES

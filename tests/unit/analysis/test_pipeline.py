@@ -11,7 +11,7 @@ import pytest
 
 from services.analysis.fields import PreparedField, StageClock
 from services.analysis.pipeline import READ_AHEAD, run_slide
-from services.analysis.work import FieldWork, SlideWork
+from services.analysis.queries import FieldWork, SlideWork
 from services.fields import FieldLimits
 from services.imaging.types import Box, Head
 from services.inference.predictions import Predictions

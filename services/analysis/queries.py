@@ -27,10 +27,10 @@ class SlideWork:
     """One slide to analyse, with everything that its errors must name."""
 
     analysis_id: int
-    batch_id: int
+    batch_key: int
     lab: str
-    batch_code: str
-    slide_code: str
+    batch_id: str
+    slide_id: str
     um_per_px: UmPerPx
     received_on: date
     release_id: str
@@ -39,11 +39,11 @@ class SlideWork:
     fields: tuple[FieldWork, ...]
 
     def __str__(self) -> str:
-        return f"lab {self.lab}, batch {self.batch_code}, slide {self.slide_code}"
+        return f"lab {self.lab}, batch {self.batch_id}, slide {self.slide_id}"
 
     def uploaded(self, field: FieldWork) -> UploadedField:
         """The field as it is fetched."""
-        return UploadedField(self.lab, self.batch_code, self.slide_code, field.key, field.sha256)
+        return UploadedField(self.lab, self.batch_id, self.slide_id, field.key, field.sha256)
 
 
 def load_work(session: Session, analysis_id: int) -> SlideWork:
@@ -59,10 +59,10 @@ def load_work(session: Session, analysis_id: int) -> SlideWork:
     rows = session.scalars(select(FieldRow).where(FieldRow.slide_id == slide.id).order_by(FieldRow.position))
     return SlideWork(
         analysis_id=analysis.id,
-        batch_id=batch.id,
+        batch_key=batch.id,
         lab=lab.code,
-        batch_code=batch.batch_code,
-        slide_code=slide.slide_code,
+        batch_id=batch.batch_code,
+        slide_id=slide.slide_code,
         um_per_px=UmPerPx(slide.um_per_px),
         received_on=batch.received_on,
         release_id=release.id,

@@ -1,0 +1,96 @@
+"""What is asked of batches: which is meant, how far it is, whether it has ended."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import func, select, text
+from sqlalchemy.orm import Session
+
+from services.database.models import Analysis, Batch, Lab, Slide
+from services.database.queries import CURRENT_ANALYSIS, NO_SLIDE_IS_OPEN, rows
+from services.database.states import BatchState, SlideState
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRow:
+    """A batch; `seconds` since its first slide was started, until the end of a closed one."""
+
+    batch_key: int
+    lab: str
+    batch_id: str
+    state: str
+    received_at: datetime
+    seconds: float
+    problems: list[dict[str, str]]
+
+
+@dataclass(frozen=True, slots=True)
+class SlideRow:
+    """A slide and what counts of its analyses; all `None` where it has none."""
+
+    slide_id: str
+    state: str | None
+    cells_classified: int | None
+    attempts: int | None
+    reason: str | None
+    detail: str | None
+
+
+def batches_called(session: Session, batch_id: str, lab: str | None) -> dict[str, int]:
+    """The keys of the batches with this id by lab; of one lab if it is named."""
+    found = select(Lab.code, Batch.id).join(Batch.lab).where(Batch.batch_code == batch_id).order_by(Lab.code)
+    return dict(session.execute(found if lab is None else found.where(Lab.code == lab)).all())
+
+
+def latest_batches(session: Session, most: int) -> list[str]:
+    """The last batches received, as lab/batch_id."""
+    name = Lab.code + "/" + Batch.batch_code
+    return list(session.scalars(select(name).join(Batch.lab).order_by(Batch.received_at.desc()).limit(most)))
+
+
+def batch_row(session: Session, batch_key: int) -> BatchRow:
+    """A batch that there is."""
+    [row] = rows(
+        session,
+        BatchRow,
+        "select batch.id as batch_key, lab.code as lab, batch_code as batch_id, batch.state, received_at,"
+        " coalesce(extract(epoch from coalesce(closed_at, now()) - (select min(started_at) from analysis"
+        "  join slide on slide.id = slide_id where slide.batch_id = batch.id)), 0)::float as seconds, problems"
+        " from batch join lab on lab.id = batch.lab_id where batch.id = :key",
+        key=batch_key,
+    )
+    return row
+
+
+def slide_rows(session: Session, batch_key: int) -> list[SlideRow]:
+    """The slides of a batch, in the order of its manifest."""
+    return rows(
+        session,
+        SlideRow,
+        "select slide_code as slide_id, latest.state, cells_classified, attempts, reason, detail"
+        " from slide left join reporting.current_analysis latest on latest.slide_key = slide.id"
+        " where slide.batch_id = :key order by slide.position",
+        key=batch_key,
+    )
+
+
+def some_quarantined(session: Session, batch_key: int) -> bool | None:
+    """Of a batch that waits to be closed: whether slides are quarantined. `None` of one that does not wait for it."""
+    return session.scalar(
+        select(func.bool_or(Analysis.state == SlideState.QUARANTINED))
+        .join(CURRENT_ANALYSIS, CURRENT_ANALYSIS.c.analysis_id == Analysis.id)
+        .join(Slide, Slide.id == Analysis.slide_id)
+        .join(Batch, Batch.id == Slide.batch_id)
+        .where(Batch.id == batch_key, Batch.state == BatchState.ANALYSING, NO_SLIDE_IS_OPEN)
+        .group_by(Batch.id)
+    )
+
+
+def work_by_state(session: Session) -> dict[str, dict[str, int]]:
+    """How many batches and slides are in which state; nothing of a database that is not migrated yet."""
+    if session.scalar(text("select to_regclass('reporting.current_analysis')")) is None:
+        return {}
+    return {
+        what: dict(session.execute(text(f"select state, count(*) from {table} group by 1 order by 1")).all())
+        for what, table in (("batches", "batch"), ("slides", "reporting.current_analysis"))
+    }
