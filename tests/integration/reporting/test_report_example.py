@@ -1,5 +1,6 @@
 """The files of a mixed night, held against stored ones: whoever reads reports finds each key where it always was."""
 
+import json
 from pathlib import Path
 from typing import Final
 
@@ -8,6 +9,7 @@ from sqlalchemy import text
 from services.database.models import ModelRelease, Slide
 from services.database.session import transaction
 from services.database.states import BatchState, SlideState
+from services.reporting.reading import read_report
 from tests.integration.reporting.reporting_night import DOCUMENT, Night
 
 STORED: Final = Path(__file__).with_name("example")
@@ -71,3 +73,13 @@ def test_the_report_and_the_table_are_those_stored_byte_for_byte(night: Night) -
         assert (
             night.get(name).decode().replace(night.store.bucket, "morphbatch") == (STORED / name).read_bytes().decode()
         ), name
+
+
+def test_a_batch_that_is_being_analysed_has_the_same_report_without_files(night: Night) -> None:
+    mixed(night)
+    with transaction(night.engine) as session:
+        live = json.loads(read_report(session, night.batch_id).as_json())
+    closed = json.loads((STORED / "report.json").read_bytes())
+    slides = [{**slide, "files": []} for slide in closed["slides"]]
+    assert live == {**closed, "state": "analysing", "slides": slides, "notes": [], "files": []}
+    assert list(live) == list(closed)
