@@ -10,7 +10,7 @@ from typing import Final
 
 from services.errors import PermanentError
 from services.imaging.types import UmPerPx
-from services.intake.folder import IMAGE_SUFFIXES
+from services.intake.tree import IMAGE_SUFFIXES
 from services.keys import MANIFEST_NAME
 from services.local.service import CHECKOUT
 from services.smears.batch import BatchSpec, write_batch

@@ -36,6 +36,9 @@ def submit(
         typer.Option("--um-per-px", help="Micrometres per pixel. Needed unless DIR/manifest.json says it."),
     ] = None,
     stain: Annotated[str | None, typer.Option("--stain", help="Name of the stain; default: `unknown`.")] = None,
+    skip_unusable: Annotated[
+        bool, typer.Option("--skip-unusable", help="Submit without the images that cannot be taken; each is listed.")
+    ] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Follow it to the end; exit 0 only if it is complete.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON to stdout and nothing else.")] = False,
 ) -> None:
@@ -44,13 +47,14 @@ def submit(
     from services.intake.problems import ManifestRejected
 
     try:
-        delivery = _read(folder, lab, batch, um_per_px, stain)
+        delivery = _read(folder, lab, batch, um_per_px, stain, skip_unusable)
     except ManifestRejected as error:
         _show_problems(folder, error.problems, as_json)
         raise typer.Exit(1) from error
-    _show_skipped(folder, delivery)
+    if not as_json:
+        _show_left_out(folder, delivery)
     state = send(delivery, wait=wait)
-    _show_result(delivery, state, as_json)
+    _show_result(folder, delivery, state, as_json)
     if wait and state != BatchState.COMPLETE:
         raise typer.Exit(1)
 
@@ -69,7 +73,9 @@ def send(delivery: "Delivery", *, wait: bool) -> str:
     return _wait_for_end(settings, delivery, data) if wait else "uploaded"
 
 
-def _read(folder: Path, lab: str | None, batch: str | None, um_per_px: float | None, stain: str | None) -> "Delivery":
+def _read(
+    folder: Path, lab: str | None, batch: str | None, um_per_px: float | None, stain: str | None, skip_unusable: bool
+) -> "Delivery":
     from services.intake.folder import read_folder
 
     with _progress() as progress:
@@ -80,6 +86,7 @@ def _read(folder: Path, lab: str | None, batch: str | None, um_per_px: float | N
             batch_code=batch,
             um_per_px=um_per_px,
             stain=stain,
+            without_lost=skip_unusable,
             advance=lambda size: progress.advance(bar, size),
         )
 
@@ -148,7 +155,7 @@ def _wait_for_end(settings: "Settings", delivery: "Delivery", data: bytes) -> st
     return ended.state
 
 
-def _show_result(delivery: "Delivery", state: str, as_json: bool) -> None:
+def _show_result(folder: Path, delivery: "Delivery", state: str, as_json: bool) -> None:
     manifest = delivery.manifest
     result = {
         "lab": manifest.lab,
@@ -157,6 +164,10 @@ def _show_result(delivery: "Delivery", state: str, as_json: bool) -> None:
         "fields": manifest.field_count,
         "bytes": delivery.size,
         "state": state,
+        "left_out": [
+            {"file": entry.path.relative_to(folder).as_posix(), "why": entry.why, "image": entry.lost}
+            for entry in delivery.left_out
+        ],
     }
     if as_json:
         print_json(result)
@@ -179,10 +190,14 @@ def _show_problems(folder: Path, problems: "tuple[Problem, ...]", as_json: bool)
         err.print(
             f"  {problem.path or 'manifest'}: {problem.message} [{problem.reason}]", markup=False, highlight=False
         )
+    if any(problem.reason == "image_left_out" for problem in problems):
+        err.print("  --skip-unusable submits the batch without the images that cannot be taken")
 
 
-def _show_skipped(folder: Path, delivery: "Delivery") -> None:
-    for path in delivery.skipped[:SHOWN_LINES]:
-        err.print(f"skipped: {path.relative_to(folder)}", markup=False, highlight=False)
-    if len(delivery.skipped) > SHOWN_LINES:
-        err.print(f"skipped: {len(delivery.skipped) - SHOWN_LINES} more files", highlight=False)
+def _show_left_out(folder: Path, delivery: "Delivery") -> None:
+    """Every image that is left out, and the first of the other files."""
+    others = [entry for entry in delivery.left_out if not entry.lost]
+    for entry in (*(entry for entry in delivery.left_out if entry.lost), *others[:SHOWN_LINES]):
+        err.print(f"left out: {entry.path.relative_to(folder)}: {entry.why}", markup=False, highlight=False)
+    if len(others) > SHOWN_LINES:
+        err.print(f"left out: {len(others) - SHOWN_LINES} more files, none of them an image", highlight=False)

@@ -14,13 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from anyascii import anyascii
+
 from services.errors import PermanentError
 from services.intake.manifest import SCHEMA, Manifest
 from services.intake.problems import ManifestRejected, Problem
+from services.intake.tree import IMAGE_SUFFIXES, LeftOut, Tree, read_tree, require_nothing_lost
 from services.intake.validation import MAX_MANIFEST_BYTES, parse_manifest, read_json
 from services.keys import MANIFEST_NAME
 
-IMAGE_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff", ".bmp"})
 _STAND_IN_SHA256: Final = "0" * 64
 _STAND_IN_BATCH: Final = "batch-id-follows"
 _READ_BYTES: Final = 2**20
@@ -46,11 +48,11 @@ class SourceFile:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """A batch as it can be uploaded. `skipped` are files of the folder that are no part of it."""
+    """A batch as it can be uploaded. `left_out` are files of the folder that are no part of it."""
 
     manifest: Manifest
     files: tuple[SourceFile, ...]
-    skipped: tuple[Path, ...]
+    left_out: tuple[LeftOut, ...]
 
     @property
     def size(self) -> int:
@@ -69,12 +71,13 @@ def read_folder(
     batch_code: str | None = None,
     um_per_px: float | None = None,
     stain: str | None = None,
+    without_lost: bool = False,
     advance: Advance = lambda _: None,
 ) -> Delivery:
     """The batch that lies in `folder`. What is given overrides what the folder's own manifest says.
 
     Without a batch id from either, it is made of the folder's name and its content, so that the same folder submitted
-    twice is the same batch.
+    twice is the same batch. `without_lost`: images that cannot be taken are left out; else they are an error.
 
     Raises:
         UnusableFolder: there is no such folder, or no image in it.
@@ -83,11 +86,23 @@ def read_folder(
     if not folder.is_dir():
         raise UnusableFolder(f"{folder}: no such folder")
     own = folder / MANIFEST_NAME
+    tree = read_tree(folder)
+    left_out = tuple(entry for entry in tree.left_out if entry.path != own)
     if own.is_file():
         document = _given_document(own)
         paths = {key: folder / key for _, key in _keys(document)}
+        named = set(paths.values())
+        unnamed = [path for images in tree.slides.values() for path in images if path not in named]
+        left_out = (
+            *(entry for entry in left_out if entry.path not in named),
+            *(LeftOut(path, f"an image that {MANIFEST_NAME} does not name", lost=True) for path in unnamed),
+        )
     else:
-        document, paths = _drawn_up(folder)
+        document, paths = _drawn_up(tree)
+    lost = () if without_lost else left_out
+    if not paths:
+        require_nothing_lost(lost, folder)
+        raise UnusableFolder(f"{folder}: {_nothing_in_it(left_out, folder)}")
     generate_name = batch_code is None and not isinstance(document.get("batch_id"), str)
     document["lab"] = lab if lab is not None else document.get("lab")
     document["batch_id"] = batch_code or (_STAND_IN_BATCH if generate_name else document["batch_id"])
@@ -98,15 +113,14 @@ def read_folder(
             slide["stain"] = stain
     unstated = _fill_in_checksums(document)
     manifest = _checked(document, folder)  # before an hour is spent on checksums; and every key is safe from here on
+    require_nothing_lost(lost, folder)
     files = _read_files(manifest, paths, unstated, folder, advance)
     checksums = {file.key: file.sha256 for file in files}
     for field, key in _keys(document):
         field["sha256"] = checksums[key]
     if generate_name:
-        document["batch_id"] = f"{_slug(folder.resolve().name)[:40] or 'batch'}-{_content_hash(document)[:10]}"
-    used = {file.path for file in files}
-    skipped = sorted(p for p in folder.rglob("*") if p.is_file() and p != own and p not in used)
-    return Delivery(_checked(document, folder), files, tuple(p for p in skipped if not p.name.startswith(".")))
+        document["batch_id"] = f"{_slug(folder.resolve().name)[:40]}-{_content_hash(document)[:10]}"
+    return Delivery(_checked(document, folder), files, left_out)
 
 
 def _content_hash(document: dict[str, Any]) -> str:
@@ -122,43 +136,48 @@ def _given_document(path: Path) -> dict[str, Any]:
     return document
 
 
-def _drawn_up(folder: Path) -> tuple[dict[str, Any], dict[str, Path]]:
+def _drawn_up(tree: Tree) -> tuple[dict[str, Any], dict[str, Path]]:
     slides: list[dict[str, Any]] = []
     paths: dict[str, Path] = {}
-    for slide_folder in (folder, *sorted((p for p in folder.iterdir() if p.is_dir()), key=_natural)):
-        images = sorted((p for p in slide_folder.iterdir() if _is_image(p)), key=_natural)
-        if not images:
+    named: dict[str, str] = {}
+    problems: list[Problem] = []
+    for slide_folder, images in tree.slides.items():
+        own = slide_folder.resolve().name
+        name = _identifier(own)
+        if name is None:
+            problems.append(Problem(own, "slide_name_unusable", "no letter or digit to make a slide_id of: rename it"))
             continue
-        name = _identifier(slide_folder.resolve().name)
+        if (other := named.setdefault(name.casefold(), own)) != own:
+            message = f"both this folder and {other!r} would be slide {name}: rename one of them"
+            problems.append(Problem(own, "manifest_duplicate_slide", message))
+            continue
         fields = []
         for image in images:
             key = f"{name}/{unicodedata.normalize('NFC', image.name)}"
+            if key in paths:
+                message = f"is written like {paths[key].name!r} for readers, with other code points: rename one"
+                problems.append(Problem(f"{own}/{image.name}", "manifest_duplicate_field", message))
             fields.append({"key": key})
             paths[key] = image
         slides.append({"slide_id": name, "specimen": name, "replicate": 1, "stain": "unknown", "fields": fields})
-    if not slides:
-        kinds = ", ".join(sorted(s.removeprefix(".") for s in IMAGE_SUFFIXES))
-        raise UnusableFolder(f"{folder}: no image ({kinds}) in it or in its sub-folders")
+    if problems:
+        raise ManifestRejected(problems)
     return {"schema": SCHEMA, "slides": slides}, paths
 
 
-def _is_image(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+def _nothing_in_it(left_out: tuple[LeftOut, ...], folder: Path) -> str:
+    kinds = ", ".join(sorted(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES))
+    seen = "; ".join(f"{entry.path.relative_to(folder)}: {entry.why}" for entry in left_out[:5])
+    return f"no image ({kinds}) in it or in its sub-folders" + (f" ({seen})" if seen else "")
 
 
-def _natural(path: Path) -> list[tuple[int, str]]:
-    """field-2 before field-10."""
-    parts = re.split(r"(\d+)", path.name.casefold())
-    return [(int(part), "") if part.isdecimal() else (0, part) for part in parts]
-
-
-def _identifier(name: str) -> str:
-    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", plain).strip("-._")[:63] or "slide"
+def _identifier(name: str) -> str | None:
+    """`name` in ASCII: letters of other scripts are transliterated; `None` where nothing is left."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", anyascii(unicodedata.normalize("NFC", name))).strip("-._")[:63] or None
 
 
 def _slug(name: str) -> str:
-    return _identifier(name).lower()
+    return (_identifier(name) or "batch").lower()
 
 
 def _objects(value: object) -> Iterator[dict[str, Any]]:
