@@ -95,7 +95,7 @@ def read_folder(
         unnamed = [path for images in tree.slides.values() for path in images if path not in named]
         left_out = (
             *(entry for entry in left_out if entry.path not in named),
-            *(LeftOut(path, f"an image that {MANIFEST_NAME} does not name", lost=True) for path in unnamed),
+            *(LeftOut(path, "an image that the folder's manifest does not name", lost=True) for path in unnamed),
         )
     else:
         document, paths = _drawn_up(tree)
