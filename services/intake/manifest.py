@@ -6,6 +6,7 @@ The models describe one manifest; `parse_manifest` in `validation.py` reads one 
 import hashlib
 import json
 import re
+import unicodedata
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -17,12 +18,14 @@ from services.keys import MANIFEST_NAME, RESERVED_FOLDERS
 SCHEMA: Final = "morphbatch.manifest/1"
 MAX_FIELDS: Final = 10_000
 MAX_CELLS_PER_FIELD: Final = 5_000
+MAX_CELLS: Final = 500_000
 MIN_UM_PER_PX: Final = 0.01
 MAX_UM_PER_PX: Final = 2.0
 ID_PATTERN: Final = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 _NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 _STAIN_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9 ._+&-]{0,62}$"
 _MAX_KEY_BYTES: Final = 512
+_TURNING: Final = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # a name may look like another
 _WINDOWS_DRIVE: Final = re.compile(r"^[A-Za-z]:")
 
 
@@ -31,6 +34,20 @@ def _without_personal_data(text: str) -> str:
     if kind is not None:
         raise PydanticCustomError("personal_data", "looks like {kind}; use a pseudonym", {"kind": kind})
     return text
+
+
+def _cannot_be_in_a_key(character: str) -> bool:
+    """Control characters, lone surrogates (Postgres stores neither), line breaks, and what turns a line's direction.
+
+    Other invisible characters are how systems write names: no-break spaces, soft hyphens, direction marks.
+    """
+    kind = unicodedata.category(character)
+    is_noncharacter = ord(character) & 0xFFFE == 0xFFFE or 0xFDD0 <= ord(character) <= 0xFDEF
+    return kind in {"Cc", "Cs", "Zl", "Zp"} or is_noncharacter or character in _TURNING
+
+
+def _named(character: str) -> str:
+    return f"U+{ord(character):04X} ({unicodedata.name(character, 'a control character or none at all').lower()})"
 
 
 def _inside_the_batch(key: str) -> str:
@@ -47,11 +64,17 @@ def _inside_the_batch(key: str) -> str:
             "field_outside_batch",
             "leaves the batch's prefix; give a key relative to it, such as slide-01/field-001.jpg",
         )
-    # str.isprintable() also refuses NUL and lone surrogates, which Postgres cannot store.
-    if not key.isprintable() or any(s in ("", ".") for s in segments) or len(key.encode()) > _MAX_KEY_BYTES:
+    for place, character in enumerate(key, start=1):
+        if _cannot_be_in_a_key(character):
+            raise PydanticCustomError(
+                "manifest_bad_value",
+                "has {character} as character {place}, which cannot be in an object key: rename the file",
+                {"character": _named(character), "place": place},
+            )
+    if any(s in ("", ".") for s in segments) or len(key.encode()) > _MAX_KEY_BYTES:
         raise PydanticCustomError(
             "manifest_bad_value",
-            "is no usable object key: empty folder names, control characters and more than {most} bytes are refused",
+            "is not a valid object key: folder names cannot be empty or '.', and {most} bytes is the most",
             {"most": _MAX_KEY_BYTES},
         )
     if key == MANIFEST_NAME:
@@ -109,7 +132,7 @@ class ManifestField(_Strict):
     kind: Literal["field", "crop"] = Field(
         "field", description="`field`: a whole microscope field. `crop`: the image is one cell; none is searched for."
     )
-    cells: Annotated[list[GivenCell], Field(max_length=MAX_CELLS_PER_FIELD)] | None = Field(
+    cells: Annotated[list[GivenCell], Field(max_length=MAX_CELLS_PER_FIELD, fail_fast=True)] | None = Field(
         None, description="Heads found already; used as given, and none is searched for. Not with `crop`."
     )
 

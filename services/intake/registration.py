@@ -23,10 +23,11 @@ from services.database.queries import active_release_id
 from services.database.session import transaction
 from services.database.states import BatchMove, BatchState, SlideMove
 from services.errors import OutageError
+from services.intake.checked import parse_checked
 from services.intake.manifest import Manifest
 from services.intake.problems import ManifestRejected, Problem
 from services.intake.queries import was_refused
-from services.intake.validation import MAX_MANIFEST_BYTES, check_names, parse_manifest
+from services.intake.validation import MAX_MANIFEST_BYTES, check_names
 from services.keys import manifest_key, notice_key
 from services.storage import ObjectInfo, ObjectMissing, ObjectStore, ObjectTooLarge
 
@@ -96,7 +97,7 @@ def _read(
         stand_in = hashlib.sha256(f"{found.size} {found.etag}".encode()).hexdigest()
         return None, stand_in, (Problem("", "manifest_too_large", message),)
     try:
-        manifest = parse_manifest(data, lab=lab, batch_code=batch_code)
+        manifest = parse_checked(data, lab=lab, batch_id=batch_code)
     except ManifestRejected as error:
         return None, hashlib.sha256(data).hexdigest(), error.problems
     return manifest, manifest.fingerprint(), ()

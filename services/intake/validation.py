@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any, Final
 
@@ -9,13 +10,14 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from services.errors import PermanentError
-from services.intake.manifest import ID_PATTERN, MAX_FIELDS, SCHEMA, Manifest
+from services.intake.manifest import ID_PATTERN, MAX_CELLS, MAX_FIELDS, SCHEMA, Manifest
 from services.intake.privacy import personal_data_in
 from services.intake.problems import ManifestRejected, Problem
 
 MAX_MANIFEST_BYTES: Final = 32 * 2**20
 MAX_PROBLEMS: Final = 500
 _MAX_DEPTH: Final = 16
+_MAX_KEYS: Final = 24
 
 _HARMLESS_KEY = re.compile(r"^[A-Za-z_][A-Za-z0-9_]{0,40}$")
 _CUSTOM_REASONS: Final = frozenset({"personal_data", "field_outside_batch", "um_per_px_absurd", "manifest_bad_value"})
@@ -53,6 +55,8 @@ def parse_manifest(data: bytes, *, lab: str, batch_code: str) -> Manifest:
     document = read_json(data)
     if not isinstance(document, dict):
         raise ManifestRejected([Problem("", "manifest_not_json", "must be a JSON object")])
+    if (costly := _too_much(document)) is not None:  # before a model is made, and an error kept, of each part
+        raise ManifestRejected([costly])
     problems: list[Problem] = []
     manifest: Manifest | None = None
     try:
@@ -82,7 +86,7 @@ def read_json(data: bytes) -> object:
     def members(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) < len(pairs):
-            repeated.extend(key for i, (key, _) in enumerate(pairs) if any(key == k for k, _ in pairs[:i]))
+            repeated.append(next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1))
         return found
 
     try:
@@ -163,20 +167,48 @@ def _across(document: dict[str, Any], lab: str, batch_code: str) -> Iterator[Pro
             )  # fmt: skip
     first_slide: dict[str, str] = {}
     first_field: dict[str, str] = {}
-    count = 0
     for slide, slide_path in _items(document, "slides", ""):
         slide_id = slide.get("slide_id")
         if isinstance(slide_id, str) and first_slide.setdefault(slide_id, slide_path) != slide_path:
             message = f"is the same as that of {first_slide[slide_id]}"
             yield Problem(f"{slide_path}.slide_id", "manifest_duplicate_slide", message)
         for field, field_path in _items(slide, "fields", slide_path):
-            count += 1
             key = field.get("key")
             if isinstance(key, str) and first_field.setdefault(key, field_path) != field_path:
                 message = f"is the same as that of {first_field[key]}"
                 yield Problem(f"{field_path}.key", "manifest_duplicate_field", message)
-    if count > MAX_FIELDS:
-        yield Problem("slides", "too_many_fields", f"{count} fields; a batch has at most {MAX_FIELDS}: split it")
+
+
+def _too_much(document: dict[str, Any]) -> Problem | None:
+    """More slides, fields, cells or keys than any batch has."""
+    slides = document.get("slides")
+    if isinstance(slides, list) and len(slides) > MAX_FIELDS:
+        return Problem("slides", "too_many_slides", f"{len(slides)} slides; a batch has at most {MAX_FIELDS}: split it")
+    fields = cells = 0
+    for slide, _ in _items(document, "slides", ""):
+        given = slide.get("fields")
+        fields += len(given) if isinstance(given, list) else 0
+        for field, _ in _items(slide, "fields", ""):
+            found = field.get("cells")
+            cells += len(found) if isinstance(found, list) else 0
+    if fields > MAX_FIELDS:
+        return Problem("slides", "too_many_fields", f"{fields} fields; a batch has at most {MAX_FIELDS}: split it")
+    if cells > MAX_CELLS:
+        return Problem("slides", "too_many_cells", f"{cells} cells; a batch has at most {MAX_CELLS}: split it")
+    widest = max((len(value) for value in _nested(document) if isinstance(value, dict)), default=0)
+    if widest > _MAX_KEYS:
+        message = f"an object has {widest} keys; none of the manifest's has more than {_MAX_KEYS}"
+        return Problem("", "manifest_unknown_key", message)
+    return None
+
+
+def _nested(document: object) -> Iterator[object]:
+    waiting = [document]
+    while waiting:
+        value = waiting.pop()
+        yield value
+        children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        waiting.extend(child for child in children if isinstance(child, dict | list))
 
 
 def _items(parent: dict[str, Any], name: str, path: str) -> Iterator[tuple[dict[str, Any], str]]:

@@ -182,6 +182,53 @@ def test_a_key_that_is_no_object_key(key: str) -> None:
     assert _problems(_changed(("slides.0.fields.0.key", key))) == [("slides[0].fields[0].key", "manifest_bad_value")]
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("Screenshot at 2.22.11\u202fPM.jpg", "obr\u00a0v 13.jpg", "スライド\u30001.jpg", "Mikro\u00adskop.jpg"),
+        *("a\u200e1.jpg", "שקופית\u200f.jpg", "z\u200dw.jpg", "\ufefffield.jpg", "Größe.jpg", "\ue000.jpg"),
+    ],
+)
+def test_invisible_characters_that_systems_write_are_taken(name: str) -> None:
+    manifest = _parse(_changed(("slides.0.fields.0.key", f"slide-01/{name}")))
+    assert manifest.slides[0].fields[0].key == f"slide-01/{name}"
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("a\x07b.jpg", "U+0007"),
+        ("a\u2028b.jpg", "U+2028 (line separator) as character 2"),
+        ("gnp\u202egpj.exe", "U+202E (right-to-left override) as character 4"),
+        ("ab\uffff.jpg", "U+FFFF"),
+    ],
+)
+def test_a_character_that_is_refused_is_named(key: str, said: str) -> None:
+    with pytest.raises(ManifestRejected) as raised:
+        _parse(_changed(("slides.0.fields.0.key", key)))
+    [problem] = raised.value.problems
+    assert said in problem.message
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "reason"),
+    [
+        ("slides", [{}] * 10_001, "too_many_slides"),
+        ("slides.0.fields", [{}] * 10_001, "too_many_fields"),
+        ("slides.0.fields", [{"cells": [{}] * 5_000}] * 101, "too_many_cells"),
+        ("slides.0.fields.0", {f"x{n}": 1 for n in range(200_000)}, "manifest_unknown_key"),
+    ],
+)
+def test_what_no_batch_holds_is_refused_before_it_is_looked_into(path: str, value: object, reason: str) -> None:
+    [(_, found)] = _problems(_changed((path, value)))
+    assert found == reason
+
+
+def test_a_key_repeated_among_many_is_found_in_one_pass() -> None:
+    data = b"{" + b",".join(b'"k%d":1' % n for n in range(200_000)) + b',"k7":1}'
+    assert _problems(data) == [("", "manifest_repeated_key")]
+
+
 def test_all_faults_at_once() -> None:
     document = _changed(
         ("schema", "x"),
