@@ -46,6 +46,34 @@ class SetAside(StrEnum):
     NO_CELLS = "field_no_cells"
 
 
+class FieldFault(StrEnum):
+    """What is wrong with a field as it was delivered: its slide is quarantined under this reason."""
+
+    MISSING = "field_missing"
+    CHECKSUM_MISMATCH = "checksum_mismatch"
+    CHANGED = "field_changed"
+    REFUSED = "field_refused"
+    EMPTY = "field_empty"
+    TRUNCATED = "field_truncated"
+    DAMAGED = "field_damaged"
+    NOT_AN_IMAGE = "field_not_an_image"
+    FORMAT_NOT_ALLOWED = "field_format_not_allowed"
+    TOO_LARGE = "field_too_large"
+    TOO_SMALL = "field_too_small"
+    TOO_COARSE = "field_too_coarse"
+    TOO_MANY_PIXELS = "field_too_many_pixels"
+    TOO_MANY_PAGES = "field_too_many_pages"
+    TOO_MANY_PARTS = "field_too_many_parts"
+    TOO_COMPRESSED = "field_too_compressed"
+    DECODER_KILLED = "field_decoder_killed"
+    CMYK = "field_cmyk"
+    ANIMATED = "field_animated"
+    SEPARATE_CHANNELS = "field_separate_channels"
+    TRANSPARENT = "field_transparent"
+    UNSUPPORTED_MODE = "field_unsupported_mode"
+    CELL_OUTSIDE = "cell_outside_field"
+
+
 class Box(NamedTuple):
     """`x1` and `y1` are exclusive."""
 

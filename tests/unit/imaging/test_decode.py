@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from services.imaging.decoding.decode import decode_field
-from services.imaging.decoding.file_structure import MAX_PAGES
 from services.imaging.decoding.refusals import FieldRefused
+from services.imaging.decoding.tiff.directory import MAX_PAGES
 from services.imaging.types import DecodedField
 
 HEIGHT, WIDTH = 60, 80
@@ -135,7 +135,7 @@ def test_a_flipped_bit_in_png_data_is_damage() -> None:
 def test_a_jpeg_of_a_thousand_scans_is_refused() -> None:
     data = saved(PICTURE, "JPEG", progressive=True)
     scan = data.rindex(b"\xff\xda")
-    assert refusal(data[:scan] + data[scan:-2] * 1000 + data[-2:]) == "field_damaged"
+    assert refusal(data[:scan] + data[scan:-2] * 1000 + data[-2:]) == "field_too_many_parts"
 
 
 def test_print_colours_are_refused() -> None:

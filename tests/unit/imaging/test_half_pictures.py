@@ -1,0 +1,279 @@
+"""Half a picture is never counted as a whole one, however whole its file looks."""
+
+import io
+import re
+import struct
+import zlib
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from services.imaging.decoding.refusals import FieldRefused
+from tests.unit.imaging.field_files import (
+    FIELD,
+    HEIGHT,
+    JPEGS,
+    OTHERS,
+    PNGS,
+    TIFFS,
+    WIDTH,
+    decode,
+    planes,
+    png,
+    saved,
+    tag_values,
+    tiff,
+    with_tag,
+)
+
+GREY_LEVEL = 128
+
+
+def reason(data: bytes) -> str:
+    with pytest.raises(FieldRefused) as caught:
+        decode(data)
+    return caught.value.reason
+
+
+def scan_data(data: bytes) -> int:
+    """Where the data of the first scan begins."""
+    found = data.index(b"\xff\xda")
+    return found + 2 + int.from_bytes(data[found + 2 : found + 4])
+
+
+def filled(value: int, share: float) -> Callable[[bytes], bytes]:
+    def damage(data: bytes) -> bytes:
+        begin = scan_data(data)
+        size = len(data) - 2 - begin
+        middle = begin + int(size * (1 - share) / 2)
+        length = max(8, int(size * share))
+        return data[:middle] + bytes([value]) * length + data[middle + length :]
+
+    return damage
+
+
+DAMAGES: dict[str, Callable[[bytes], bytes]] = {
+    "cut in half and closed": lambda data: data[: (scan_data(data) + len(data)) // 2] + b"\xff\xd9",
+    "last rows cut off and closed": lambda data: (
+        data[: scan_data(data) + (len(data) - scan_data(data)) * 9 // 10] + b"\xff\xd9"
+    ),
+    "a third of zeros": filled(0, 0.33),
+    "a tenth of zeros": filled(0, 0.1),
+    "a third of ones": filled(255, 0.33),
+    "a third of 55": filled(0x55, 0.33),
+    "a piece cut out of the middle": lambda data: data[: len(data) // 2 - 40] + data[len(data) // 2 + 40 :],
+    "a zeroed end": lambda data: data[: (scan_data(data) + len(data)) // 2].ljust(len(data) - 2, b"\0") + b"\xff\xd9",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("name", JPEGS)
+def test_a_damaged_jpeg_is_refused(name: str, damage: str) -> None:
+    assert reason(DAMAGES[damage](JPEGS[name])) in ("field_damaged", "field_truncated")
+
+
+def test_missing_restart_markers_are_refused() -> None:
+    data = JPEGS["jpeg-restart"]
+    at = [found.start() for found in re.finditer(rb"\xff[\xd0-\xd7]", data)]
+    assert len(at) > 10
+    for changed in (
+        re.sub(rb"\xff[\xd0-\xd7]", b"", data),
+        data[: at[4]] + data[at[4] + 2 :],
+        data[: at[4]] + data[at[5] :],
+        data[: at[1]] + data[at[9] :],
+        data[: at[-3]] + b"\xff\xd9",
+    ):
+        assert reason(changed) == "field_damaged"
+
+
+@pytest.mark.parametrize("name", ["jpeg", "jpeg-progressive", "jpeg-grey"])
+@pytest.mark.parametrize("height", [HEIGHT // 2, HEIGHT - 16, HEIGHT + 16])
+def test_a_jpeg_header_of_another_height_is_refused(name: str, height: int) -> None:
+    data = bytearray(JPEGS[name])
+    frame = re.search(rb"\xff[\xc0\xc2]\0", data)
+    assert frame
+    struct.pack_into(">H", data, frame.start() + 5, height)
+    assert reason(bytes(data)) == "field_damaged"
+
+
+@pytest.mark.parametrize("name", ["jpeg-progressive", "jpeg-grey-progressive"])
+def test_a_progressive_jpeg_without_its_last_scans_is_refused(name: str) -> None:
+    data = JPEGS[name]
+    starts = [found.start() for found in re.finditer(rb"\xff\xda\0", data)]
+    assert len(starts) >= 6
+    for start in starts[1:]:
+        assert reason(data[:start] + b"\xff\xd9") == "field_truncated"
+
+
+def test_a_jpeg_whose_colour_scans_never_come_is_refused() -> None:
+    """A scan per component: libjpeg shows what is there, in grey."""
+    whole = JPEGS["jpeg-444"]
+    scan = whole.index(b"\xff\xda\0\x0c")
+    # The first scan asks for one component; its data alone would be the brightness of a colour picture.
+    one = whole[:scan] + b"\xff\xda\0\x08\x01" + whole[scan + 5 : scan + 7] + whole[scan + 11 : scan + 14]
+    assert reason(one + JPEGS["jpeg-grey"][scan_data(JPEGS["jpeg-grey"]) :]) == "field_truncated"
+
+
+def rows_of(pixels: NDArray[np.uint8]) -> bytes:
+    return b"".join(b"\0" + row.tobytes() for row in pixels)
+
+
+def test_a_png_that_inflates_to_fewer_or_more_rows_is_refused() -> None:
+    header, rows = (WIDTH, HEIGHT, 8, 2), rows_of(FIELD)
+    whole = png(header, (b"IDAT", zlib.compress(rows)))
+    np.testing.assert_array_equal(decode(whole).pixels, FIELD)
+    for part in (rows[: len(rows) // 2], rows[:-1], rows + rows[:-2], rows + b"\0"):
+        assert reason(png(header, (b"IDAT", zlib.compress(part)))) == "field_damaged"
+    for height in (HEIGHT // 2, HEIGHT - 1, HEIGHT + 1):
+        assert reason(png((WIDTH, height, 8, 2), (b"IDAT", zlib.compress(rows)))) == "field_damaged"
+    for end in (1, 4, 200):
+        assert reason(png(header, (b"IDAT", zlib.compress(rows)[:-end]))) == "field_damaged"
+
+
+def test_an_interlaced_png_is_taken_and_counted_like_any_other() -> None:
+    """The rows of all seven passes: where one is short, the picture is coarser and nobody sees it."""
+    passes = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+    rows = [rows_of(FIELD[y::down, x::across]) for x, y, across, down in passes]
+    whole = png((WIDTH, HEIGHT, 8, 2), (b"IDAT", zlib.compress(b"".join(rows))), interlaced=1)
+    np.testing.assert_array_equal(decode(whole).pixels, FIELD)
+    short = png((WIDTH, HEIGHT, 8, 2), (b"IDAT", zlib.compress(b"".join(rows[:-1]))), interlaced=1)
+    assert reason(short) == "field_damaged"
+
+
+@pytest.mark.parametrize("name", PNGS)
+def test_a_wrong_checksum_in_a_png_is_refused(name: str) -> None:
+    data, at, seen = PNGS[name], 8, set()
+    while at < len(data):
+        length, kind = int.from_bytes(data[at : at + 4]), data[at + 4 : at + 8]
+        changed = bytearray(data)
+        changed[at + 8 + length] ^= 1
+        if kind in (b"IHDR", b"IDAT", b"IEND"):
+            assert reason(bytes(changed)) == "field_damaged", kind
+            seen.add(kind)
+        at += 12 + length
+    assert seen == {b"IHDR", b"IDAT", b"IEND"}
+
+
+STRIPS = {"tiff": (273, 279), "tiff-planes": (273, 279), "tiff-lzw": (273, 279), "tiff-deflate": (273, 279)}
+TILES = {"tiff-tiles": (324, 325), "tiff-planes-tiles": (324, 325)}
+
+
+@pytest.mark.parametrize("name", [*STRIPS, *TILES])
+def test_missing_strips_tiles_and_planes_are_refused(name: str) -> None:
+    data = TIFFS[name]
+    offsets, sizes = {**STRIPS, **TILES}[name]
+    places, lengths = tag_values(data, offsets), tag_values(data, sizes)
+    count = len(places)
+    for left in (count - 1, count // 2, count * 2 // 3, 1):
+        fewer = with_tag(with_tag(data, offsets, places[:left]), sizes, lengths[:left])
+        assert reason(fewer) == "field_damaged", left
+    assert reason(with_tag(data, offsets, [*places, places[0]])) == "field_damaged"
+    for missing in (0, count // 2, count - 1):  # as writers leave what was never written
+        assert reason(with_tag(data, offsets, [*places[:missing], 0, *places[missing + 1 :]])) == "field_damaged"
+        assert reason(with_tag(data, sizes, [*lengths[:missing], 0, *lengths[missing + 1 :]])) == "field_damaged"
+        beyond = [*places[:missing], len(data) - 3, *places[missing + 1 :]]
+        assert reason(with_tag(data, offsets, beyond)) == "field_truncated"
+
+
+@pytest.mark.parametrize("name", [*STRIPS, *TILES])
+def test_strips_and_tiles_that_are_short_are_refused(name: str) -> None:
+    data = TIFFS[name]
+    lengths = tag_values(data, (STRIPS | TILES)[name][1])
+    for short in (0, len(lengths) // 2, len(lengths) - 1):
+        changed = [*lengths[:short], lengths[short] // 2, *lengths[short + 1 :]]
+        assert reason(with_tag(data, (STRIPS | TILES)[name][1], changed)) == "field_damaged"
+
+
+@pytest.mark.parametrize(
+    "name", ["tiff", "tiff-tiles", "tiff-planes", "tiff-grey", "tiff-16", "tiff-lzw", "tiff-deflate"]
+)
+@pytest.mark.parametrize("height", [HEIGHT // 2, HEIGHT * 2])
+def test_a_tiff_of_another_height_is_refused(name: str, height: int) -> None:
+    assert reason(with_tag(TIFFS[name], 257, [height])) == "field_damaged"
+
+
+def test_a_single_strip_of_twice_the_rows_is_refused() -> None:
+    for options in ({}, {"compression": "deflate"}):
+        whole = tiff(FIELD, rowsperstrip=HEIGHT, **options)
+        np.testing.assert_array_equal(decode(whole).pixels, FIELD)
+        assert reason(with_tag(whole, 257, [HEIGHT // 2])) == "field_damaged"
+
+
+@pytest.mark.parametrize("compression", ["lzw", "deflate", "packbits", "zstd", "lzma", "jpeg"])
+def test_a_zeroed_middle_of_a_compressed_tiff_is_refused(compression: str) -> None:
+    noise = np.random.default_rng(0).integers(60, 220, (HEIGHT, WIDTH, 3)).astype(np.uint8)
+    picture = np.asarray(cv2.GaussianBlur(noise, (0, 0), 1)).astype(np.uint8)
+    data = bytearray(
+        saved(picture, "TIFF", compression="jpeg") if compression == "jpeg" else tiff(picture, compression=compression)
+    )
+    (first, size) = tag_values(bytes(data), 273)[0], tag_values(bytes(data), 279)[0]
+    decode(bytes(data))
+    begin = first + size // 2
+    data[begin : begin + size // 4] = bytes(size // 4)
+    assert reason(bytes(data)) == "field_damaged"
+
+
+def test_a_bmp_whose_rows_are_not_all_there_is_refused() -> None:
+    for data in OTHERS.values():
+        assert reason(data[: len(data) * 2 // 3]) == "field_truncated"
+        taller = bytearray(data)
+        struct.pack_into("<i", taller, 22, HEIGHT * 2)
+        assert reason(bytes(taller)) == "field_truncated"
+
+
+def jpeg_fill(picture: NDArray[np.uint8], share: float) -> NDArray[np.uint8]:
+    """What libjpeg makes of a JPEG that was cut and closed, as other programs take it."""
+    data = saved(picture, "JPEG", quality=90)
+    begin = scan_data(data)
+    cut = data[: begin + int((len(data) - begin) * share)] + b"\xff\xd9"
+    return np.asarray(cv2.imdecode(np.frombuffer(cut, np.uint8), cv2.IMREAD_COLOR_RGB)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.75])
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "JPEG", "BMP"])
+def test_grey_that_a_decoder_filled_in_is_recognised_after_saving_again(kind: str, share: float) -> None:
+    assert reason(saved(jpeg_fill(FIELD, share), kind)) == "field_damaged"
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_a_grey_margin_is_no_fill(kind: str) -> None:
+    for borders in ((20, 20, 20, 20), (20, 20, 0, 0), (0, 0, 20, 20)):
+        framed = cv2.copyMakeBorder(FIELD, *borders, cv2.BORDER_CONSTANT, value=(GREY_LEVEL,) * 3)
+        assert decode(saved(np.asarray(framed), kind)).pixels.shape == framed.shape
+    even = np.full_like(FIELD, GREY_LEVEL)
+    assert decode(saved(even, kind)).pixels.shape == FIELD.shape
+
+
+@pytest.mark.parametrize("name", ["tiff", "tiff-planes", "tiff-16", "bmp"])
+def test_sectors_that_were_never_written_are_recognised(name: str) -> None:
+    data = bytearray({**TIFFS, **OTHERS}[name])
+    row = len(data) // HEIGHT
+    begin = 30 * row + row // 3
+    data[begin : begin + 40 * row] = bytes(40 * row)
+    assert reason(bytes(data)) == "field_damaged"
+
+
+def test_a_black_margin_or_gutter_is_taken() -> None:
+    framed = np.asarray(cv2.copyMakeBorder(FIELD, 20, 20, 20, 20, cv2.BORDER_CONSTANT, value=(0, 0, 0)))
+    mosaic = np.concatenate([FIELD, np.zeros((20, WIDTH, 3), np.uint8), FIELD])
+    for picture in (framed, mosaic, np.zeros_like(FIELD)):
+        np.testing.assert_array_equal(decode(tiff(picture.astype(np.uint8))).pixels, picture)
+
+
+def test_a_plane_that_was_never_written_is_refused() -> None:
+    empty = planes(FIELD).copy()
+    empty[2] = 0
+    assert reason(tiff(empty, planarconfig="separate")) == "field_separate_channels"
+    assert decode(saved(np.full_like(FIELD, (200, 200, 190)), "PNG")).pixels.shape == FIELD.shape
+
+
+def test_pillow_and_we_see_the_same_whole_pictures() -> None:
+    for name, data in {**PNGS, **TIFFS, **OTHERS}.items():
+        if "16" in name or "planes" in name:
+            continue
+        with Image.open(io.BytesIO(data)) as image:
+            np.testing.assert_array_equal(decode(data).pixels, np.asarray(image.convert("RGB")), err_msg=name)
