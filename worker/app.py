@@ -13,7 +13,12 @@ from worker.schedule import beat_schedule
 
 settings = load_settings()
 
-app = Celery("morphbatch", broker=settings.broker_url, include=["worker.tasks", "worker.lifecycle"])
+app = Celery(
+    "morphbatch",
+    broker=settings.broker_url,
+    include=["worker.tasks", "worker.lifecycle"],
+    task_cls="worker.task:MeasuredTask",
+)
 app.conf.update(
     accept_content=["json"],
     task_serializer="json",

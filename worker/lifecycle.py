@@ -1,4 +1,4 @@
-"""The life of a worker: a preflight before it takes work, and lines to its dependencies for each child process.
+"""The life of a worker: a preflight before it takes work, and connections to its dependencies for each child process.
 
 gRPC channels, pooled sockets and engines do not survive a fork. So each child opens its own on first use, and the
 preflight is a process of its own.
@@ -23,6 +23,7 @@ from services.errors import ConfigurationError, OutageError
 from services.inference.known_answers import require_known_answers
 from services.inference.networks import Networks
 from services.keys import RELEASES
+from services.log_context import NamesWork
 from services.releases.activation import require_known_release
 from services.releases.registry import recorded_release
 from services.settings import load_settings
@@ -30,13 +31,14 @@ from services.storage import ObjectStore, connect_store
 
 log = logging.getLogger(__name__)
 
+LOG_FORMAT = "%(asctime)s %(levelname)s %(processName)s%(work)s: %(message)s"
 PREFLIGHT_PATIENCE_S = 120
 _M_TRIM_THRESHOLD = -1  # of malloc.h
 _M_MMAP_THRESHOLD = -3
 
 
-class Lines:
-    """One process's lines to Postgres, the object store and Triton."""
+class Connections:
+    """One process's connections to Postgres, the object store and Triton."""
 
     def __init__(self) -> None:
         self._settings = load_settings()
@@ -60,7 +62,7 @@ class Lines:
         )
 
     def close(self) -> None:
-        """Hang up whatever was opened."""
+        """Close whatever was opened."""
         if "networks" in self.__dict__:
             self.networks.close()
         if "engine" in self.__dict__:
@@ -68,13 +70,16 @@ class Lines:
 
 
 @lru_cache(maxsize=1)
-def connections() -> Lines:
-    """The lines of this process."""
-    return Lines()
+def connections() -> Connections:
+    """Those of this process."""
+    return Connections()
 
 
 @after_setup_logger.connect
-def _quieten(**_: object) -> None:
+def _set_up_log(logger: logging.Logger, **_: object) -> None:
+    for handler in logger.handlers:
+        handler.addFilter(NamesWork())
+        handler.setFormatter(logging.Formatter(LOG_FORMAT))
     # Two lines for each sweep, every few seconds, would bury what an operator looks for.
     for noisy in ("celery.worker.strategy", "celery.app.trace"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
@@ -121,15 +126,15 @@ def preflight(*, takes_slides: bool) -> None:
     """
     deadline = time.monotonic() + PREFLIGHT_PATIENCE_S
     while True:
-        lines = Lines()
+        connected = Connections()
         try:
-            require_head(lines.engine)
-            lines.store.stat(RELEASES)
+            require_head(connected.engine)
+            connected.store.stat(RELEASES)
             if takes_slides:
-                served = lines.networks.served_release()
-                require_known_release(lines.engine, served)
-                release = recorded_release(lines.engine, served.release_id)
-                log.info("%s", require_known_answers(lines.networks, release, served.form, lines.store))
+                served = connected.networks.served_release()
+                require_known_release(connected.engine, served)
+                release = recorded_release(connected.engine, served.release_id)
+                log.info("%s", require_known_answers(connected.networks, release, served.form, connected.store))
             return
         except OutageError as error:
             if time.monotonic() > deadline:
@@ -137,7 +142,7 @@ def preflight(*, takes_slides: bool) -> None:
             log.warning("waiting: %s", error)
             time.sleep(2)
         finally:
-            lines.close()
+            connected.close()
 
 
 if __name__ == "__main__":

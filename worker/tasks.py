@@ -5,6 +5,7 @@ import logging
 from services.analysis.slide import analyse_slide
 from services.batches.closing import close_batch
 from services.batches.due import make_partitions, publish_due, sweep_database
+from services.database.states import SlideMove
 from services.dispatch import (
     ANALYSE_SLIDE,
     CLOSE_BATCH,
@@ -17,8 +18,11 @@ from services.dispatch import (
 from services.errors import OutageError
 from services.intake.registration import register_batch
 from services.intake.uploads import sweep_incoming
+from services.intake.validation import check_names
+from services.log_context import bind
 from worker.app import app, settings
 from worker.lifecycle import connections
+from worker.task import Ended
 
 log = logging.getLogger(__name__)
 publisher = Publisher(app)
@@ -28,23 +32,28 @@ hint = {"throws": (OutageError,), "ignore_result": True}
 
 
 @app.task(name=ANALYSE_SLIDE, **hint)
-def analyse(analysis_id: int) -> None:
+def analyse(analysis_id: int) -> Ended:
     """Analyse one slide; the one that ends last has its batch closed."""
-    line = connections()
-    batch_id = analyse_slide(line.engine, line.store, line.networks, analysis_id, settings)
-    if batch_id is not None:
-        publisher.close_batch(batch_id)
+    bind(analysis=analysis_id)
+    connected = connections()
+    done = analyse_slide(connected.engine, connected.store, connected.networks, analysis_id, settings)
+    if done.closing is not None:
+        publisher.close_batch(done.closing)
+    return Ended.RETRIED if done.step is SlideMove.GIVE_BACK else Ended.COMPLETE
 
 
 @app.task(name=CLOSE_BATCH, **hint)
 def close(batch_id: int) -> None:
     """Write the reports of a finished batch and close it."""
+    bind(batch=batch_id)
     close_batch(connections().engine, connections().store, batch_id)
 
 
 @app.task(name=INTAKE_BATCH, **hint)
 def intake(lab: str, batch_code: str) -> None:
     """Register one uploaded batch and publish its slides."""
+    check_names(lab, batch_code)  # before the log repeats them
+    bind(batch=f"{lab}/{batch_code}")
     register_batch(connections().engine, connections().store, lab, batch_code)
     publish_due(connections().engine, publisher, settings.republish_seconds)
 

@@ -21,6 +21,7 @@ from services.database.moves import move
 from services.database.session import transaction
 from services.database.states import SlideMove
 from services.errors import ConfigurationError, OutageError, TransientError
+from services.log_context import carried
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ class Lease:
         self._lease_s = lease_s
         self._ended = threading.Event()
         self._lost = threading.Event()
-        self._thread = threading.Thread(target=self._renew, name=f"lease-{analysis_id}", daemon=True)
+        self._thread = threading.Thread(target=carried(self._renew), name=f"lease-{analysis_id}", daemon=True)
 
     def __enter__(self) -> Self:
         self._thread.start()

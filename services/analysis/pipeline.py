@@ -25,6 +25,7 @@ from services.errors import PermanentError
 from services.fields import FieldLimits, fetch
 from services.imaging.types import Head
 from services.inference.predictions import Predictions
+from services.log_context import carried
 from services.releases.served import ServedRelease
 from services.storage import ObjectStore
 
@@ -173,7 +174,7 @@ def _reading(
                 raise item
             yield item
 
-    thread = threading.Thread(target=read, name=f"reader-{slide.analysis_id}", daemon=True)
+    thread = threading.Thread(target=carried(read), name=f"reader-{slide.analysis_id}", daemon=True)
     thread.start()
     try:
         yield arrivals()

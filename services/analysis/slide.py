@@ -4,6 +4,7 @@ import json
 import logging
 import time
 from collections import Counter
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 
@@ -25,6 +26,7 @@ from services.errors import MorphbatchError, OutageError, PermanentError
 from services.fields import FieldLimits
 from services.imaging.types import Head, Morphometry
 from services.inference.predictions import Predictions
+from services.log_context import bind
 from services.releases.activation import require_same_crops
 from services.settings import Settings
 from services.storage import ObjectStore
@@ -127,10 +129,19 @@ class SlideResult:
         self._fields.close()
 
 
+@dataclass(frozen=True, slots=True)
+class Attempted:
+    """What became of an attempt. Without a `step` there was nothing to do, or another worker took the slide over."""
+
+    step: SlideMove | None = None
+    closing: int | None = None
+    """The key of the slide's batch, if this was its last open slide."""
+
+
 def analyse_slide(
     engine: Engine, store: ObjectStore, networks: Classifier, analysis_id: int, settings: Settings
-) -> int | None:
-    """Analyse one slide, if it is queued; returns the key of its batch when this was the batch's last open slide.
+) -> Attempted:
+    """Analyse one slide, if it is queued.
 
     Every outcome is in the database when this returns. It raises only when the outcome could not be recorded
     (`OutageError` of Postgres): then the lease runs out and the sweep queues the slide again.
@@ -138,13 +149,14 @@ def analyse_slide(
     lease = claim(engine, analysis_id, settings.lease_seconds)
     if lease is None:
         log.info("analysis %d is not queued (done, or another worker has it): nothing to do", analysis_id)
-        return None
+        return Attempted()
+    bind(attempt=lease.attempt)
     with lease:
         try:
             return _attempt(engine, store, networks, lease, settings)
         except LeaseLost as error:
             log.warning("%s", error)
-            return None
+            return Attempted()
         except Exception as error:  # noqa: BLE001 - recorded, then tried again or quarantined
             # Anything unforeseen, MemoryError among it, counts as an attempt: a slide that breaks its worker each time
             # ends in quarantine with the reason, not in a loop.
@@ -152,10 +164,10 @@ def analyse_slide(
                 return _record_failure(engine, lease, error, settings)
             except LeaseLost as lost:
                 log.warning("%s", lost)
-                return None
+                return Attempted()
 
 
-def _record_failure(engine: Engine, lease: Lease, error: Exception, settings: Settings) -> int | None:
+def _record_failure(engine: Engine, lease: Lease, error: Exception, settings: Settings) -> Attempted:
     if isinstance(error, PermanentError):
         return _quarantine(engine, lease, error.reason, str(error), settings)
     reason = error.reason if isinstance(error, MorphbatchError) else f"unexpected_{type(error).__name__}"
@@ -168,7 +180,7 @@ def _record_failure(engine: Engine, lease: Lease, error: Exception, settings: Se
     policy = RetryPolicy(settings.retry_base_seconds, settings.retry_cap_seconds, settings.outage_delay_seconds)
     with transaction(engine) as session:
         give_back(session, lease, error, reason, policy)
-    return None
+    return Attempted(SlideMove.GIVE_BACK)
 
 
 def _attempt(
@@ -177,11 +189,12 @@ def _attempt(
     networks: Classifier,
     lease: Lease,
     settings: Settings,
-) -> int | None:
+) -> Attempted:
     clock = StageClock()
     started = time.perf_counter()
     with transaction(engine) as session:
         slide = load_work(session, lease.analysis_id)
+    bind(batch=f"{slide.lab}/{slide.batch_id}", slide=slide.slide_id)
     if lease.attempt > settings.max_attempts:
         raise _Exhausted(
             f"{slide}: its worker died {settings.max_attempts} times while analysing it; look at its fields before"
@@ -220,7 +233,7 @@ def _attempt(
                 _audit_quarantine(session, slide, reason, detail)
             last_of = _batch_if_last(session, slide.batch_key, settings.republish_seconds)
         log.info("%s: %s, %d cells in %.1f s", slide, verdict.to, result.classified, seconds)
-        return last_of
+        return Attempted(verdict, last_of)
     finally:
         result.close()
 
@@ -249,12 +262,12 @@ def _verdict(
     return SlideMove.FINISH, None, None
 
 
-def _quarantine(engine: Engine, lease: Lease, reason: str, detail: str, settings: Settings) -> int | None:
+def _quarantine(engine: Engine, lease: Lease, reason: str, detail: str, settings: Settings) -> Attempted:
     with transaction(engine) as session:
         slide = load_work(session, lease.analysis_id)
         lease.end(session, SlideMove.QUARANTINE, reason=reason, detail=detail[:4000])
         _audit_quarantine(session, slide, reason, detail)
-        return _batch_if_last(session, slide.batch_key, settings.republish_seconds)
+        return Attempted(SlideMove.QUARANTINE, _batch_if_last(session, slide.batch_key, settings.republish_seconds))
 
 
 def _audit_quarantine(session: Session, slide: SlideWork, reason: str | None, detail: str | None) -> None:

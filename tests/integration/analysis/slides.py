@@ -101,4 +101,5 @@ def one(engine: Engine, query: str, **values: Any) -> Any:
 
 
 def run(engine: Engine, store: ObjectStore, analysis_id: int, networks: Any = None) -> int | None:
-    return analyse_slide(engine, store, networks or ConstantNetworks(), analysis_id, SETTINGS)
+    """The key of the batch to close, if the slide was its last."""
+    return analyse_slide(engine, store, networks or ConstantNetworks(), analysis_id, SETTINGS).closing
