@@ -5,7 +5,7 @@ from datetime import datetime
 
 from sqlalchemy import Engine
 
-from services.batches.queries import batch_row, batches_called, latest_batches, slide_rows
+from services.batches.queries import batch_row, batches_called, latest_batches, slide_rows, work_by_state
 from services.database.session import transaction
 from services.database.states import BATCH_CLOSED, SLIDE_ENDED, BatchState, SlideState
 from services.errors import PermanentError
@@ -110,3 +110,9 @@ def batch_progress(engine: Engine, batch_key: int) -> BatchProgress:
         ),
         problems=tuple(f"{p['path']}: {p['message']} ({p['reason']})" for p in batch.problems),
     )
+
+
+def count_work(engine: Engine) -> dict[str, dict[str, int]]:
+    """How many `batches` and `slides` are in which state; nothing of a database that is not migrated yet."""
+    with transaction(engine) as session:
+        return work_by_state(session)

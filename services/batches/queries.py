@@ -7,7 +7,7 @@ from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
 from services.database.models import Analysis, Batch, Lab, Slide
-from services.database.queries import CURRENT_ANALYSIS, NO_SLIDE_IS_OPEN, rows
+from services.database.queries import CURRENT_ANALYSIS, NO_SLIDE_IS_OPEN, read_rows
 from services.database.states import BatchState, SlideState
 
 
@@ -50,7 +50,7 @@ def latest_batches(session: Session, most: int) -> list[str]:
 
 def batch_row(session: Session, batch_key: int) -> BatchRow:
     """A batch that there is."""
-    [row] = rows(
+    [row] = read_rows(
         session,
         BatchRow,
         "select batch.id as batch_key, lab.code as lab, batch_code as batch_id, batch.state, received_at,"
@@ -64,7 +64,7 @@ def batch_row(session: Session, batch_key: int) -> BatchRow:
 
 def slide_rows(session: Session, batch_key: int) -> list[SlideRow]:
     """The slides of a batch, in the order of its manifest."""
-    return rows(
+    return read_rows(
         session,
         SlideRow,
         "select slide_code as slide_id, latest.state, cells_classified, attempts, reason, detail"

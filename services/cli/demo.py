@@ -11,8 +11,7 @@ import typer
 from services.cli.console import err, out
 
 if TYPE_CHECKING:
-    from sqlalchemy import Engine
-
+    from services.database.session import Engine
     from services.settings import Settings
 
     Deliveries = dict[tuple[str, str], Path]  # (lab, batch): the folder that was delivered
@@ -86,48 +85,41 @@ def _follow_all(settings: "Settings", batches: "Deliveries") -> bool:
     for lab, batch in batches:
         while True:
             try:
-                batch_id = find_batch(engine, batch, lab)
+                batch_key = find_batch(engine, batch, lab)
                 break
             except UnknownBatch:  # neither the event nor the sweep has brought it in yet
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(1)
-        complete &= follow(engine, batch_id).state is BatchState.COMPLETE
+        complete &= follow(engine, batch_key).state is BatchState.COMPLETE
     engine.dispose()
     return complete
 
 
 def _summary(settings: "Settings", batches: "Deliveries", seconds: float) -> None:
     from rich.table import Table
-    from sqlalchemy import text
 
-    from services.database.session import make_engine
+    from services.batches.progress import find_batch
+    from services.database.session import make_engine, transaction
     from services.keys import results_prefix
-    from services.reporting.report import WARNINGS
+    from services.releases.schema import ReleaseKind
+    from services.reporting.reading import read_report
 
     _step("the morning's summary")
     engine = make_engine(settings.database_url)
     table = Table("lab", "batch", "state", "slides", "cells", "normal forms", box=None, header_style="bold")
-    with engine.connect() as connection:
-        for lab, batch in batches:
-            row = connection.execute(
-                text(
-                    "select batch.state, count(distinct slide.id), coalesce(sum(scc.cells), 0),"
-                    " coalesce(sum(scc.cells) filter (where mc.name = 'Normal'), 0)"
-                    " from batch join lab on lab.id = batch.lab_id join slide on slide.batch_id = batch.id"
-                    " left join reporting.current_analysis latest on latest.slide_key = slide.id"
-                    " left join slide_class_count scc on scc.analysis_id = latest.analysis_id"
-                    " left join reporting.morphology_class mc on mc.class_index = scc.class_index"
-                    " where lab.code = :lab and batch_code = :batch group by batch.id"
-                ),
-                {"lab": lab, "batch": batch},
-            ).one()
-            share = f"{row[3] / row[2]:.1%}" if row[2] else "–"
-            table.add_row(lab, batch, row[0], str(row[1]), str(row[2]), share)
-        release, kind = connection.execute(text("select id, kind from model_release where active")).one()
-    out.print(f"[bold yellow]{WARNINGS[kind]}[/]" if kind in WARNINGS else f"release {release}")
+    for lab, batch in batches:
+        batch_key = find_batch(engine, batch, lab)
+        with transaction(engine) as session:
+            report = read_report(session, batch_key)
+        normal = [slide.normal_forms for slide in report.slides if slide.normal_forms]
+        cells = sum(share.total for share in normal)
+        share = f"{sum(share.cells for share in normal) / cells:.1%}" if cells else "–"
+        table.add_row(lab, batch, report.state, str(report.summary.slides), str(cells), share)
+    release = report.release  # all batches were analysed under the active one
+    out.print(f"[bold yellow]{report.warning}[/]" if report.warning else f"release {release and release.id}")
     out.print(table)
-    if kind != "untrained":
+    if release and release.kind is not ReleaseKind.UNTRAINED:
         _agreement(engine, batches)
     engine.dispose()
     (lab, batch), folder = next(iter(batches.items()))

@@ -175,23 +175,12 @@ def _print_where(folder: Path) -> None:
 
 
 def _count_work() -> dict[str, dict[str, int]]:
-    """Batches and slides by state; nothing of a database that is not migrated yet."""
-    from sqlalchemy import inspect, text
-
+    from services.batches.progress import count_work
     from services.database.session import make_engine
     from services.settings import load_settings
 
     engine = make_engine(load_settings().database_url)
     try:
-        if not inspect(engine).has_table("analysis"):
-            return {}
-        with engine.connect() as connection:
-            return {
-                kind: dict(connection.execute(text(query)).all())
-                for kind, query in (
-                    ("batches", "select state, count(*) from batch group by state order by state"),
-                    ("slides", "select state, count(*) from reporting.current_analysis group by state order by state"),
-                )
-            }
+        return count_work(engine)
     finally:
         engine.dispose()

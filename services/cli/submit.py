@@ -1,6 +1,5 @@
 """`morphbatch submit`: send a folder of images as a batch, the way a LIMS does."""
 
-import hashlib
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +13,7 @@ if TYPE_CHECKING:
 
     from services.intake.folder import Delivery
     from services.intake.problems import Problem
+    from services.intake.upload import Delivered
     from services.settings import Settings
 
 commands = typer.Typer()
@@ -61,16 +61,22 @@ def submit(
 
 def send(delivery: "Delivery", *, wait: bool) -> str:
     """Upload and announce a delivery; the state its batch ended in, or `uploaded` when nobody waits for that."""
-    from services.intake.upload import upload
+    from services.dispatch import connect_publisher
+    from services.intake.upload import deliver
     from services.settings import load_settings
     from services.storage import connect_store
 
     settings = load_settings()
+    store, publisher = connect_store(settings), connect_publisher(settings.broker_url)
     with _progress() as progress:
         bar = progress.add_task("uploading", total=delivery.size)
-        data = upload(connect_store(settings), delivery, lambda size: progress.advance(bar, size))
-    _announce(settings, delivery)
-    return _wait_for_end(settings, delivery, data) if wait else "uploaded"
+        delivered = deliver(store, publisher, delivery, lambda size: progress.advance(bar, size))
+    if delivered.unannounced:
+        err.print(
+            "[yellow]note[/]: the broker is down; "
+            f"the sweep finds the batch within {settings.sweep_seconds} s of its return"
+        )
+    return _wait_for_end(settings, delivered) if wait else "uploaded"
 
 
 def _read(
@@ -105,44 +111,23 @@ def _progress() -> "Progress":
     )
 
 
-def _announce(settings: "Settings", delivery: "Delivery") -> None:
-    from services.dispatch import BrokerUnavailable, connect_publisher
-
-    try:
-        connect_publisher(settings.broker_url).intake_batch(delivery.manifest.lab, delivery.manifest.batch_id)
-    except BrokerUnavailable:
-        err.print(
-            "[yellow]note[/]: the broker is down; "
-            f"the sweep finds the batch within {settings.sweep_seconds} s of its return"
-        )
-
-
-def _wait_for_end(settings: "Settings", delivery: "Delivery", data: bytes) -> str:
+def _wait_for_end(settings: "Settings", delivered: "Delivered") -> str:
     """The state in which the batch ends. It shows the slides meanwhile."""
-    from sqlalchemy import text
-
     from services.cli.batches import follow
-    from services.database.session import make_engine, transaction
+    from services.database.session import make_engine
     from services.errors import OutageError
+    from services.intake.upload import taken_in
 
-    # A manifest that the service rejects is known by its bytes; one that was rejected before has another checksum.
-    known = [delivery.manifest.fingerprint(), hashlib.sha256(data).hexdigest()]
-    query = text(
-        "select batch.id from batch join lab on lab.id = lab_id"
-        " where lab.code = :lab and batch_code = :batch and manifest_sha256 = any(:known)"
-    )
-    names = {"lab": delivery.manifest.lab, "batch": delivery.manifest.batch_id, "known": known}
     engine = make_engine(settings.database_url)
     started, told = time.monotonic(), False
     with err.status("waiting for the service to take the batch in"):
         while True:
             try:
-                with transaction(engine) as session:
-                    batch_id = session.execute(query, names).scalar()
+                batch_key = taken_in(engine, delivered)
             except OutageError as error:
                 err.print(f"[yellow]{error}; still trying[/]")
-                batch_id = None
-            if batch_id is not None:
+                batch_key = None
+            if batch_key is not None:
                 break
             if not told and time.monotonic() - started > settings.sweep_seconds + 30:
                 err.print(
@@ -150,7 +135,7 @@ def _wait_for_end(settings: "Settings", delivery: "Delivery", data: bytes) -> st
                 )
                 told = True
             time.sleep(POLL_S)
-    ended = follow(engine, batch_id)
+    ended = follow(engine, batch_key)
     engine.dispose()
     return ended.state
 

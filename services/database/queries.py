@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from services.database.models import Analysis, Batch, ModelRelease, Slide
 from services.database.states import SLIDE_ENDED, SlideState
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 CURRENT_ANALYSIS: Final = table(
     "current_analysis", column("analysis_id", Integer), column("slide_key", Integer), schema="reporting"
@@ -32,7 +32,7 @@ NO_SLIDE_IS_OPEN: Final[ColumnElement[bool]] = ~(
 """Of a batch: no analysis of its slides is queued or running."""
 
 
-def rows(session: Session, row_type: type[T], query: str, **values: object) -> list[T]:
+def read_rows(session: Session, row_type: type[_T], query: str, **values: object) -> list[_T]:
     """Each row that `query` gives for `values`, as a `row_type`."""
     return [row_type(**row) for row in session.execute(text(query), values).mappings()]
 

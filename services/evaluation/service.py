@@ -12,12 +12,13 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine
 
 from services.database.session import transaction
 from services.evaluation.annotations import AnnotationsUnreadable
 from services.evaluation.calibration import calibration_error, error_if_calibrated
 from services.evaluation.detector import match_boxes
+from services.evaluation.queries import StoredCell, stored_cells
 from services.releases.schema import MEMBERS
 from services.taxonomy import CLASS_NAMES, class_named
 
@@ -53,17 +54,17 @@ class _Truth:
 
 
 def score_service(engine: Engine, batches: Mapping[int, Path]) -> ServiceFigures:
-    """Compare the cells of closed batches, by id, with the truth in the folders where their images came from.
+    """Compare the cells of closed batches, by key, with the truth in the folders where their images came from.
 
     Raises:
         AnnotationsUnreadable: a folder has no truth of drawn smears, or a line of it is malformed.
     """
     labels: list[int] = []
-    matched: list[Any] = []
+    matched: list[StoredCell] = []
     cells = false = 0
-    for batch_id, folder in batches.items():
+    for batch_key, folder in batches.items():
         truth = _read_truth(folder / TRUTH)
-        stored = _read_cells(engine, batch_id)
+        stored = _read_cells(engine, batch_key)
         cells += sum(sum(true.whole) for true in truth.values())
         for key, true in truth.items():
             found = stored.get(key, [])
@@ -76,7 +77,7 @@ def score_service(engine: Engine, batches: Mapping[int, Path]) -> ServiceFigures
     return _figures(cells, false, np.array(labels, np.int64), matched)
 
 
-def _figures(cells: int, false: int, labels: Ints, matched: Sequence[Any]) -> ServiceFigures:
+def _figures(cells: int, false: int, labels: Ints, matched: Sequence[StoredCell]) -> ServiceFigures:
     if not len(labels):
         nothing: dict[str, float | None] = dict.fromkeys((*MEMBERS, "fused"))
         return ServiceFigures(cells, 0, false, nothing, dict(nothing), None, None, {})
@@ -122,21 +123,11 @@ def _read_truth(path: Path) -> Mapping[str, _Truth]:
     return fields
 
 
-def _read_cells(engine: Engine, batch_id: int) -> dict[str, list[Any]]:
-    by_field: dict[str, list[Any]] = {}
+def _read_cells(engine: Engine, batch_key: int) -> dict[str, list[StoredCell]]:
+    by_field: dict[str, list[StoredCell]] = {}
     with transaction(engine) as session:
-        rows = session.execute(
-            text(
-                "select field.key, x0, y0, x1, y1, probabilities, efficientnetv2_s_logits, resnetv2_50_logits"
-                " from batch join slide on slide.batch_id = batch.id"
-                " join reporting.current_analysis latest on latest.slide_key = slide.id"
-                " join cell on cell.analysis_id = latest.analysis_id and cell.received_on = batch.received_on"
-                " join field on field.id = cell.field_id where batch.id = :id order by field.id, cell.number"
-            ),
-            {"id": batch_id},
-        )
-        for row in rows:
-            by_field.setdefault(row.key, []).append(row)
+        for cell in stored_cells(session, batch_key):
+            by_field.setdefault(cell.field, []).append(cell)
     return by_field
 
 

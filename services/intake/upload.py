@@ -1,14 +1,21 @@
 """Uploads a delivery as a LIMS does: every field, then the manifest. Broken off, it goes on where it was."""
 
+import hashlib
 import json
 import mimetypes
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from typing import Final
 
+from sqlalchemy import Engine
+
+from services.database.session import transaction
+from services.dispatch import BrokerUnavailable, Publisher
 from services.errors import PermanentError, TransientError
 from services.intake.folder import Advance, Delivery, SourceFile
 from services.intake.manifest import Manifest
 from services.intake.problems import ManifestRejected
+from services.intake.queries import batch_with_content
 from services.intake.registration import Outcome
 from services.intake.validation import MAX_MANIFEST_BYTES, parse_manifest
 from services.keys import field_key, manifest_key, notice_key, upload_prefix
@@ -33,6 +40,46 @@ class UploadBroken(TransientError):
     """The store went away in the middle; the same command goes on from there."""
 
     reason = "upload_broken"
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """A batch whose upload is complete.
+
+    `contents`: the service registers or rejects it under one of these checksums. `unannounced`: why no worker was told
+    of it, if none was; then the sweep finds it.
+    """
+
+    lab: str
+    batch_id: str
+    contents: tuple[str, ...]
+    unannounced: BrokerUnavailable | None
+
+
+def deliver(
+    store: ObjectStore, publisher: Publisher, delivery: Delivery, advance: Advance = lambda _: None
+) -> Delivered:
+    """Upload a delivery (see `upload`) and announce it.
+
+    Raises:
+        BatchExists, ChangedWhileUploading, UploadBroken: see `upload`.
+    """
+    data = upload(store, delivery, advance)
+    manifest = delivery.manifest
+    unannounced = None
+    try:
+        publisher.intake_batch(manifest.lab, manifest.batch_id)
+    except BrokerUnavailable as error:
+        unannounced = error
+    # A manifest that the service rejects is known by its bytes; one that was rejected before has another checksum.
+    contents = (manifest.fingerprint(), hashlib.sha256(data).hexdigest())
+    return Delivered(manifest.lab, manifest.batch_id, contents, unannounced)
+
+
+def taken_in(engine: Engine, delivered: Delivered) -> int | None:
+    """The key of the batch, once the service has registered or rejected it; `None` before."""
+    with transaction(engine) as session:
+        return batch_with_content(session, delivered.lab, delivered.batch_id, delivered.contents)
 
 
 def upload(store: ObjectStore, delivery: Delivery, advance: Advance = lambda _: None) -> bytes:

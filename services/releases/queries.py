@@ -9,7 +9,7 @@ from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from services.database.models import ModelRelease
-from services.database.queries import rows
+from services.database.queries import read_rows
 from services.releases.schema import Release, ReleaseKind
 
 
@@ -57,7 +57,7 @@ def active_release(session: Session) -> ReleaseRow | None:
 
 def results_under_others(session: Session, release_id: str, since: date) -> list[ResultsOfBatch]:
     """The results under other releases of what was received on or after `since` (UTC), by day, batch and release."""
-    return rows(
+    return read_rows(
         session,
         ResultsOfBatch,
         "select b.id as batch_key, b.received_on, a.release_id,"

@@ -9,12 +9,13 @@ from typing import Any, Final, Literal, TypeVar
 from sqlalchemy import Row, text
 from sqlalchemy.orm import Session
 
+from services.database.queries import read_rows
 from services.errors import PermanentError
 from services.imaging.types import Box, Microns, Pixels, RejectedObject, RejectReason, UmPerPx
 
 FETCH_ROWS: Final = 2_000
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 class NoSuchBatch(PermanentError):
@@ -137,7 +138,7 @@ def batch_row(session: Session, batch_key: int) -> BatchRow:
     Raises:
         NoSuchBatch: there is none.
     """
-    found = _rows(
+    found = read_rows(
         session,
         BatchRow,
         "select o.batch_key, o.lab, o.batch_id, o.state, o.received_on, o.received_at, o.slides, o.fields,"
@@ -152,7 +153,7 @@ def batch_row(session: Session, batch_key: int) -> BatchRow:
 
 def release_rows(session: Session, release_ids: list[str]) -> list[ReleaseRow]:
     """These releases, the latest first."""
-    return _rows(
+    return read_rows(
         session,
         ReleaseRow,
         "select release_id, kind, fusion_alpha, fusion_alpha_by_class, crop_px, crop_um, git_commit"
@@ -271,10 +272,5 @@ def _key(batch: BatchRow) -> dict[str, object]:
     return {"key": batch.batch_key, "day": batch.received_on}
 
 
-def _rows_of(session: Session, row_type: type[T], batch: BatchRow, select: str, order: str) -> list[T]:
-    return _rows(session, row_type, f"{select} where {_OF_BATCH} order by {order}", **_key(batch))
-
-
-def _rows(session: Session, row_type: type[T], query: str, **values: object) -> list[T]:
-    """Each row as a `row_type`, whose fields are called like the columns."""
-    return [row_type(**row) for row in session.execute(text(query), values).mappings()]
+def _rows_of(session: Session, row_type: type[_T], batch: BatchRow, select: str, order: str) -> list[_T]:
+    return read_rows(session, row_type, f"{select} where {_OF_BATCH} order by {order}", **_key(batch))
