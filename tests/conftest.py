@@ -4,8 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from services.local.settings import load_local_settings, settings_of
 from services.local.triton import find_environment
 from services.settings import Settings
 from tests.places import CHECKOUT
+from tests.waiting import wait_until
 
 # What a test waits for should come in seconds.
 QUICK = {
@@ -76,20 +76,12 @@ class Stack:
         """End the service's process by SIGKILL and wait until the supervisor has noticed; it starts it again."""
         killed = self.pid(service)
         os.kill(killed, signal.SIGKILL)
-        self.wait_until(lambda: self.pid(service) != killed, what=f"{service} started again")
-
-    def wait_until(self, condition: Callable[[], bool], seconds: float = 60, what: str = "") -> None:
-        """Wait until the condition holds; fails with the ends of the logs if it does not in time."""
-        deadline = time.monotonic() + seconds
-        while not condition():
-            if time.monotonic() > deadline:
-                raise AssertionError(f"not within {seconds} s: {what or condition}")
-            time.sleep(0.1)
+        wait_until(lambda: self.pid(service) not in (killed, None), what=f"{service} started again")
 
     def wait_until_ready(self, *services: str, seconds: float = 60) -> None:
         """Wait until services (all that are wanted: none named) are ready again."""
         names = services or self.state()["wanted"]
-        self.wait_until(
+        wait_until(
             lambda: all(self.state()["services"][name]["state"] == "ready" for name in names), seconds, f"{names} ready"
         )
 

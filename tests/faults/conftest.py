@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from services.smears.batch import BatchSpec, write_batch
 from services.smears.field import FieldSpec
 from services.storage import ObjectStore, connect_store
 from tests.conftest import Stack
+from tests.waiting import wait_until
 from triton_models.untrained.grow import build_untrained
 
 Box = tuple[int, int, int, int]
@@ -68,11 +70,21 @@ class Night:
             " join batch b on b.id = batch_id join lab on lab.id = lab_id where code = :lab and batch_code = :b"
         )
 
+    def at_work(self) -> dict[int, datetime]:
+        """The analyses that run, and when their attempt began."""
+        return dict(self._rows("a.id, a.started_at", "a.state = 'running'"))
+
+    def begun(self) -> dict[int, datetime]:
+        """When the latest attempt at each slide began."""
+        return dict(self._rows("a.id, a.started_at", "a.started_at is not null"))
+
+    def attempts(self) -> dict[int, int]:
+        """Counted attempts at each slide."""
+        return dict(self._rows("a.id, a.attempts", "true"))
+
     def finish(self, seconds: float = 240) -> None:
         """Wait for its end and check that it is complete, with every cell of the truth once."""
-        self.stack.wait_until(
-            lambda: self.state() not in (None, "received", "analysing"), seconds, f"{self.batch} closed"
-        )
+        wait_until(lambda: self.state() not in (None, "received", "analysing"), seconds, f"{self.batch} closed")
         assert self.state() == "complete"
         with self.engine.connect() as connection:
             rows = connection.execute(
@@ -98,6 +110,14 @@ class Night:
         report = json.loads(self.store.get(f"results/{self.lab}/{self.batch}/report.json", max_bytes=10**8))
         assert report["state"] == "complete"
         assert sum(slide["cells"] for slide in report["slides"]) == counted
+
+    def _rows(self, columns: str, condition: str) -> list[Any]:
+        with self.engine.connect() as connection:
+            query = (
+                f"select {columns} from analysis a join slide s on s.id = slide_id join batch b on b.id = batch_id"
+                f" join lab on lab.id = lab_id where code = :lab and batch_code = :b and {condition}"
+            )
+            return [tuple(row) for row in connection.execute(text(query), {"lab": self.lab, "b": self.batch})]
 
     def _scalar(self, query: str, **values: Any) -> Any:
         with self.engine.connect() as connection:

@@ -7,48 +7,78 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from urllib.parse import urlsplit
 
 import psutil
 import pytest
 import redis
+from sqlalchemy import text
 
-from services.dispatch import connect_publisher
+from services.dispatch import SLIDES, connect_publisher
+from services.intake.uploads import sweep_incoming
 from tests.conftest import Stack
 from tests.faults.conftest import Night
 from tests.places import CHECKOUT
+from tests.waiting import wait_until
 
 
 def in_mid_batch(night: Night) -> None:
     """Wait until some slides are done or running, and some are not."""
-    night.stack.wait_until(lambda: night.slides("running") > 0, 60, "a slide running")
+    wait_until(lambda: night.slides("running") > 0, 60, "a slide running")
     assert night.slides("queued", "running") > 0
+
+
+def stopped_in_mid_slide(night: Night, processes: list[psutil.Process]) -> list[int]:
+    """Stop the processes (SIGSTOP) at a moment when slides run; their analyses. What is killed then was at work."""
+    stopped: list[int] = []
+
+    def stop_at_work() -> bool:
+        wait_until(night.at_work, what="a slide running")
+        for process in processes:
+            process.suspend()
+        stopped.extend(night.at_work())
+        if not stopped:
+            for process in processes:
+                process.resume()
+        return bool(stopped)
+
+    wait_until(stop_at_work)
+    return stopped
+
+
+def pool_of(stack: Stack) -> list[psutil.Process]:
+    """The processes in which the worker analyses slides."""
+    return psutil.Process(stack.pid("worker")).children(recursive=True)
 
 
 def test_a_worker_killed_in_mid_slide(night: Night, stack: Stack) -> None:
     night.upload()
-    in_mid_batch(night)
+    interrupted = stopped_in_mid_slide(night, pool_of(stack))
     stack.kill("worker")
     stack.wait_until_ready("worker")
     night.finish()
+    assert [night.attempts()[analysis_id] for analysis_id in interrupted] == [2] * len(interrupted)
 
 
 def test_a_pool_process_killed_in_mid_slide(night: Night, stack: Stack) -> None:
     night.upload()
-    in_mid_batch(night)
-    for child in psutil.Process(stack.pid("worker")).children(recursive=True):
-        if child.is_running():
-            child.send_signal(signal.SIGKILL)
+    pool = pool_of(stack)
+    interrupted = stopped_in_mid_slide(night, pool)
+    for process in pool:
+        process.kill()
     night.finish()
+    assert [night.attempts()[analysis_id] for analysis_id in interrupted] == [2] * len(interrupted)
 
 
 def test_redis_flushed_in_mid_batch(night: Night, stack: Stack) -> None:
     night.upload()
     in_mid_batch(night)
-    assert redis.Redis.from_url(stack.settings.broker_url).flushall()
+    broker = redis.Redis.from_url(stack.settings.broker_url)
+    assert broker.llen(SLIDES) > 0, "nothing is lost"
+    assert broker.flushall()
     night.finish()
 
 
@@ -60,12 +90,15 @@ def test_every_message_delivered_several_times(night: Night, stack: Stack) -> No
         for analysis_id in night.analysis_ids():
             publisher.analyse_slide(analysis_id)
         publisher.intake_batch(night.lab, night.batch)
-        time.sleep(0.5)
     night.finish()
+    begun = night.begun()
     for analysis_id in night.analysis_ids():
         publisher.analyse_slide(analysis_id)
-    time.sleep(3)
+    broker = redis.Redis.from_url(stack.settings.broker_url)
+    wait_until(lambda: not broker.llen(SLIDES) and not broker.hlen("unacked"), what="every message taken")
     night.finish()
+    assert night.begun() == begun
+    assert set(night.attempts().values()) == {1}
 
 
 def test_the_same_batch_uploaded_twice(night: Night) -> None:
@@ -73,41 +106,76 @@ def test_the_same_batch_uploaded_twice(night: Night) -> None:
     in_mid_batch(night)
     night.upload()
     night.finish()
+    begun = night.begun()
     night.upload()
-    time.sleep(3)  # a sweep sees it
+    assert [swept for swept in sweep_incoming(night.engine, night.store) if swept.analysis_ids] == []
     night.finish()
+    assert night.begun() == begun
 
 
-def test_triton_stopped_for_a_minute(night: Night, stack: Stack) -> None:
+def wait_for_tries(night: Night, count: int) -> None:
+    """Wait until slides of the night were begun `count` times from now on."""
+    before, begun = set(night.begun().items()), set()
+
+    def tried_often() -> bool:
+        begun.update(night.begun().items() - before)
+        return len(begun) >= count
+
+    wait_until(tried_often, 120, f"{count} tries")
+
+
+def test_triton_stopped_for_many_tries(night: Night, stack: Stack) -> None:
     night.upload()
     in_mid_batch(night)
     stack.stop("triton")
     try:
-        time.sleep(60)
+        wait_for_tries(night, 5 * stack.settings.max_attempts)  # of five slides
         assert night.state() == "analysing"
         assert night.slides("quarantined") == 0
     finally:
         stack.start("triton")
     night.finish()
+    assert set(night.attempts().values()) == {1}
 
 
-def test_postgres_restarted(night: Night, stack: Stack) -> None:
-    night.upload()
+def wait_for_a_commit(night: Night) -> dict[int, datetime]:
+    """Hold up the transaction in which a slide ends, until Postgres goes; the analyses that run."""
     in_mid_batch(night)
-    stack.stop("postgres")
-    time.sleep(3)
-    stack.start("postgres")
+    connection = night.engine.connect()
+    connection.execute(text("select id from batch where batch_code = :b for update"), {"b": night.batch}).one()
+    me = connection.execute(text("select pg_backend_pid()")).scalar_one()
+
+    def somebody_waits() -> bool:
+        with night.engine.connect() as other:
+            waiting = text("select count(*) from pg_stat_activity where :me = any(pg_blocking_pids(pid))")
+            return other.execute(waiting, {"me": me}).scalar_one() > 0
+
+    wait_until(somebody_waits, what="a slide about to end")
+    connection.detach()  # it goes with the server
+    return night.at_work()
+
+
+def end_of_a_commit(night: Night, interrupted: dict[int, datetime]) -> None:
     night.engine.dispose()
     night.finish()
+    begun = night.begun()
+    assert [a for a, at in interrupted.items() if begun[a] > at], "no attempt was interrupted"
 
 
-def test_postgres_killed(night: Night, stack: Stack) -> None:
+def test_postgres_restarted_while_a_slide_ends(night: Night, stack: Stack) -> None:
     night.upload()
-    in_mid_batch(night)
+    interrupted = wait_for_a_commit(night)
+    stack.stop("postgres")
+    stack.start("postgres")
+    end_of_a_commit(night, interrupted)
+
+
+def test_postgres_killed_while_a_slide_ends(night: Night, stack: Stack) -> None:
+    night.upload()
+    interrupted = wait_for_a_commit(night)
     stack.kill("postgres")
     stack.wait_until_ready("postgres")
-    night.engine.dispose()
-    night.finish()
+    end_of_a_commit(night, interrupted)
 
 
 @contextmanager
@@ -176,10 +244,11 @@ def test_s3_answers_503(night: Night, stack: Stack) -> None:
             night.upload()
             in_mid_batch(night)
             overloaded.set()
-            time.sleep(15)
+            wait_for_tries(night, 2 * stack.settings.max_attempts)
             assert night.state() == "analysing"
             overloaded.clear()
             night.finish()
+            assert set(night.attempts().values()) == {1}
         finally:
             os.kill(worker.pid, signal.SIGTERM)
             worker.wait(60)

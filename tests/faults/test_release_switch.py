@@ -13,6 +13,7 @@ from services.releases.fusion import fuse
 from services.releases.schema import MEMBERS, read_release, verify_release
 from tests.conftest import Stack
 from tests.faults.conftest import Night, cli
+from tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -79,7 +80,7 @@ def test_another_release_is_activated_in_mid_batch_and_back(night: Night, stack:
     listed = {row["id"]: row["active"] for row in json.loads(cli(stack, "release", "list", "--json"))}
     assert (listed[grown], listed[other]) == (True, False)
     night.upload()
-    stack.wait_until(lambda: night.slides("running") > 0, 60, "a slide running")
+    wait_until(lambda: night.slides("running") > 0, 60, "a slide running")
     assert night.slides("queued") > 0
     switched = json.loads(cli(stack, "release", "activate", other, "--json"))
     assert (switched["before"], switched["triton_restarted"]) == (grown, True)
@@ -98,7 +99,7 @@ def test_another_release_is_activated_in_mid_batch_and_back(night: Night, stack:
         connection.execute(text("update model_release set active = true where id = :id"), {"id": grown})
     stack.start("worker")
     waiting = text("select count(*) from analysis where state = 'queued' and reason = 'release_not_served'")
-    stack.wait_until(lambda: scalar(night.engine, waiting) == 1, 30, "the slide waits for its release")
+    wait_until(lambda: scalar(night.engine, waiting) == 1, 30, "the slide waits for its release")
     back = json.loads(cli(stack, "release", "activate", grown, "--json"))
     assert (back["before"], back["triton_restarted"]) == (grown, True)
     night.finish()

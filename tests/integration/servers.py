@@ -1,6 +1,5 @@
 """Servers of the embedded stack, one by one: how a test starts its own, and what the session's fixtures are made of."""
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -22,6 +21,7 @@ from services.local.service import Service
 from services.local.settings import load_local_settings, settings_of
 from services.settings import Settings
 from services.storage import ObjectStore, connect_store
+from tests.waiting import wait_until
 
 
 @contextmanager
@@ -38,12 +38,15 @@ def serving(service: Service, installation: Installation) -> Iterator[Child]:
 
 def wait_for(child: Child) -> None:
     """Wait until the service is ready, and say what its log says if it is not."""
-    deadline = time.monotonic() + 60
-    while child.state is not ServiceState.READY:
+
+    def ready() -> bool:
         child.look()
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{child.service.name}: {child.trouble}\n{child.log_tail()}")
-        time.sleep(0.05)
+        return child.state is ServiceState.READY
+
+    try:
+        wait_until(ready)
+    except AssertionError as error:
+        raise AssertionError(f"{child.service.name}: {child.trouble}\n{child.log_tail()}") from error
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from services.errors import ConfigurationError
-from services.settings import Settings, load_settings
+from services.settings import DEVELOPMENT_SECRET, Settings, load_settings
 
 
 @pytest.fixture(autouse=True)
@@ -40,3 +40,20 @@ def test_a_key_in_the_stacks_file_that_is_not_a_setting_of_the_service_is_refuse
     (tmp_path / "stack.env").write_text(f"{key}=x\n")
     with pytest.raises(ConfigurationError, match=key.removeprefix("MORPHBATCH_").lower()):
         load_settings()
+
+
+@pytest.mark.parametrize("name", ["s3_secret_key", "webhook_token"])
+@pytest.mark.parametrize("given", ["named", "left to the default"])
+def test_the_development_secret_is_refused_in_production(
+    name: str, given: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MORPHBATCH_ENVIRONMENT", "production")
+    for secret in {"s3_secret_key", "webhook_token"} - {name}:
+        monkeypatch.setenv(f"MORPHBATCH_{secret.upper()}", "a secret of its own")
+    if given == "named":
+        monkeypatch.setenv(f"MORPHBATCH_{name.upper()}", DEVELOPMENT_SECRET)
+    with pytest.raises(ConfigurationError, match=f"production: {name}"):
+        load_settings()
+    load_settings.cache_clear()
+    monkeypatch.setenv(f"MORPHBATCH_{name.upper()}", "another of its own")
+    assert load_settings().environment == "production"

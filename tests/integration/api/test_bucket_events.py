@@ -4,7 +4,6 @@ import base64
 import json
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,6 +21,7 @@ from services.local.settings import settings_of
 from services.settings import Settings
 from services.storage import ObjectStore, connect_store
 from tests.integration.servers import s3_installation, serving
+from tests.waiting import wait_until
 
 
 class _Recorder(Publisher):
@@ -67,9 +67,8 @@ def _served(settings: Settings, publisher: Publisher | None = None) -> Iterator[
     thread = threading.Thread(target=server.run)
     thread.start()
     try:
-        while not server.started:
-            assert thread.is_alive()
-            time.sleep(0.02)
+        wait_until(lambda: server.started or not thread.is_alive())
+        assert server.started
         yield
     finally:
         server.should_exit = True
@@ -154,10 +153,8 @@ def test_it_says_that_it_lives(client: httpx.Client) -> None:
 
 def _announced(broker_url: str, count: int, seconds: float) -> list[list[str]]:
     """The arguments of the first `count` hints at the broker."""
-    deadline = time.monotonic() + seconds
     with redis.Redis.from_url(broker_url) as broker:
-        while broker.llen("control") < count and time.monotonic() < deadline:
-            time.sleep(0.05)
+        wait_until(lambda: broker.llen("control") >= count, seconds, f"{count} hints")
         messages = [json.loads(m) for m in reversed(broker.lrange("control", 0, -1))]  # type: ignore[union-attr]
     assert {m["headers"]["task"] for m in messages} <= {"morphbatch.intake_batch"}
     return [json.loads(base64.b64decode(m["body"]))[0] for m in messages]
@@ -169,7 +166,20 @@ def _upload(store: ObjectStore, batch: str) -> None:
     store.put(f"results/berlin/{batch}/manifest.json", b"{}")
 
 
-def test_minio_announces_a_manifest_and_waits_for_a_broker_that_is_down(tmp_path: Path) -> None:
+def test_minio_announces_a_manifest_and_waits_for_a_broker_that_is_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = threading.Event()
+    published = Publisher.intake_batch
+
+    def publish(publisher: Publisher, lab: str, batch_code: str) -> None:
+        try:
+            published(publisher, lab, batch_code)
+        except BrokerUnavailable:
+            refused.set()
+            raise
+
+    monkeypatch.setattr(Publisher, "intake_batch", publish)
     with s3_installation(tmp_path, "minio") as (installation, _):
         settings = settings_of(installation)
         store = connect_store(settings)
@@ -179,6 +189,6 @@ def test_minio_announces_a_manifest_and_waits_for_a_broker_that_is_down(tmp_path
                 _upload(store, "night-1")
                 assert _announced(settings.broker_url, 1, seconds=20) == [["berlin", "night-1"]]
             _upload(store, "night-2")  # the broker is gone: answered 503, kept by MinIO
-            time.sleep(1)
+            assert refused.wait(30)
             with serving(redis_service(installation), installation):
                 assert _announced(settings.broker_url, 1, seconds=60) == [["berlin", "night-2"]]

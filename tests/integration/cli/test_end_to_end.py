@@ -10,6 +10,7 @@ from services.smears.batch import BatchSpec, write_batch
 from services.smears.field import FieldSpec
 from tests.conftest import Stack
 from tests.places import DATA
+from tests.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +98,7 @@ def test_a_batch_with_a_broken_field_ends_with_errors_and_says_what_to_do(stack:
     }
     requeued = json.loads(stack.run_cli("requeue", "broken", "--json").stdout)
     assert requeued["requeued"] == ["slide-02"]
-    stack.wait_until(
+    wait_until(
         lambda: json.loads(stack.run_cli("watch", "broken", "--json").stdout)["state"] == "complete_with_errors",
         what="quarantined again",
     )

@@ -3,7 +3,6 @@
 import json
 import os
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from services.intake.upload import BatchExists, ChangedWhileUploading, UploadBro
 from services.settings import load_settings
 from services.storage import ObjectInfo, ObjectStore, StoreUnavailable
 from tests.integration.servers import S3Server
+from tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -183,11 +183,20 @@ def test_wait_follows_the_batch_to_its_end(
     submit: Any, engine: Engine, empty_bucket: ObjectStore, folder: Path, ends: str, code: int
 ) -> None:
     def service() -> None:
-        key, deadline = "incoming/berlin/n-1/manifest.json", time.monotonic() + 30
-        while time.monotonic() < deadline and empty_bucket.stat(key) is None:
-            time.sleep(0.05)
+        wait_until(lambda: empty_bucket.stat("incoming/berlin/n-1/manifest.json"), what="the manifest")
         register_batch(engine, empty_bucket, "berlin", "n-1")
-        time.sleep(0.3)
+        with transaction(engine) as session:
+            registered = session.execute(text("select clock_timestamp()")).scalar_one()
+        asked = text(
+            "select count(*) from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()"
+            " and query_start > :registered"
+        )
+
+        def command_has_asked() -> bool:
+            with transaction(engine) as session:
+                return session.execute(asked, {"registered": registered}).scalar_one() > 0
+
+        wait_until(command_has_asked, what="the command sees a batch that goes on")
         with transaction(engine) as session:
             session.execute(text("update batch set state = :state, closed_at = now()"), {"state": ends})
 

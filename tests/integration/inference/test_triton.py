@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +25,7 @@ from services.inference.errors import (
 )
 from services.inference.networks import Networks
 from services.keys import RELEASES
-from services.local.child import Child
+from services.local.child import Child, ServiceState
 from services.local.installation import prepare_installation
 from services.local.triton import find_environment, triton_server
 from services.releases.fusion import fuse
@@ -35,6 +34,7 @@ from services.releases.schema import MEMBERS, Fusion, Release, ReleaseBroken, Re
 from services.storage import ObjectStore
 from services.taxonomy import CLASS_NAMES
 from tests.integration.servers import serving, wait_for
+from tests.waiting import wait_until
 from triton_models.layout.model_configs import EmbeddedOptions
 from triton_models.layout.repository import lay_out_repository
 from triton_models.layout.served_here import ServedHere
@@ -184,9 +184,7 @@ def test_a_full_queue_is_told_from_a_server_that_is_down(triton: Server) -> None
     answers: list[InferenceServerException | None] = []
     for _ in range(4 * BOUND):
         client.async_infer("resnetv2_50", [tensor], lambda result, error: answers.append(error))
-    deadline = time.monotonic() + 60
-    while len(answers) < 4 * BOUND and time.monotonic() < deadline:
-        time.sleep(0.05)
+    wait_until(lambda: len(answers) == 4 * BOUND, what="an answer to each request")
     client.close()
     refused = [as_ours(error, triton.endpoint) for error in answers if error is not None]
     assert 0 < len(refused) < 4 * BOUND
@@ -204,11 +202,14 @@ def test_a_killed_server_is_unavailable_and_found_again_by_the_same_line(triton:
         networks.classify(drawn_crops(1))
     with pytest.raises(InferenceUnavailable):
         networks.served_release()
-    triton.child.look()  # notices the crash
+
+    def crash_noticed() -> bool:  # a large process takes a moment to die
+        triton.child.look()
+        return triton.child.state is not ServiceState.READY
+
+    wait_until(crash_noticed, what="its end")
     wait_for(triton.child)
-    deadline = time.monotonic() + 10
-    while not networks.is_ready() and time.monotonic() < deadline:
-        time.sleep(0.1)
+    wait_until(networks.is_ready, 10, "found again")
     assert len(networks.classify(drawn_crops(2))) == 2
 
 

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from services.local.supervisor import StartFailed
 from services.storage import connect_store
 from tests.conftest import Stack, chosen_s3, clean_environment
 from tests.places import CHECKOUT
+from tests.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -50,10 +50,10 @@ def processes_of(home: Path) -> list[str]:
 
 
 def wait_until_gone(home: Path, seconds: float = 25) -> None:
-    deadline = time.monotonic() + seconds
-    while is_running(home) or processes_of(home):
-        assert time.monotonic() < deadline, f"still there: {processes_of(home)}"
-        time.sleep(0.05)
+    try:
+        wait_until(lambda: not is_running(home) and not processes_of(home), seconds)
+    except AssertionError as error:
+        raise AssertionError(f"still there: {processes_of(home)}") from error
 
 
 def test_all_three_servers_do_their_work(base: Stack) -> None:
@@ -102,7 +102,7 @@ def test_a_killed_service_is_started_again(base: Stack) -> None:
     for service in ("redis", "postgres"):
         old = base.pid(service)
         base.kill(service)
-        base.wait_until(lambda s=service, o=old: base.state()["services"][s]["pid"] not in (o, None), what=service)
+        wait_until(lambda s=service, o=old: base.state()["services"][s]["pid"] not in (o, None), what=service)
         base.wait_until_ready(service)
         assert base.state()["services"][service]["restarts"] >= 1
     assert redis.Redis.from_url(base.settings.broker_url).ping()
@@ -167,7 +167,7 @@ def test_the_end_of_a_foreground_up_stops_all(base: Stack, number: signal.Signal
         # A shell's background job ignores SIGINT and hands that down; the stack would be right to ignore it too.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as foreground:
-        base.wait_until(lambda: base.state()["state"] == "ready")
+        wait_until(lambda: base.state()["state"] == "ready")
         foreground.send_signal(number)
         foreground.wait(30)
     wait_until_gone(base.home)

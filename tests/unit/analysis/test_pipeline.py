@@ -18,6 +18,7 @@ from services.inference.predictions import Predictions
 from services.releases.served import ServedRelease
 from services.storage import ObjectMissing, StoreUnavailable
 from services.taxonomy import CLASS_NAMES
+from tests.waiting import wait_until
 
 LIMITS = FieldLimits(max_bytes=10**7, max_pixels=10**7)
 
@@ -116,11 +117,17 @@ def test_the_reader_stays_a_bounded_number_of_fields_ahead() -> None:
     images = [field_image(0)] * 40
     slide = slide_of(images, BOXES)
     store, sink = MemoryStore(slide, images), ListSink()
+    bound = READ_AHEAD + 2  # one taken, READ_AHEAD waiting in the queue, one more in the reader's hands
     ahead: list[int] = []
-    sink.check = lambda: ahead.append(store.reads - len(sink.fields))  # type: ignore[method-assign]
+
+    def check() -> None:
+        if not sink.fields:  # this thread stands still until the reader does
+            wait_until(lambda: store.reads >= bound, what="the reader reads ahead")
+        ahead.append(store.reads - len(sink.fields))
+
+    sink.check = check  # type: ignore[method-assign]
     run_slide(slide, store, CountingNetworks(), sink, LIMITS, StageClock())
-    # One taken, READ_AHEAD waiting in the queue, one more in the reader's hands.
-    assert max(ahead) <= READ_AHEAD + 2
+    assert max(ahead) == bound
 
 
 def test_every_fault_of_a_slide_is_named_and_nothing_more_is_classified_after_the_first() -> None:

@@ -2,7 +2,6 @@
 
 import os
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +22,7 @@ from services.inference.errors import (
 from services.inference.networks import Networks
 from services.releases.served import MODELS, served_release
 from services.taxonomy import CLASS_NAMES
+from tests.waiting import wait_until
 
 Callback = Callable[[Any, Any], None]
 
@@ -72,27 +72,19 @@ def crops(rows: int) -> np.ndarray:
     return np.zeros((rows, 8, 8, 3), np.uint8)
 
 
-def eventually(condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + 5
-    while not condition() and time.monotonic() < deadline:
-        time.sleep(0.005)
-    return condition()
-
-
 def test_submit_blocks_until_an_answer_frees_a_slot(triton: FakeTriton) -> None:
     networks = Networks("nowhere:1", batch=4, in_flight=2, timeout_s=9)
     first, _ = networks.submit(crops(4)), networks.submit(crops(4))
     third = threading.Thread(target=networks.submit, args=(crops(4),), daemon=True)
     third.start()
-    time.sleep(0.1)
+    wait_until(lambda: networks._slots._cond._waiters, what="the third waits for a slot")  # type: ignore[attr-defined]
     assert len(triton.waiting) == 2
     assert not first.cancel()  # Triton would run it all the same
-    time.sleep(0.05)
-    assert len(triton.waiting) == 2
+    assert third.is_alive()
     triton.answer()
     assert first.result(timeout=1).probabilities.shape == (4, 18)
-    assert eventually(lambda: len(triton.waiting) == 2)
     third.join(timeout=5)
+    assert len(triton.waiting) == 2
 
 
 def test_many_crops_go_in_requests_of_a_batch_and_come_back_in_order(triton: FakeTriton) -> None:
@@ -126,7 +118,7 @@ def test_after_a_failure_the_rest_is_not_sent(triton: FakeTriton) -> None:
     got: list[BaseException | None] = []
     sender = threading.Thread(target=lambda: got.append(networks.submit(crops(5)).exception(timeout=5)), daemon=True)
     sender.start()
-    assert eventually(lambda: len(triton.waiting) == 1)
+    wait_until(lambda: len(triton.waiting) == 1)
     triton.answer(error=InferenceServerException("gone", status="StatusCode.UNAVAILABLE"))
     sender.join(timeout=5)
     assert isinstance(got[0], InferenceUnavailable)
