@@ -1,7 +1,9 @@
 """Alembic's environment: one migration at a time in the whole cluster, and none that waits long for a busy table."""
 
 from alembic import context
-from sqlalchemy import create_engine, pool, text
+from sqlalchemy import text
+
+from services.database.session import make_engine
 
 # Any fixed number; every migrating process takes the same lock.
 ADVISORY_LOCK = 0x6D6F7270
@@ -12,7 +14,7 @@ def run_migrations() -> None:
     url = context.config.get_main_option("sqlalchemy.url")
     if url is None:
         raise RuntimeError("no sqlalchemy.url in Alembic's configuration; run migrations by `morphbatch migrate`")
-    engine = create_engine(url, poolclass=pool.NullPool)
+    engine = make_engine(url)
     with engine.connect() as connection:
         connection.execute(text("set lock_timeout = '10s'"))
         connection.execute(text("select pg_advisory_lock(:key)"), {"key": ADVISORY_LOCK})

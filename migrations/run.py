@@ -6,6 +6,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 from sqlalchemy import Engine
 
 from services.errors import ConfigurationError
@@ -19,8 +20,16 @@ def _config(database_url: str = "") -> Config:
 
 
 def upgrade(database_url: str, revision: str = "head") -> None:
-    """Bring the database up to `revision`; waits while another process migrates."""
-    command.upgrade(_config(database_url), revision)
+    """Bring the database up to `revision`; waits while another process migrates.
+
+    Raises:
+        ConfigurationError: the database is at a revision that this code does not know.
+        DatabaseUnavailable, DatabaseRefused: see `services.database.session.make_engine`.
+    """
+    try:
+        command.upgrade(_config(database_url), revision)
+    except CommandError as error:
+        raise ConfigurationError(f"cannot migrate: {error} (a newer version made this database?)") from error
 
 
 def downgrade(database_url: str, revision: str) -> None:

@@ -5,11 +5,13 @@ own, so that a long night's backlog never delays the sweeps.
 """
 
 from typing import Final
+from urllib.parse import urlsplit
 
 from celery import Celery
 from kombu.exceptions import OperationalError
+from redis import ConnectionPool
 
-from services.errors import OutageError
+from services.errors import ConfigurationError, OutageError
 
 INTAKE_BATCH: Final = "morphbatch.intake_batch"
 ANALYSE_SLIDE: Final = "morphbatch.analyse_slide"
@@ -77,7 +79,16 @@ class Publisher:
 
 
 def connect_publisher(broker_url: str) -> Publisher:
-    """A publisher for a process that is no worker (the HTTP service, the command line)."""
+    """A publisher for a process that is not a worker (the HTTP service, the command line).
+
+    Raises:
+        ConfigurationError: the URL is malformed, or not of Redis.
+    """
+    try:
+        ConnectionPool.from_url(broker_url)
+        int(urlsplit(broker_url).path.strip("/") or 0)
+    except ValueError as error:  # the URL itself stays out of the message: it holds a password
+        raise ConfigurationError("MORPHBATCH_BROKER_URL is not like redis://:PASSWORD@HOST:PORT/0") from error
     app = Celery("morphbatch", broker=broker_url, set_as_current=False)
     app.conf.broker_transport_options = {"socket_connect_timeout": 3, "socket_timeout": 5}
     return Publisher(app)

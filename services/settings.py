@@ -13,6 +13,7 @@ from typing import Final, Literal, Self
 from pydantic import Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from services.documents import describe, why
 from services.errors import ConfigurationError
 
 PREFIX: Final = "MORPHBATCH_"
@@ -41,7 +42,11 @@ class Settings(BaseSettings):
     s3_access_key: str = Field("morphbatch", description="Access key of the object store.")
     s3_secret_key: SecretStr = Field(SecretStr(DEVELOPMENT_SECRET), description="Secret key of the object store.")
 
-    triton_endpoint: str = Field("127.0.0.1:8001", description="host:port of Triton's gRPC service.")
+    triton_endpoint: str = Field(
+        "127.0.0.1:8001",
+        pattern=r"^(\[[0-9A-Fa-f:.]+\]|[^\s:/]+):\d{1,5}$",
+        description="host:port of Triton's gRPC service.",
+    )
     inference_batch: int = Field(16, ge=1, le=256, description="Most crops in one request to Triton.")
     inference_in_flight: int = Field(4, ge=1, le=64, description="Most requests to Triton at once, per worker process.")
     inference_timeout_s: float = Field(120.0, gt=0, description="Deadline of one request to Triton, seconds.")
@@ -93,15 +98,22 @@ def load_settings() -> Settings:
     """The settings of this process.
 
     Raises:
-        ConfigurationError: a value is missing, malformed or unsafe; the message names each.
+        ConfigurationError: a value is missing, malformed or unsafe, or `stack.env` is unreadable; names each.
     """
+    kept = _stack_file()
     try:
-        return Settings(_env_file=_stack_file())  # type: ignore[call-arg]  # pydantic-settings' own keyword
+        return Settings(_env_file=kept)  # type: ignore[call-arg]  # pydantic-settings' own keyword
     except ValidationError as error:
-        lines = [f"{'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in error.errors()]
-        raise ConfigurationError("settings are wrong (MORPHBATCH_* or stack.env):\n  " + "\n  ".join(lines)) from error
+        raise ConfigurationError(f"{PREFIX}* or {kept or STACK_FILE}: {describe(error, 'settings')}") from error
+    except OSError as error:
+        raise ConfigurationError(f"{kept}: {why(error)}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"{kept} is not a text file") from error
 
 
 def _stack_file() -> Path | None:
     home = os.environ.get(HOME_VARIABLE)
-    return Path(home).expanduser() / STACK_FILE if home else None
+    try:
+        return Path(home).expanduser() / STACK_FILE if home else None
+    except RuntimeError as error:  # ~somebody, who is not known here
+        raise ConfigurationError(f"{HOME_VARIABLE} {home}: {error}") from error

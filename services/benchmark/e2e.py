@@ -22,7 +22,7 @@ from services.imaging.crops import crop_cells
 from services.imaging.decoding.decode import decode_field
 from services.imaging.heads import find_heads
 from services.imaging.quality import measure_quality
-from services.imaging.types import Microns, Pixels
+from services.imaging.types import RGB, Microns, Pixels
 from services.inference.networks import Networks
 from services.local.service import CHECKOUT
 from services.local.settings import load_local_settings
@@ -51,8 +51,11 @@ def measure_e2e(
     """Measure `repeats` times, each time all three; the document of `docs/performance.md`.
 
     Raises:
+        FieldRefused: a field is not an image that the service takes.
         BenchmarkFailed: the service classified other cells than were cut beforehand.
     """
+    for path in fields.paths:  # before a stack is started for them
+        _decoded(path)
     about = machine()
     with tempfile.TemporaryDirectory(prefix="morphbatch-bench-") as name, bench_stack(home) as stack:
         scratch = Path(name)
@@ -144,7 +147,7 @@ def _cut(fields: Fields, release: ServedRelease) -> _Cut:
     cv2.setNumThreads(1)  # as in the worker
     crops, boxes = [], []
     for path in fields.paths:
-        pixels = decode_field(path.read_bytes(), path.name, max_bytes=2**30, max_pixels=2**30).pixels
+        pixels = _decoded(path)
         usable = measure_quality(pixels, fields.um_per_px).unusable is None
         found = [head.box for head in find_heads(pixels, fields.um_per_px).heads] if usable else []
         boxes.append([list(box) for box in found])
@@ -158,6 +161,10 @@ def _cut(fields: Fields, release: ServedRelease) -> _Cut:
             )
         )
     return _Cut(np.concatenate(crops), boxes)
+
+
+def _decoded(path: Path) -> RGB:
+    return decode_field(path.read_bytes(), path.name, max_bytes=2**30, max_pixels=2**30).pixels
 
 
 def _networks_alone(stack: BenchStack, crops: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from services.cli.console import err, out, print_json
+from services.cli.options import BatchArgument, JsonOption, LabOption
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -16,15 +17,12 @@ if TYPE_CHECKING:
 
 commands = typer.Typer()
 
-Batch = Annotated[str, typer.Argument(metavar="BATCH", help="batch_id of the manifest.")]
-LabOption = Annotated[str | None, typer.Option("--lab", help="Needed only where two labs use the same batch id.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON to stdout and nothing else.")]
 
 POLL_S = 1.0
 
 
 @commands.command()
-def watch(batch: Batch, lab: LabOption = None, as_json: JsonOption = False) -> None:
+def watch(batch: BatchArgument, lab: LabOption = None, as_json: JsonOption = False) -> None:
     """Follow a batch to its end: slides by state, cells, speed, time left, and what is in trouble and why.
 
     Exits 0 only if the batch is complete. With --json prints its state now, once.
@@ -45,7 +43,7 @@ def watch(batch: Batch, lab: LabOption = None, as_json: JsonOption = False) -> N
 
 @commands.command()
 def requeue(
-    batch: Batch,
+    batch: BatchArgument,
     slide: Annotated[list[str] | None, typer.Option("--slide", help="A slide_id, in whatever state it ended.")] = None,
     lab: LabOption = None,
     as_json: JsonOption = False,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from services.cli.console import err, out, print_json
+from services.cli.options import JsonOption, finite
 
 if TYPE_CHECKING:
     from services.benchmark.deliveries import Fields
@@ -14,21 +15,28 @@ commands = typer.Typer(no_args_is_help=True)
 
 _Repeats = Annotated[int, typer.Option(help="Measurements; their median and spread are shown.", min=1)]
 _Limit = Annotated[int, typer.Option(help="At most so many fields.", min=1)]
-_AsJson = Annotated[bool, typer.Option("--json", help="Print JSON to stdout and nothing else.")]
 
 
 @commands.command()
 def e2e(
     fields: Annotated[
-        Path | None, typer.Option(help="A folder of fields. Default: the shared real fields, else drawn ones.")
+        Path | None,
+        typer.Option(
+            help="A folder of fields. Default: the shared real fields, else drawn ones.", exists=True, file_okay=False
+        ),
     ] = None,
-    um_per_px: Annotated[float | None, typer.Option("--um-per-px", help="Their scale; needed with --fields.")] = None,
+    um_per_px: Annotated[
+        float | None, typer.Option("--um-per-px", help="Their scale; needed with --fields.", callback=finite)
+    ] = None,
     limit: _Limit = 128,
     repeats: _Repeats = 3,
     torch_env: Annotated[
-        Path | None, typer.Option("--torch-env", help="Environment with torch and timm; default: .venv-train.")
+        Path | None,
+        typer.Option(
+            "--torch-env", help="Environment with torch and timm; default: .venv-train.", exists=True, file_okay=False
+        ),
     ] = None,
-    as_json: _AsJson = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Crops a second of the whole service, of its networks under OpenVINO alone, and of a plain PyTorch loop."""
     from services.benchmark.deliveries import REAL_UM_PER_PX, drawn_fields, fields_of, real_fields_folder
@@ -69,7 +77,7 @@ def feed(
     limit: _Limit = 240,
     cells: Annotated[int, typer.Option(help="Cells drawn in a field, about.", min=1)] = 28,
     repeats: _Repeats = 3,
-    as_json: _AsJson = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Fields and crops a second that one core feeds, with Triton answering a constant; fields are drawn."""
     from services.benchmark.deliveries import drawn_fields
@@ -89,7 +97,7 @@ def feed(
 def refusion(
     cells: Annotated[int, typer.Option(help="Cells in the database.", min=1000)] = 200_000,
     repeats: _Repeats = 3,
-    as_json: _AsJson = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Cells a second that get a new fusion (`morphbatch refuse`), on a Postgres of its own; logits are drawn."""
     from services.benchmark.refusion import measure_refusion

@@ -5,8 +5,9 @@ from typing import Annotated
 
 import typer
 
-from services.cli.console import err, out, print_json
-from services.cli.training import JsonOption, training_extra
+from services.cli.console import bars, out, print_json
+from services.cli.options import JsonOption, finite
+from services.cli.training import training_extra
 
 
 def classifier(
@@ -14,13 +15,15 @@ def classifier(
     release: Annotated[Path, typer.Option(help="Folder of the release.", exists=True, file_okay=False)],
     split: Annotated[list[str] | None, typer.Option(help="Only this split of the data; may be repeated.")] = None,
     precision: Annotated[
-        float, typer.Option(min=0.5, max=1, help="Share of right answers that the review threshold shall yield.")
+        float,
+        typer.Option(
+            min=0.5, max=1, help="Share of right answers that the review threshold shall yield.", callback=finite
+        ),
     ] = 0.95,
     html: Annotated[Path | None, typer.Option(help="Also write the report as this page.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Classify labelled images with a release: both members and fused, with intervals, calibration and a report."""
-    from rich.progress import Progress
     from rich.table import Table
 
     from services.reporting.report import WARNINGS
@@ -30,7 +33,7 @@ def classifier(
         from triton_models.training.reports.released import open_release
         from triton_models.training.reports.report import write_report
     opened = open_release(release)
-    with Progress(console=err, transient=True) as progress:
+    with bars() as progress:
         task = progress.add_task("classifying")
         found = evaluate_release(
             opened,
@@ -63,7 +66,7 @@ def build(
     resnetv2_50: Annotated[Path, typer.Option(help="Run folder of the member.", exists=True)],
     fusion: Annotated[Path, typer.Option(help="Fusion folder.", exists=True)],
     folder: Annotated[Path, typer.Option("--out", help="Folder of the release; must not exist.")],
-    crop_um: Annotated[float, typer.Option(min=1, max=1000, help="Side of a crop, µm.")],
+    crop_um: Annotated[float, typer.Option(min=1, max=1000, help="Side of a crop, µm.", callback=finite)],
     name: Annotated[str, typer.Option(help="What the release's id begins with.")] = "morphology",
     demonstration: Annotated[
         bool, typer.Option("--demonstration", help="Trained on drawn images: marked so in every report.")

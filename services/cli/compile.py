@@ -3,12 +3,13 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from services.cli.console import err, out, print_json
-from services.cli.training import JsonOption, TrainingExtraMissing, training_extra
+from services.cli.console import err, fail, out, print_json
+from services.cli.options import JsonOption, finite
+from services.cli.training import TrainingExtraMissing, training_extra
 
 if TYPE_CHECKING:
     from triton_models.compile.proof import Proof
@@ -21,14 +22,16 @@ _Cells = Annotated[int, typer.Option(min=1, help="How many crops.")]
 
 def compile_(
     release: _Release,
-    target: Annotated[str, typer.Option(help="openvino-int8 or tensorrt.")],
+    target: Annotated[Literal["openvino-int8", "tensorrt"], typer.Option(help="What to compile for.")],
     data: Annotated[
         Path | None, typer.Option(help="Class folders with images, or a CSV. int8 needs it.", exists=True)
     ] = None,
     calibrate: Annotated[list[str] | None, typer.Option(help="Splits that set the ranges; default train.")] = None,
     check: Annotated[list[str] | None, typer.Option(help="Splits that check the accuracy; default val.")] = None,
     cells: _Cells = 300,
-    max_drop: Annotated[float, typer.Option(min=0, max=1, help="Most that fused macro-F1 may drop.")] = 0.005,
+    max_drop: Annotated[
+        float, typer.Option(min=0, max=1, help="Most that fused macro-F1 may drop.", callback=finite)
+    ] = 0.005,
     replace: Annotated[bool, typer.Option("--replace", help="Make a form that is there anew.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="tensorrt: only show what would be run.")] = False,
     machine: Annotated[
@@ -43,8 +46,6 @@ def compile_(
     """
     if target == "tensorrt":
         document = _plan(release, machine) if dry_run else _tensorrt(release, data, cells, replace)
-    elif target != "openvino-int8":
-        raise typer.BadParameter(f"'{target}' is neither openvino-int8 nor tensorrt", param_hint="--target")
     elif data is None:
         raise typer.BadParameter("quantising needs labelled images: training and validation", param_hint="--data")
     elif dry_run:
@@ -117,6 +118,7 @@ def verify(
     logits need the train extra. Of the active release, its copy in the object store and Triton's folder are checked.
     """
     from services.releases.schema import verify_release
+    from triton_models.forms.difference import FormDiffers
 
     active = folder is None
     if folder is None:
@@ -148,7 +150,11 @@ def verify(
         out.print(f"release {release.id} ({release.kind}) is whole", highlight=False)
         _print_proofs(proofs or [])
     if proofs is not None:
-        require_proven(release, proofs, form or ())
+        try:
+            require_proven(release, proofs, form or ())
+        except FormDiffers as error:
+            fail(error.reason, str(error))
+            raise typer.Exit(1) from error
 
 
 def forms(
@@ -185,18 +191,15 @@ def forms(
 def lay_out(
     release: _Release,
     folder: Annotated[Path, typer.Argument(metavar="OUT", help="Model repository; replaced whole.", file_okay=False)],
-    backend: Annotated[str, typer.Option(help="embedded, openvino, onnxruntime or tensorrt.")] = "embedded",
+    backend: Annotated[
+        Literal["embedded", "openvino", "onnxruntime", "tensorrt"], typer.Option(help="What runs the networks.")
+    ] = "embedded",
     form: Annotated[str | None, typer.Option(help="A compiled form; default: the ONNX files themselves.")] = None,
 ) -> None:
     """Write a Triton model repository of a release, also for the backends of Triton's official images."""
-    from typing import get_args
-
-    from triton_models.forms.form import Backend
     from triton_models.layout.repository import lay_out_repository
 
-    if backend not in get_args(Backend):
-        raise typer.BadParameter(f"'{backend}' is none of {', '.join(get_args(Backend))}", param_hint="--backend")
-    laid_out = lay_out_repository(release, folder, backend, form=form)  # type: ignore[arg-type] # checked above
+    laid_out = lay_out_repository(release, folder, backend, form=form)
     out.print(f"release {laid_out.id} in {folder}", highlight=False)
 
 

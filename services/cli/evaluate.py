@@ -1,13 +1,14 @@
 """`morphbatch evaluate …`: what the service finds against what people marked."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from services.cli.classifier import classifier
 from services.cli.compile import forms
 from services.cli.console import out, print_json
+from services.cli.options import JsonOption, finite
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,14 +29,17 @@ def detector(
     folder: Annotated[
         Path, typer.Argument(metavar="DIR", help="Fields with an annotations.jsonl.", exists=True, file_okay=False)
     ],
-    um_per_px: Annotated[float, typer.Option(min=0.001, max=10, help="Micrometres per pixel of the fields.")] = 0.045,
+    um_per_px: Annotated[
+        float, typer.Option(min=0.001, max=10, help="Micrometres per pixel of the fields.", callback=finite)
+    ] = 0.045,
     part: Annotated[
-        str, typer.Option(help="all, tuning (parameters were set on these) or holdout (three fifths : two fifths).")
+        Literal["all", "tuning", "holdout"],
+        typer.Option(help="Parameters were set on `tuning`, three fifths of the fields, and not on `holdout`."),
     ] = "all",
     pictures: Annotated[
         Path | None, typer.Option(help="Draw hits, misses (M) and false finds (F) of every field into this folder.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON to stdout and nothing else.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Score head detection, outlines and measures; the time is that of every imaging stage on one core."""
     from dataclasses import asdict
@@ -49,8 +53,6 @@ def detector(
     from services.evaluation.stages import imaging_stages
     from services.imaging.types import UmPerPx
 
-    if part not in list(Part):
-        raise typer.BadParameter(f"'{part}' is none of {', '.join(Part)}", param_hint="--part")
     cv2.setNumThreads(1)
     fields = read_annotations(folder, Part(part))
     scale = UmPerPx(um_per_px)
@@ -79,7 +81,7 @@ def service(
         Path,
         typer.Argument(metavar="DIR", help="A folder that `morphbatch smears` wrote.", exists=True, file_okay=False),
     ],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON to stdout and nothing else.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Send drawn smears through the running service, wait, and compare every cell with the truth."""
     import time

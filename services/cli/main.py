@@ -1,13 +1,23 @@
-"""Entry point: collects the commands of the modules beside it and turns our errors into one clear line."""
+"""Entry point: collects the commands of the modules beside it, and ends each by the one rule of exit codes.
+
+| code | means |
+|---|---|
+| 0 | done |
+| 1 | it ran, and the answer is "not good": a check failed, or the batch did not end complete |
+| 2 | it could not be done: wrong usage, wrong input, wrong settings, or a service that is down |
+| 130 | interrupted by Ctrl-C |
+
+A command raises `typer.Exit(1)` for the second row; every error of ours and of the operating system is the third.
+"""
 
 import os
 import sys
 
 import typer
 
-from services.cli import batches, bench, demo, evaluate, release, report, smears, stack, submit, training
-from services.cli import reapply as refuse
-from services.cli.console import err
+from services.cli import batches, bench, demo, evaluate, reapply, release, report, smears, stack, submit, training
+from services.cli.console import COULD_NOT, fail
+from services.documents import why
 from services.errors import MorphbatchError
 from services.local.settings import home
 from services.settings import HOME_VARIABLE
@@ -16,23 +26,39 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Classify stained sperm cells overnight, in batches. Start with `morphbatch doctor`.",
+    epilog="Exit codes: 0 done; 1 it ran, and the answer is 'not good'; 2 it could not be done.",
 )
-for module in (demo, stack, submit, batches, report, refuse, smears, training, evaluate):
+for module in (demo, stack, submit, batches, report, reapply, smears, training, evaluate):
     app.add_typer(module.commands)
 app.add_typer(release.commands, name="release", help="Build, publish, list and activate releases of the networks.")
 app.add_typer(bench.commands, name="bench", help="Measure the service and its feed on this machine.")
 
 
 def main() -> None:
-    """Run the command line; an error of ours ends it with its message and exit code 1."""
-    # Whoever reads the service's settings, here or in a process started here, finds those of this home.
-    os.environ[HOME_VARIABLE] = str(home())
+    """Run the command line; what cannot be done ends it with one message on stderr, and never with a traceback."""
     try:
-        app()
+        # Whoever reads the service's settings, here or in a process started here, finds those of this home.
+        os.environ[HOME_VARIABLE] = str(home())
+        code = app(prog_name="morphbatch", standalone_mode=False)
     except MorphbatchError as error:
-        err.print(f"[bold red]error[/] ({error.reason}): ", end="", highlight=False)
-        err.print(str(error), markup=False, highlight=False, soft_wrap=True)  # it may quote a log, brackets and all
-        sys.exit(1)
+        code = fail(error.reason, str(error))
+    except typer.TyperException as error:
+        code = _misused(error)
+    except typer.Abort:
+        code = fail("aborted", "nothing was answered")
+    except OSError as error:
+        code = fail("system", f"{error.filename}: {why(error)}" if error.filename else why(error))
+    except UnicodeError as error:
+        code = fail("encoding", f"not UTF-8 text: {error}")
+    sys.exit(code)
+
+
+def _misused(error: typer.TyperException) -> int:
+    """A command line that names no command, or an option that is not one. The help has been printed where it is due."""
+    context = getattr(error, "ctx", None)
+    asked = f"; see `{context.command_path} --help`" if context else ""
+    message = error.format_message().strip().removesuffix(".")
+    return fail("usage", message + asked) if message else COULD_NOT
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from services.cli.console import err, out, print_json
+from services.cli.console import bars, err, out, print_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -35,7 +35,6 @@ def refuse(
 
     Shows how each class's count changes, then asks. The analyses that there are stay on record; the new ones count.
     """
-    from rich.progress import Progress
 
     from services.database.session import make_engine
     from services.releases.refusion import apply_refusion, count_moves, plan_refusion
@@ -43,7 +42,7 @@ def refuse(
 
     engine = make_engine(load_settings().database_url)
     plan = plan_refusion(engine, release, since.date())
-    with Progress(console=err, transient=True) as progress:
+    with bars() as progress:
         task = progress.add_task("counting", total=plan.cells)
         moves = count_moves(engine, plan, lambda cells: progress.advance(task, cells))
     outcome = _document(plan, since, moves)
@@ -51,7 +50,7 @@ def refuse(
         _show(plan, since, outcome)
     if plan.slides and not dry_run and (yes or (not as_json and typer.confirm("Write it?", err=True))):
         started = time.perf_counter()
-        with Progress(console=err, transient=True) as progress:
+        with bars() as progress:
             task = progress.add_task("writing", total=plan.cells)
             outcome["written_slides"] = apply_refusion(
                 engine,

@@ -9,6 +9,7 @@ import typer
 from services.cli.classifier import build
 from services.cli.compile import compile_, lay_out, verify
 from services.cli.console import err, out, print_json
+from services.cli.options import JsonOption
 
 if TYPE_CHECKING:
     from services.releases.schema import Release
@@ -18,8 +19,6 @@ commands = typer.Typer(no_args_is_help=True)
 commands.command()(build)
 for _name, _command in (("compile", compile_), ("verify", verify), ("lay-out", lay_out)):
     commands.command(_name)(_command)
-
-_JSON = Annotated[bool, typer.Option("--json", help="Print JSON to stdout and nothing else.")]
 
 
 def releases_here() -> "ServedHere":
@@ -54,7 +53,7 @@ def install(
 @commands.command()
 def publish(
     folder: Annotated[Path, typer.Argument(help="Folder of the release.", exists=True, file_okay=False)],
-    as_json: _JSON = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Verify a release, copy it to the object store and record it. It is not active by that."""
     release = _publish(folder)
@@ -65,7 +64,7 @@ def publish(
 @commands.command()
 def activate(
     release_id: Annotated[str, typer.Argument(metavar="ID", help="A published release; see `release list`.")],
-    as_json: _JSON = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Switch the service to a published release, also back to an earlier one. No running slide is lost.
 
@@ -82,7 +81,7 @@ def derive(
     release_id: Annotated[str, typer.Argument(metavar="ID", help="A published release; see `release list`.")],
     fusion: Annotated[Path, typer.Option(help="fusion.json of another fusion.", exists=True, dir_okay=False)],
     folder: Annotated[Path, typer.Option("--out", help="Folder of the new release; must not exist.")],
-    as_json: _JSON = False,
+    as_json: JsonOption = False,
 ) -> None:
     """The same networks with another fusion, as a release of its own: `morphbatch refuse` applies it to old cells."""
     from services.releases.derive import derive_release
@@ -167,7 +166,7 @@ def _serves_another(release_id: str, *, laid_out: bool) -> bool:
 
 
 @commands.command(name="list")
-def list_(as_json: _JSON = False) -> None:
+def list_(as_json: JsonOption = False) -> None:
     """Every release on record, newest first."""
     from rich.table import Table
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from services.cli.console import err, out, print_json
+from services.cli.options import BatchArgument, JsonOption, LabOption
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -20,9 +21,9 @@ _MOST_BYTES = 4 * 2**30
 
 @commands.command()
 def report(
-    batch: Annotated[str, typer.Argument(metavar="BATCH", help="batch_id of the manifest.")],
-    lab: Annotated[str | None, typer.Option("--lab", help="Needed only where two labs use the same batch id.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON to stdout, nothing else.")] = False,
+    batch: BatchArgument,
+    lab: LabOption = None,
+    as_json: JsonOption = False,
     folder: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Also download the files of results/ into DIR.")
     ] = None,

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from services.cli.console import err, out
+from services.cli.console import bars, out
+from services.cli.options import finite
 
 commands = typer.Typer()
 
@@ -17,19 +18,21 @@ def smears(
     fields: Annotated[int, typer.Option(help="Fields a slide.", min=1, max=999)] = 6,
     cells: Annotated[int, typer.Option(help="Cells a field, about.", min=0, max=5000)] = 12,
     seed: Annotated[int, typer.Option(help="The same seed draws the same bytes.", min=0)] = 1,
-    um_per_px: Annotated[float, typer.Option(help="Micrometres a pixel.", min=0.02, max=1.0)] = 0.09,
+    um_per_px: Annotated[float, typer.Option(help="Micrometres a pixel.", min=0.02, max=1.0, callback=finite)] = 0.09,
     stain: Annotated[
-        list[str] | None, typer.Option(help="diff-quik, papanicolaou or shorr; may be given again. All by default.")
+        list[str] | None, typer.Option(help="diff-quik, papanicolaou or shorr; may be repeated; all by default.")
     ] = None,
     blur: Annotated[
         float | None,
-        typer.Option(help="Sigma of the blur, µm (0.09 is well focused). Varies a little by default.", min=0),
+        typer.Option(
+            help="Sigma of the blur, µm (0.09 is well focused). Varies a little by default.", min=0, callback=finite
+        ),
     ] = None,
     balanced: Annotated[bool, typer.Option(help="All 18 classes equally often; else as in the published set.")] = False,
     faults: Annotated[
-        float, typer.Option(help="Share of fields out of focus, ill lit or vignetted.", min=0, max=1)
+        float, typer.Option(help="Share of fields out of focus, ill lit or vignetted.", min=0, max=1, callback=finite)
     ] = 0,
-    debris: Annotated[float, typer.Option(help="Debris; 1 is usual.", min=0, max=20)] = 1,
+    debris: Annotated[float, typer.Option(help="Debris; 1 is usual.", min=0, max=20, callback=finite)] = 1,
     width: Annotated[int, typer.Option(help="Pixels across a field.", min=64, max=8192)] = 1280,
     height: Annotated[int, typer.Option(help="Pixels down a field.", min=64, max=8192)] = 1024,
     lab: Annotated[str, typer.Option(help="The lab in the manifest.")] = "demo-lab",
@@ -37,7 +40,6 @@ def smears(
     force: Annotated[bool, typer.Option("--force", help="Draw anew over an earlier batch of drawn smears.")] = False,
 ) -> None:
     """Draw a batch of stained smears: images, manifest.json, and truth.jsonl with every cell's class and outline."""
-    from rich.progress import Progress
 
     from services.smears.batch import BatchSpec, write_batch
     from services.smears.field import FieldSpec
@@ -55,7 +57,7 @@ def smears(
         faults=faults,
         field=FieldSpec(width, height, um_per_px, cells=cells, blur_um=blur, debris=debris),
     )
-    with Progress(console=err, transient=True) as progress:
+    with bars() as progress:
         bar = progress.add_task("drawing", total=slides * fields)
         write_batch(
             folder,

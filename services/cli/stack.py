@@ -11,10 +11,10 @@ from typing import Annotated, Any, Literal
 import typer
 
 from services.cli.console import err, out, print_json
+from services.cli.options import JsonOption
 
 commands = typer.Typer()
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON to stdout and nothing else.")]
 Services = Annotated[
     list[str] | None, typer.Argument(metavar="[SERVICE]...", help="Only these (postgres, redis, s3, …); default: all.")
 ]

@@ -2,17 +2,18 @@
 
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from services.cli.console import err, out, print_json
+from services.cli.console import COULD_NOT, bars, err, fail, out, print_json
+from services.cli.options import JsonOption, finite
 
 if TYPE_CHECKING:
     from rich.progress import Progress
 
     from services.intake.folder import Delivery
-    from services.intake.problems import Problem
+    from services.intake.problems import ManifestRejected
     from services.intake.upload import Delivered
     from services.settings import Settings
 
@@ -33,14 +34,16 @@ def submit(
     ] = None,
     um_per_px: Annotated[
         float | None,
-        typer.Option("--um-per-px", help="Micrometres per pixel. Needed unless DIR/manifest.json says it."),
+        typer.Option(
+            "--um-per-px", help="Micrometres per pixel. Needed unless DIR/manifest.json says it.", callback=finite
+        ),
     ] = None,
     stain: Annotated[str | None, typer.Option("--stain", help="Name of the stain; default: `unknown`.")] = None,
     skip_unusable: Annotated[
         bool, typer.Option("--skip-unusable", help="Submit without the images that cannot be taken; each is listed.")
     ] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Follow it to the end; exit 0 only if it is complete.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON to stdout and nothing else.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Upload DIR as a batch: checksums, fields, the manifest last. Broken off, the same command goes on from there."""
     from services.database.states import BatchState
@@ -49,8 +52,8 @@ def submit(
     try:
         delivery = _read(folder, lab, batch, um_per_px, stain, skip_unusable)
     except ManifestRejected as error:
-        _show_problems(folder, error.problems, as_json)
-        raise typer.Exit(1) from error
+        _show_problems(folder, error, as_json)
+        raise typer.Exit(COULD_NOT) from error
     if not as_json:
         _show_left_out(folder, delivery)
     state = send(delivery, wait=wait)
@@ -98,17 +101,10 @@ def _read(
 
 
 def _progress() -> "Progress":
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-    return Progress(
-        TextColumn("{task.description:>10}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-        console=err,
-        disable=not err.is_terminal,
-    )
+    what = TextColumn("{task.description:>10}")
+    return bars(what, BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
 
 
 def _wait_for_end(settings: "Settings", delivered: "Delivered") -> str:
@@ -165,18 +161,14 @@ def _show_result(folder: Path, delivery: "Delivery", state: str, as_json: bool) 
     out.print(manifest.batch_id, highlight=False, soft_wrap=True)
 
 
-def _show_problems(folder: Path, problems: "tuple[Problem, ...]", as_json: bool) -> None:
+def _show_problems(folder: Path, rejected: "ManifestRejected", as_json: bool) -> None:
     if as_json:
-        document: dict[str, Any] = {"state": "not_submitted", "problems": [p.as_json() for p in problems]}
-        print_json(document)
-        return
-    err.print(f"[bold red]{folder} is not submitted[/]: {len(problems)} problem(s)", highlight=False)
-    for problem in problems:
-        err.print(
-            f"  {problem.path or 'manifest'}: {problem.message} [{problem.reason}]", markup=False, highlight=False
-        )
-    if any(problem.reason == "image_left_out" for problem in problems):
-        err.print("  --skip-unusable submits the batch without the images that cannot be taken")
+        print_json({"state": "not_submitted", "problems": [problem.as_json() for problem in rejected.problems]})
+    lines = [f"{folder} is not submitted, for {len(rejected.problems)} problem(s):"]
+    lines += [f"  {problem.path or 'manifest'}: {problem.message} [{problem.reason}]" for problem in rejected.problems]
+    if any(problem.reason == "image_left_out" for problem in rejected.problems):
+        lines.append("  --skip-unusable submits the batch without the images that cannot be taken")
+    fail(rejected.reason, "\n".join(lines))
 
 
 def _show_left_out(folder: Path, delivery: "Delivery") -> None:

@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from services.cli.console import err, out, print_json
+from services.cli.console import bars, err, out, print_json
+from services.cli.options import JsonOption, finite
 from services.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
 commands = typer.Typer()
 data = typer.Typer(no_args_is_help=True)
 commands.add_typer(data, name="data", help="Look at labelled images before training on them.")
-
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON to stdout and nothing else.")]
 
 
 class TrainingExtraMissing(ConfigurationError):
@@ -52,21 +51,22 @@ def group() -> None:
 def check(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="[<split>/]<class>/<image>, or a CSV.", exists=True)],
     html: Annotated[Path | None, typer.Option(help="Where the page goes; without it: data-check.html here.")] = None,
-    likeness: Annotated[float, typer.Option(min=0.5, max=1, help="From here on two images count as one.")] = 0.95,
+    likeness: Annotated[
+        float, typer.Option(min=0.5, max=1, help="From here on two images count as one.", callback=finite)
+    ] = 0.95,
     as_json: JsonOption = False,
 ) -> None:
     """Classes, duplicates (also turned or re-encoded), unreadable files, leakage across splits: a table and a page.
 
     Exits 1 if something must be mended before a figure measured on this data may be believed.
     """
-    from rich.progress import Progress
     from rich.table import Table
 
     with training_extra():
         from triton_models.training.data.check import check_data
         from triton_models.training.reports.check_page import write_check_page
     page = html or Path("data-check.html")
-    with Progress(console=err, transient=True) as progress:
+    with bars() as progress:
         task = progress.add_task("reading images")
         found = check_data(folder, likeness, lambda done, total: progress.update(task, completed=done, total=total))
     write_check_page(found, page)
@@ -105,13 +105,13 @@ class _Bars:
     def epoch(self, row: dict[str, float]) -> None:
         """An epoch is done."""
         figures = "  ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in row.items() if name != "epoch")
-        self.progress.console.print(f"epoch {row['epoch'] + 1:.0f}  {figures}", highlight=False)
+        err.print(f"epoch {row['epoch'] + 1:.0f}  {figures}", highlight=False)
 
 
 @commands.command()
 def train(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="TOML file of the run.", exists=True)],
-    member: Annotated[str, typer.Option(help="efficientnetv2_s or resnetv2_50.")],
+    member: Annotated[Literal["efficientnetv2_s", "resnetv2_50"], typer.Option(help="Which network.")],
     images: Annotated[Path | None, typer.Option("--data", help="Other images than the TOML file names.")] = None,
     folder: Annotated[Path | None, typer.Option("--out", help="Run folder; default runs/<config>-<member>.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the run folder's last checkpoint.")] = False,
@@ -120,14 +120,11 @@ def train(
     """Train one member. Ctrl-C writes a checkpoint first; --resume goes on from it, to the bit."""
     import signal
 
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
     with training_extra():
-        from services.releases.schema import MEMBERS
         from triton_models.training.config import read_config, with_data
         from triton_models.training.learning.train import train as train_member
-    if member not in MEMBERS:
-        raise typer.BadParameter(f"'{member}' is none of {', '.join(MEMBERS)}", param_hint="--member")
     whole = read_config(config)
     if images is not None:
         whole = with_data(whole, images)
@@ -136,9 +133,9 @@ def train(
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda received, _frame: asked.append(received))
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=err) as progress:
-        bars = _Bars(progress, whole.optimisation.epochs)
-        record = train_member(member, whole, folder, resume, bars, lambda: bool(asked))
+    with bars(*columns) as progress:
+        shown = _Bars(progress, whole.optimisation.epochs)
+        record = train_member(member, whole, folder, resume, shown, lambda: bool(asked))
     if as_json:
         print_json({"run": str(folder), **record})
         return
@@ -156,7 +153,9 @@ def fuse(
     first: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of one member.", exists=True)],
     second: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of the other.", exists=True)],
     folder: Annotated[Path, typer.Option("--out", help="Fusion folder: fusion.json, choice.json, curve.svg.")],
-    objective: Annotated[str, typer.Option(help="macro_f1, macro_recall or macro_precision.")] = "macro_f1",
+    objective: Annotated[
+        Literal["macro_f1", "macro_recall", "macro_precision"], typer.Option(help="What α maximises.")
+    ] = "macro_f1",
     as_json: JsonOption = False,
 ) -> None:
     """Choose the weight α of z = α·z₁/T₁ + (1 − α)·z₂/T₂ on the members' validation logits."""
@@ -167,8 +166,6 @@ def fuse(
     with training_extra():
         from triton_models.training.fusion.fitting import FusionObjective
         from triton_models.training.fusion.fuse import fuse_runs
-    if objective not in list(FusionObjective):
-        raise typer.BadParameter(f"'{objective}' is none of {', '.join(FusionObjective)}", param_hint="--objective")
     fitted, choice = fuse_runs((first, second), folder, FusionObjective(objective))
     if as_json:
         print_json({"folder": str(folder), **choice})

@@ -1,7 +1,6 @@
 """Annotated fields: a folder with `annotations.jsonl`, or the `truth.jsonl` of drawn smears; every cell is outlined."""
 
 import hashlib
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,6 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from services.documents import read_json_lines
 from services.errors import PermanentError
 
 HEAD_PARTS: Final = ("acrosome", "nucleus", "vacuole")
@@ -82,11 +82,8 @@ def read_annotations(folder: Path, part: Part = Part.ALL) -> list[AnnotatedField
             f"{folder} has no {' or '.join(_FILES)}; name the folder that holds it and its images"
         )
     fields = []
-    for number, line in enumerate(source.read_text().splitlines(), start=1):
-        if not line.strip():
-            continue
+    for place, entry in read_json_lines(source, AnnotationsUnreadable):
         try:
-            entry = json.loads(line)
             if part in (Part.ALL, part_of(entry["image"])):
                 fields.append(
                     AnnotatedField(
@@ -94,7 +91,7 @@ def read_annotations(folder: Path, part: Part = Part.ALL) -> list[AnnotatedField
                     )
                 )
         except (ValueError, KeyError, TypeError) as error:
-            raise AnnotationsUnreadable(f"{source}, line {number}: {error!r}") from error
+            raise AnnotationsUnreadable(f"{place}: {error!r}") from error
     if not fields:
         raise AnnotationsUnreadable(f"{source} has no field of the part '{part}'")
     return fields

@@ -4,7 +4,6 @@ A true cell is one whose head is whole. It matches the cell that the service sto
 best pairs first. The figures of the classes are over matched cells; what was missed shows in `matched` alone.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Engine
 
 from services.database.session import transaction
+from services.documents import read_json_lines
 from services.evaluation.annotations import AnnotationsUnreadable
 from services.evaluation.calibration import calibration_error, error_if_calibrated
 from services.evaluation.detector import match_boxes
@@ -110,16 +110,15 @@ def _read_truth(path: Path) -> Mapping[str, _Truth]:
     if not path.is_file():
         raise AnnotationsUnreadable(f"{path.parent} has no {TRUTH}: name a folder that `morphbatch smears` wrote")
     fields: dict[str, _Truth] = {}
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
+    for place, entry in read_json_lines(path, AnnotationsUnreadable):
         try:
-            entry = json.loads(line)
             fields[entry["image"]] = _Truth(
                 [cell["head_box"] for cell in entry["cells"]],
                 [class_named(cell["class"]).index for cell in entry["cells"]],
                 [bool(cell["whole"]) for cell in entry["cells"]],
             )
         except (ValueError, KeyError, TypeError) as error:
-            raise AnnotationsUnreadable(f"{path}, line {number}: {error!r}") from error
+            raise AnnotationsUnreadable(f"{place}: {error!r}") from error
     return fields
 
 

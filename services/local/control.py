@@ -2,7 +2,6 @@
 
 import contextlib
 import fcntl
-import json
 import os
 import signal
 import subprocess
@@ -12,9 +11,10 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from services.documents import read_json_object
 from services.errors import ConfigurationError, OutageError
 from services.local.child import tail
-from services.local.installation import SERVICES, S3Flavour, load_installation
+from services.local.installation import SERVICES, HomeDamaged, S3Flavour, load_installation
 from services.local.service import CHECKOUT, Planned
 from services.local.supervisor import StartFailed, read_wanted, write_wanted
 
@@ -110,7 +110,7 @@ def stop_stack(home: Path, patience_s: float = 180.0) -> bool:
     asked, deadline = False, time.monotonic() + patience_s
     while is_running(home):
         guard = (home / "stack.lock").read_text()  # empty for a moment, when it has just been taken
-        if guard and not asked:
+        if guard.isdecimal() and not asked:
             asked = True
             with contextlib.suppress(ProcessLookupError):  # a killed guard: its supervisor is stopping already
                 os.kill(int(guard), signal.SIGTERM)
@@ -140,10 +140,12 @@ def read_state(home: Path) -> dict[str, Any]:
     """The state of the stack: `state` (down, starting, ready, stopping, failed), `error`, `services` by name.
 
     Of a service: `state`, `pid`, `port`, `started_at`, `restarts`, `trouble`, `log`.
+
+    Raises:
+        HomeDamaged: the supervisor's report of itself is not one.
     """
-    try:
-        state: dict[str, Any] = json.loads((home / "stack.json").read_text())
-    except FileNotFoundError:
+    state = _read_report(home)
+    if state is None:
         return {"state": "down", "error": None, "services": {}}
     if not is_running(home):
         services = {
@@ -237,11 +239,22 @@ def _require_answers(home: Path, names: frozenset[str]) -> None:
 
 
 def _written_state(home: Path) -> dict[str, Any]:
+    return _read_report(home) or {"state": "starting", "services": {}}
+
+
+def _read_report(home: Path) -> dict[str, Any] | None:
+    """What the supervisor wrote about itself; None: nothing yet."""
+    path = home / "stack.json"
     try:
-        state: dict[str, Any] = json.loads((home / "stack.json").read_text())
-    except FileNotFoundError:
-        return {"state": "starting", "services": {}}
-    return state
+        state = read_json_object(path, HomeDamaged)
+    except HomeDamaged:
+        if path.exists():
+            raise
+        return None
+    services = state.get("services")
+    if not isinstance(services, dict) or not all(isinstance(report, dict) for report in services.values()):
+        raise HomeDamaged(f"{path} is not what `morphbatch up` writes: remove it")
+    return {"state": "down", "error": None, **state}
 
 
 def _is_settled(state: dict[str, Any], wanted: list[str]) -> bool:

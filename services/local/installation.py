@@ -26,6 +26,12 @@ SECRET_NAMES: Final = ("postgres_superuser", "postgres", "redis", "s3", "webhook
 _FIRST_PORT, _LAST_PORT = 15_000, 32_000
 
 
+class HomeDamaged(ConfigurationError):
+    """A file that the stack keeps in its home is not what the stack wrote."""
+
+    reason = "home_damaged"
+
+
 @dataclass(frozen=True, slots=True)
 class Installation:
     """One home of the stack: the folder, the ports on 127.0.0.1 and the secrets that its servers use."""
@@ -75,11 +81,11 @@ def load_installation(home: Path) -> Installation | None:
     """The installation kept in `home`, or None where none was made yet.
 
     Raises:
-        ConfigurationError: `installation.json` is there and cannot be read.
+        HomeDamaged: `installation.json` is there and cannot be read.
     """
     path = home / "installation.json"
     try:
-        document = json.loads(path.read_text())
+        document = json.loads(path.read_text(encoding="utf-8"))
         return Installation(
             home=home,
             ports={name: int(document["ports"][name]) for name in PORT_NAMES},
@@ -88,8 +94,8 @@ def load_installation(home: Path) -> Installation | None:
         )
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ConfigurationError(
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise HomeDamaged(
             f"{path} cannot be read ({error!r}); the secrets of this home's servers are in it: restore it, "
             f"or move {home} away and start anew"
         ) from error

@@ -7,6 +7,7 @@ from pathlib import Path
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from services.documents import describe
 from services.errors import ConfigurationError
 from services.local.installation import Installation
 from services.local.service import CHECKOUT
@@ -24,10 +25,20 @@ class LocalSettings(BaseSettings):
 
 
 def home() -> Path:
-    """The data folder of the embedded stack: `MORPHBATCH_HOME`, else `.morphbatch` in the checkout, else XDG's."""
+    """The data folder of the embedded stack: `MORPHBATCH_HOME`, else `.morphbatch` in the checkout, else XDG's.
+
+    Raises:
+        ConfigurationError: `MORPHBATCH_HOME` names a file, or the home of nobody.
+    """
     named = os.environ.get(HOME_VARIABLE)
     if named:
-        return Path(named).expanduser().absolute()
+        try:
+            folder = Path(named).expanduser().absolute()
+        except RuntimeError as error:  # ~somebody, who is not known here
+            raise ConfigurationError(f"{HOME_VARIABLE} {named}: {error}") from error
+        if folder.exists() and not folder.is_dir():
+            raise ConfigurationError(f"{HOME_VARIABLE} {folder} is not a folder")
+        return folder
     if (CHECKOUT / "pyproject.toml").exists():
         return CHECKOUT / ".morphbatch"
     return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "morphbatch"
@@ -42,8 +53,7 @@ def load_local_settings() -> LocalSettings:
     try:
         return LocalSettings()
     except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise ConfigurationError(f"settings are wrong ({PREFIX}*): {faults}") from error
+        raise ConfigurationError(f"{PREFIX}*: {describe(error, 'settings')}") from error
 
 
 def settings_of(installation: Installation, environment: Mapping[str, str] | None = None) -> Settings:

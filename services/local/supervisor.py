@@ -18,9 +18,10 @@ from types import FrameType
 from typing import Final
 
 from services.atomic import write_text
+from services.documents import read_json
 from services.errors import ConfigurationError, MorphbatchError
 from services.local.child import Child, ServiceState, describe_exit, open_log, tail
-from services.local.installation import Installation
+from services.local.installation import HomeDamaged, Installation
 from services.local.service import CHECKOUT, Planned, Step, launcher
 
 _TICK_S: Final = 0.1
@@ -210,8 +211,15 @@ class Supervisor:
 
 
 def read_wanted(home: Path) -> frozenset[str]:
-    """Names of the services that shall run."""
-    return frozenset(json.loads((home / "wanted.json").read_text()))
+    """Names of the services that are to run.
+
+    Raises:
+        HomeDamaged: the file that names them is not what the stack wrote.
+    """
+    wanted = read_json(home / "wanted.json", HomeDamaged)
+    if not isinstance(wanted, list) or not all(isinstance(name, str) for name in wanted):
+        raise HomeDamaged(f"{home / 'wanted.json'} is not a list of services: remove it and run `morphbatch up`")
+    return frozenset(wanted)
 
 
 def write_wanted(home: Path, names: frozenset[str]) -> None:

@@ -14,6 +14,7 @@ from typing import Final
 from pydantic import ValidationError
 
 from services.atomic import whole_folder
+from services.documents import describe, read_json_object
 from services.releases.schema import FileDigest, Fusion, Release, ReleaseBroken, digest, verify_release
 
 _OF_FUSION: Final = "fusion/"
@@ -59,16 +60,19 @@ def derive_release(release_dir: Path, fusion_json: Path, out: Path) -> Release:
 
 
 def _read_fusion(path: Path, release: Release) -> Fusion:
+    given = read_json_object(path, ReleaseBroken)
     try:
-        given = json.loads(path.read_bytes())
         fusion = Fusion.model_validate({name: given.get(name) for name in ("alpha", "temperatures")})
         fusion.check_classes(len(release.classes))
-    except (OSError, ValueError, AttributeError, ValidationError) as error:
-        raise ReleaseBroken(f"{path} is no fusion, such as `morphbatch fuse` writes: {error}") from error
+    except ValidationError as error:
+        raise ReleaseBroken(f"{path} is not a fusion, such as `morphbatch fuse` writes: {describe(error)}") from error
+    except ValueError as error:
+        raise ReleaseBroken(f"{path} is not a fusion of this release: {error}") from error
     if set(fusion.temperatures) != set(release.members):
         raise ReleaseBroken(f"{path}: temperatures must be of {', '.join(release.members)}")
-    if tuple(given.get("classes", release.classes)) != release.classes:
-        raise ReleaseBroken(f"{path} is of {', '.join(given['classes'])}; the release of {', '.join(release.classes)}")
+    classes = given.get("classes", list(release.classes))
+    if classes != list(release.classes):
+        raise ReleaseBroken(f"{path} is of the classes {classes}; the release of {', '.join(release.classes)}")
     return fusion
 
 
@@ -83,6 +87,6 @@ def _metrics(release: Release, choice: Path) -> dict[str, object]:
     validation = release.metrics.get("validation")
     if validation is not None:
         metrics |= {name: value for name, value in release.metrics.items() if name == "validation_fingerprint"}
-        fused = {"fused": json.loads(choice.read_bytes()).get("at_alpha")} if choice.is_file() else {}
+        fused = {"fused": read_json_object(choice, ReleaseBroken).get("at_alpha")} if choice.is_file() else {}
         metrics["validation"] = {**{member: validation.get(member) for member in release.members}, **fused}
     return metrics

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from sqlalchemy import text
 from sqlalchemy.orm import Session
 
+from services.errors import PermanentError
 from services.taxonomy import CLASS_NAMES
 
 _CLASSES: Final = len(CLASS_NAMES)
@@ -29,6 +30,12 @@ _REALS: Final = np.dtype(
     ]
 )
 _REALS_LENGTH: Final = _REALS.itemsize - 4
+
+
+class LogitsBroken(PermanentError, ValueError):
+    """Cells in the database have logits of another number of classes: another version wrote them."""
+
+    reason = "logits_broken"
 
 
 def _row(**columns: Any) -> np.dtype[Any]:
@@ -60,7 +67,7 @@ def read_logits(session: Session, day: date, analyses: list[int]) -> Logits:
     """The cells of `analyses`, all of batches received on `day`.
 
     Raises:
-        ValueError: a cell's logits are not 18 numbers.
+        LogitsBroken: a cell's logits are not 18 numbers.
     """
     cursor = session.connection().connection.cursor()
     statement = cursor.mogrify(
@@ -73,7 +80,7 @@ def read_logits(session: Session, day: date, analyses: list[int]) -> Logits:
     body = memoryview(file.getbuffer())[len(_HEADER) : -len(_TRAILER)]
     rows = np.frombuffer(body, _READ) if len(body) % _READ.itemsize == 0 else None
     if rows is None or not all(_is_whole(rows[name]) for name in ("efficientnetv2_s", "resnetv2_50")):
-        raise ValueError(f"cells of {day} have logits that are not {_CLASSES} numbers")
+        raise LogitsBroken(f"cells received on {day} have logits that are not {_CLASSES} numbers")
     return Logits(
         rows["analysis_id"].astype(np.int64),
         rows["number"].astype(np.int64),

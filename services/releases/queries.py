@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
 
+from pydantic import ValidationError
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from services.database.models import ModelRelease
 from services.database.queries import read_rows
-from services.releases.schema import Release, ReleaseKind
+from services.documents import describe
+from services.releases.schema import Release, ReleaseBroken, ReleaseKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +27,15 @@ class ReleaseRow:
 
     @property
     def release(self) -> Release:
-        """The document, read."""
-        return Release.model_validate_json(json.dumps(self.document))
+        """The document, read.
+
+        Raises:
+            ReleaseBroken: another version of morphbatch recorded it.
+        """
+        try:
+            return Release.model_validate_json(json.dumps(self.document))
+        except ValidationError as error:
+            raise ReleaseBroken(f"the recorded document of release {self.release_id}: {describe(error)}") from error
 
 
 @dataclass(frozen=True, slots=True)

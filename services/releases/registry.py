@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from pydantic import ValidationError
 from sqlalchemy import Engine, text, update
 from sqlalchemy.dialects.postgresql import insert
 
@@ -18,6 +19,7 @@ from services.database.audit import AuditKind, record
 from services.database.models import ModelRelease
 from services.database.queries import active_release_id
 from services.database.session import transaction
+from services.documents import describe
 from services.errors import ConfigurationError
 from services.keys import release_file_key, release_prefix
 from services.releases.queries import ReleaseRow, active_release, release_row, release_rows
@@ -206,7 +208,12 @@ class Registry:
             document = self._store.get(release_file_key(release_id, DOCUMENT), max_bytes=16 * 2**20)
         except ObjectMissing:
             return None
-        return Release.model_validate_json(document).document()
+        try:
+            return Release.model_validate_json(document).document()
+        except ValidationError as error:
+            raise ReleaseBroken(
+                f"{release_file_key(release_id, DOCUMENT)} in the object store: {describe(error)}"
+            ) from error
 
 
 def recorded_release(engine: Engine, release_id: str) -> Release:

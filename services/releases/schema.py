@@ -13,9 +13,10 @@ from typing import Annotated, Any, Final, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from services.atomic import write_text
+from services.documents import read_model
 from services.errors import ConfigurationError
 from services.releases.fusion import fuse
 from services.taxonomy import CLASS_NAMES
@@ -145,13 +146,9 @@ def read_release(folder: Path) -> Release:
     Raises:
         ReleaseBroken: there is none, or it is malformed; the message names each fault.
     """
-    try:
-        return Release.model_validate_json((folder / DOCUMENT).read_bytes())
-    except FileNotFoundError as error:
-        raise ReleaseBroken(f"{folder} holds no {DOCUMENT}") from error
-    except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or DOCUMENT}: {e['msg']}" for e in error.errors())
-        raise ReleaseBroken(f"{folder / DOCUMENT}: {faults}") from error
+    if not (folder / DOCUMENT).exists():
+        raise ReleaseBroken(f"{folder} is not a release: it holds no {DOCUMENT}")
+    return read_model(folder / DOCUMENT, Release, ReleaseBroken)
 
 
 def verify_release(folder: Path, classes: tuple[str, ...] | None = CLASS_NAMES) -> Release:

@@ -41,6 +41,12 @@ _ELEMENTWISE: Final = ("Add", "Subtract", "Multiply", "Divide", "Sqrt", "ReduceM
 _RANKED_ON: Final = 256  # crops by which layers are ranked when some must go back to fp32
 
 
+class SplitsOverlap(ConfigurationError, ValueError):
+    """The accuracy of the quantised networks would be measured on the crops that set their ranges."""
+
+    reason = "splits_overlap"
+
+
 class AccuracyLost(ConfigurationError):
     """In int8 the release would classify worse than is allowed; no form was written."""
 
@@ -71,6 +77,7 @@ def compile_int8(
         say: called with what is being done.
 
     Raises:
+        SplitsOverlap: a split is named for both.
         AccuracyLost: fused macro-F1 on the `check` splits drops by more than `max_drop`; the message has the figures.
         FormDiffers: too many cells change their class, though as many are right.
         DatasetBroken, ClassesUnknown, ImageUnreadable: the data cannot be used.
@@ -78,7 +85,7 @@ def compile_int8(
         AlreadyThere: the form exists, and `replace` is not set.
     """
     if set(how.calibrate) & set(how.check):
-        raise ValueError("crops that calibrate cannot also check")
+        raise SplitsOverlap("splits that calibrate cannot also check the accuracy")
     classifier = open_release(release_dir)
     dataset = read_dataset(how.data)
     ranged = drawn_evenly(dataset.in_splits(how.calibrate), how.cells, how.seed)

@@ -11,8 +11,16 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from services.errors import ConfigurationError
+
 _LARGE: Final = 2048  # smaller tensors would save nothing and are the ones that hurt
 _CODES: Final = 127
+
+
+class ExportRefused(ConfigurationError, ValueError):
+    """The exported graph is not what a release promises; another version of torch may export it differently."""
+
+    reason = "export_refused"
 
 
 def compress_weights(model: onnx.ModelProto) -> None:
@@ -21,7 +29,7 @@ def compress_weights(model: onnx.ModelProto) -> None:
     The output channels are the first axis: Conv has `[out, in, h, w]`, Gemm here `[out, in]` (transB).
 
     Raises:
-        ValueError: a Gemm's weight has its outputs on the other axis.
+        ExportRefused: a Gemm's weight has its outputs on the other axis.
     """
     graph = model.graph
     weights = _weights_of_layers(graph)
@@ -56,7 +64,7 @@ def _weights_of_layers(graph: onnx.GraphProto) -> set[str]:
             names.add(node.input[1])
         elif node.op_type == "Gemm":
             if not any(attribute.name == "transB" and attribute.i for attribute in node.attribute):
-                raise ValueError(f"{node.name}: the outputs of {node.input[1]} are not its first axis")
+                raise ExportRefused(f"{node.name}: the outputs of {node.input[1]} are not its first axis")
             names.add(node.input[1])
     return names
 

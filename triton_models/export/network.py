@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from services.atomic import whole_file
 from services.taxonomy import CLASS_NAMES
-from triton_models.export.compression import compress_weights
+from triton_models.export.compression import ExportRefused, compress_weights
 
 MAX_BATCH = 64
 _LEAST_SPREAD = 1 / 255  # of one grey level: an empty crop is divided by no less
@@ -56,7 +56,7 @@ def export_network(
     `compress` stores the weights as int8.
 
     Raises:
-        ValueError: the exported graph is not what Triton and TensorRT are promised.
+        ExportRefused: the exported graph is not what Triton and TensorRT are promised.
     """
     network = ServedNetwork(backbone).eval()
     program = torch.onnx.export(
@@ -69,7 +69,7 @@ def export_network(
         verbose=False,
     )
     if program is None:
-        raise ValueError("torch.onnx.export gave no program")
+        raise ExportRefused("torch.onnx.export gave no program")
     model = program.model_proto
     strip_traces(model)
     if compress:
@@ -93,7 +93,7 @@ def check_contract(model: onnx.ModelProto, crop_px: int, classes: int = len(CLAS
     """Refuse a graph whose input, output or first node is not the contract of a member.
 
     Raises:
-        ValueError: names what differs.
+        ExportRefused: names what differs.
     """
     signature = [
         (value.name, value.type.tensor_type.elem_type, [d.dim_value for d in value.type.tensor_type.shape.dim])
@@ -104,7 +104,7 @@ def check_contract(model: onnx.ModelProto, crop_px: int, classes: int = len(CLAS
         ("LOGITS", onnx.TensorProto.FLOAT, [0, classes]),
     ]
     if signature != wanted:
-        raise ValueError(f"inputs and outputs are {signature}, not {wanted}")
+        raise ExportRefused(f"inputs and outputs are {signature}, not {wanted}")
     readers = [node.op_type for node in model.graph.node if "CROPS" in node.input]
     if readers != ["Cast"] or model.graph.node[0].op_type != "Cast":
-        raise ValueError(f"CROPS must be read by one Cast, the first node; it is read by {readers}")
+        raise ExportRefused(f"CROPS must be read by one Cast, the first node; it is read by {readers}")

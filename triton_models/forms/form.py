@@ -11,9 +11,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from services.atomic import AlreadyThere, whole_folder
+from services.documents import read_model
 from services.errors import ConfigurationError
 from services.releases.schema import FORMS, MEMBERS, FileDigest, RelativePath, Release, Sha256, digest
 
@@ -109,18 +110,12 @@ def read_form(release_dir: Path, release: Release, name: str) -> Form:
             message names every fault and what to do.
     """
     folder = form_folder(release_dir, name)
-    try:
-        form = Form.model_validate_json((folder / FORM_DOCUMENT).read_bytes())
-    except FileNotFoundError as error:
+    if not (folder / FORM_DOCUMENT).exists():
         raise FormMissing(
             f"release {release.id} in {release_dir} has no form {name}; it has"
             f" {', '.join(forms_of(release_dir)) or 'none'}. `morphbatch release compile` makes one"
-        ) from error
-    except ValidationError as error:
-        raise FormBroken(
-            f"{folder / FORM_DOCUMENT}: "
-            + "; ".join(f"{'.'.join(map(str, e['loc'])) or FORM_DOCUMENT}: {e['msg']}" for e in error.errors())
-        ) from error
+        )
+    form = read_model(folder / FORM_DOCUMENT, Form, FormBroken)
     faults = _disagreements(form, release, name)
     present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - {FORM_DOCUMENT}
     faults += [f"{path} is no part of the form" for path in sorted(present - set(form.files))]

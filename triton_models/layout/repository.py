@@ -11,7 +11,7 @@ import os
 import shutil
 from pathlib import Path
 
-from services.atomic import whole_folder
+from services.atomic import AlreadyThere, whole_folder
 from services.releases.schema import MEMBERS, Release, verify_release
 from services.releases.served import ensemble_version
 from triton_models.forms.form import Backend, Form, form_folder, form_served
@@ -85,9 +85,14 @@ def lay_out_repository(
     `form` names a compiled form of the release; None: the backend compiles the ONNX files itself.
 
     Raises:
+        AlreadyThere: `repository_dir` holds something else than such a repository.
         ReleaseBroken: the release folder is not what its document says.
         FormMissing, FormBroken: the form is not there, not for this backend, or not of this release.
     """
+    if repository_dir.exists() and not _is_ours(repository_dir):
+        raise AlreadyThere(
+            f"{repository_dir} is not empty and no model repository of morphbatch: choose another folder, or remove it"
+        )
     release = verify_release(release_dir)
     compiled = form_served(release_dir, release, backend, form)
     rendered = render_repository(release, backend, options, compiled)
@@ -101,6 +106,11 @@ def lay_out_repository(
                 _link(file, draft / member / "1" / file.name)
         (draft / _MARK).write_text(_fingerprint(release, rendered, compiled), encoding="utf-8")
     return release
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether `folder` may be replaced: it is empty, or was laid out before."""
+    return folder.is_dir() and ((folder / _MARK).is_file() or not any(folder.iterdir()))
 
 
 def _model_files(release_dir: Path, release: Release, member: str, form: Form | None) -> list[Path]:

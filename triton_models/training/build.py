@@ -1,14 +1,16 @@
 """`morphbatch release build`: two trained members and their fusion → a release folder. Needs the `train` extra."""
 
 import hashlib
-import json
 import shutil
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from services.atomic import whole_folder, write_text
+from services.documents import describe, read_json_object
 from services.errors import ConfigurationError
 from services.releases.schema import MEMBERS, Fusion, Member, Release, ReleaseKind, digest, verify_release
 from triton_models.export.network import export_network
@@ -28,7 +30,7 @@ from triton_models.training.reports.released import CHOICE_IN_RELEASE, PREPARATI
 
 
 class MembersDisagree(ConfigurationError):
-    """Two runs cannot be one release: their classes or their crops differ."""
+    """Two runs and a fusion cannot be one release: their classes or crops differ, or a file of theirs is damaged."""
 
     reason = "members_disagree"
 
@@ -66,7 +68,8 @@ def build_release(
         MembersDisagree: the members were trained on other classes or crops than each other or the fusion.
     """
     records = {member: read_run(parts.runs[member]) for member in MEMBERS}
-    fusion = json.loads((parts.fusion / FUSION_NAME).read_text(encoding="utf-8"))
+    fusion = _read_part(parts.fusion / FUSION_NAME, "alpha", "temperatures", "classes")
+    choice = _read_part(parts.fusion / CHOICE_NAME, "at_alpha", "member_temperatures")
     for what in ("classes", "preparation", "training_fingerprint"):
         values = [record[what] for record in records.values()]
         if values[0] != values[1]:
@@ -74,7 +77,11 @@ def build_release(
     first = records[MEMBERS[0]]
     if fusion["classes"] != first["classes"]:
         raise MembersDisagree(f"the fusion is of {fusion['classes']}, the members of {first['classes']}")
-    preparation = Preparation.model_validate(first["preparation"])
+    try:
+        preparation = Preparation.model_validate(first["preparation"])
+        chosen = Fusion.model_validate({name: fusion[name] for name in ("alpha", "temperatures")})
+    except ValidationError as error:
+        raise MembersDisagree(f"{parts.runs[MEMBERS[0]]} or {parts.fusion}: {describe(error)}") from error
 
     with whole_folder(out) as partial:
         for member in MEMBERS:
@@ -91,15 +98,13 @@ def build_release(
         shutil.copyfile(parts.fusion / CHOICE_NAME, partial / CHOICE_IN_RELEASE)
         shutil.copyfile(parts.fusion / CURVE_NAME, partial / "fusion" / CURVE_NAME)
 
-        shared_fusion = Fusion(alpha=fusion["alpha"], temperatures=fusion["temperatures"])
         onnx_files = {member: partial / member / "model.onnx" for member in MEMBERS}
         classes = tuple(first["classes"])
-        write_self_test(partial, onnx_files, shared_fusion, classes, crop_um, preparation.side_px)
+        write_self_test(partial, onnx_files, chosen, classes, crop_um, preparation.side_px)
         files = {
             path.relative_to(partial).as_posix(): digest(path) for path in sorted(partial.rglob("*")) if path.is_file()
         }
         content = hashlib.sha256("".join(f"{path}{file.sha256}" for path, file in files.items()).encode()).hexdigest()
-        choice = json.loads((parts.fusion / CHOICE_NAME).read_text(encoding="utf-8"))
         release = Release(
             id=f"{name}-{content[:12]}",
             kind=kind,
@@ -110,7 +115,7 @@ def build_release(
             crop_px=preparation.side_px,
             crop_um=crop_um,
             members={member: Member(onnx=f"{member}/model.onnx") for member in MEMBERS},
-            fusion=shared_fusion,
+            fusion=chosen,
             metrics={
                 "validation_fingerprint": first["validation_fingerprint"],
                 "validation": {
@@ -124,6 +129,13 @@ def build_release(
         release.write(partial)
         verify_release(partial, classes=release.classes)
     return release
+
+
+def _read_part(path: Path, *needed: str) -> dict[str, Any]:
+    given = read_json_object(path, MembersDisagree)
+    if missing := [name for name in needed if name not in given]:
+        raise MembersDisagree(f"{path} lacks {', '.join(missing)}; `morphbatch fuse` writes it")
+    return given
 
 
 def _portable(config: TrainingConfig) -> TrainingConfig:

@@ -1,13 +1,13 @@
 """The one TOML file of a training run. Every number in it is our choice; none is claimed to be the paper's."""
 
 import json
-import tomllib
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from services.documents import describe, read_toml
 from services.errors import ConfigurationError
 
 
@@ -202,18 +202,15 @@ def read_config(path: Path) -> TrainingConfig:
         TrainingConfigBroken: names every fault.
     """
     try:
-        config = TrainingConfig.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except (OSError, tomllib.TOMLDecodeError) as error:
-        raise TrainingConfigBroken(f"{path}: {error}") from error
+        config = TrainingConfig.model_validate(read_toml(path, TrainingConfigBroken))
     except ValidationError as error:
-        faults = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
-        raise TrainingConfigBroken(f"{path}: {faults}") from error
+        raise TrainingConfigBroken(f"{path}: {describe(error)}") from error
     return with_data(config, path.parent / config.data.path)
 
 
 def with_data(config: TrainingConfig, path: Path) -> TrainingConfig:
     """`config` with other images."""
-    return config.model_copy(update={"data": config.data.model_copy(update={"path": path.resolve()})})
+    return config.model_copy(update={"data": config.data.model_copy(update={"path": path.absolute()})})
 
 
 def with_weights(config: TrainingConfig, weights: str | None) -> TrainingConfig:

@@ -106,7 +106,7 @@ def test_a_batch_with_a_broken_field_ends_with_errors_and_says_what_to_do(stack:
 
 def test_an_unknown_batch_is_named_with_those_there_are(stack: Stack) -> None:
     asked = stack.run_cli("report", "no-such-night")
-    assert asked.returncode == 1
+    assert asked.returncode == 2
     assert "no-such-night" in asked.stderr
     assert "Traceback" not in asked.stderr
 

@@ -167,13 +167,13 @@ def test_the_command_shows_every_problem_and_uploads_nothing(
     submit: Any, empty_bucket: ObjectStore, folder: Path
 ) -> None:
     result = submit(str(folder), "--lab", "Berlin")
-    assert result.exit_code == 1
+    assert result.exit_code == 2
     assert result.stdout == ""
     assert "um_per_px_missing" in result.stderr
     assert "slides[1].um_per_px (S-2)" in result.stderr
     assert "lab" in result.stderr
     as_json = submit(str(folder), "--lab", "berlin", "--json")
-    assert as_json.exit_code == 1
+    assert as_json.exit_code == 2
     assert [p["reason"] for p in json.loads(as_json.stdout)["problems"]] == ["um_per_px_missing"] * 2
     assert list(empty_bucket.list("")) == []
 

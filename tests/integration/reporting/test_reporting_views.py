@@ -10,13 +10,12 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from sqlalchemy import Engine, text
-from sqlalchemy.exc import ProgrammingError
 from typer.testing import CliRunner
 
 from migrations.run import downgrade, upgrade
 from services.cli.report import commands, download
 from services.database.models import ModelRelease
-from services.database.session import transaction
+from services.database.session import DatabaseRefused, transaction
 from services.errors import PermanentError
 from services.reporting.exports.cells_parquet import write_cells_parquet
 from services.reporting.queries import stream_cells
@@ -107,7 +106,7 @@ def test_the_analyst_reads_every_view_and_nothing_else(analyst: Any) -> None:
         "delete from reporting.release",
         "create table reporting.mine (id int)",
     ):
-        with pytest.raises(ProgrammingError, match="permission denied"):
+        with pytest.raises(DatabaseRefused, match="permission denied"):
             analyst.execute(text(forbidden))
         analyst.rollback()
 

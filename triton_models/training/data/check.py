@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.taxonomy import CLASS_NAMES
-from triton_models.training.data.dataset import LabelledImage, fingerprint, read_dataset
-from triton_models.training.data.duplicates import NEAR, THUMBNAIL_PX, find_duplicates, thumbnail
+from triton_models.training.data.dataset import DatasetBroken, LabelledImage, fingerprint, read_dataset
+from triton_models.training.data.duplicates import NEAR, find_duplicates, thumbnail
 from triton_models.training.data.preparation import ImageUnreadable, read_image
 
 SAMPLES: Final = 8
@@ -169,9 +169,11 @@ def check_data(path: Path, near: float = NEAR, step: Callable[[int, int], None] 
             sides.append(min(pixels.shape[:2]))
         if step is not None:
             step(number, len(dataset.images))
-    stacked = np.stack(thumbnails) if thumbnails else np.empty((0, THUMBNAIL_PX, THUMBNAIL_PX), np.float32)
+    if not readable:
+        name, reason = next(iter(unreadable.items()))
+        raise DatasetBroken(f"{path}: none of its {len(unreadable)} images can be read, such as {name}: {reason}")
     twins = []
-    for pair in find_duplicates([image.path for image in readable], stacked, near):
+    for pair in find_duplicates([image.path for image in readable], np.stack(thumbnails), near):
         first, second = readable[pair.first], readable[pair.second]
         twins.append(
             Twin(
@@ -198,7 +200,7 @@ def check_data(path: Path, near: float = NEAR, step: Callable[[int, int], None] 
         leaked_specimens=_leaked_specimens(dataset.images),
         specimens=len({image.specimen for image in dataset.images if image.specimen}),
         stains=dict(Counter(image.stain for image in dataset.images if image.stain)),
-        sides_px=(min(sides), int(np.median(sides)), max(sides)) if sides else (0, 0, 0),
+        sides_px=(min(sides), int(np.median(sides)), max(sides)),
         samples={name: _samples([i for i in readable if i.label == name]) for name in classes},
     )
 

@@ -6,11 +6,13 @@ in any way the taxonomy knows; names that it does not know are classes of their 
 
 import csv
 import hashlib
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from services.documents import read_text
 from services.errors import PermanentError
 from services.taxonomy import CLASS_NAMES, class_named
 
@@ -114,11 +116,12 @@ def _read_folder(root: Path) -> list[LabelledImage]:
 
 def _read_csv(path: Path) -> list[LabelledImage]:
     images = []
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = csv.DictReader(file)
+    rows = csv.DictReader(io.StringIO(read_text(path, DatasetBroken), newline=""))
+    try:
         missing = {"path", "label"} - set(rows.fieldnames or ())
         if missing:
-            raise DatasetBroken(f"{path}: no column {', '.join(sorted(missing))}; it has {rows.fieldnames}")
+            names = ", ".join(rows.fieldnames or ()) or "none"
+            raise DatasetBroken(f"{path}: no column {', '.join(sorted(missing))}; its columns: {names[:200]}")
         for number, row in enumerate(rows, start=2):
             if not row["path"] or not row["label"]:
                 raise DatasetBroken(f"{path}, line {number}: path or label is empty")
@@ -133,6 +136,8 @@ def _read_csv(path: Path) -> list[LabelledImage]:
                     row.get("stain") or None,
                 )
             )
+    except csv.Error as error:
+        raise DatasetBroken(f"{path}, line {rows.line_num}: {error}") from error
     return images
 
 
@@ -148,7 +153,7 @@ def resolve_classes(dataset: Dataset, wanted: str | Sequence[str]) -> tuple[str,
     unknown = [name for name in dataset.found_classes if name not in classes]
     if unknown:
         raise DatasetBroken(
-            f"{dataset.root}: {', '.join(unknown)} is no class of {', '.join(classes)}; "
+            f"{dataset.root}: {', '.join(unknown)} is not among {', '.join(classes)}; "
             'set data.classes = "found" to train on the classes of the data set'
         )
     return classes

@@ -1,5 +1,6 @@
 """From an image file to the square UINT8 crop that a network is given."""
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from triton_models.training.config import Fit, Preparation
 
 _FORMATS = ("BMP", "JPEG", "PNG", "TIFF")
 _MAX_PIXELS = 4096 * 4096
+# What Pillow raises on damaged files, and on such as claim to be huge.
+_DAMAGED = (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Image.DecompressionBombWarning)
 
 
 class ImageUnreadable(PermanentError):
@@ -28,11 +31,15 @@ def read_image(path: Path) -> NDArray[np.uint8]:
         ImageUnreadable: it is missing, truncated, too large, or in none of the formats BMP, JPEG, PNG, TIFF.
     """
     try:
-        with Image.open(path, formats=_FORMATS) as image:
+        with (
+            warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning),
+            path.open("rb") as file,
+            Image.open(file, formats=_FORMATS) as image,
+        ):
             if image.width * image.height > _MAX_PIXELS:
-                raise ImageUnreadable(f"{path}: {image.width} × {image.height} pixels is no single cell")
+                raise ImageUnreadable(f"{path}: {image.width} × {image.height} pixels is more than a single cell has")
             return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow raises all three on damaged files
+    except _DAMAGED as error:
         raise ImageUnreadable(f"{path}: {error}") from error
 
 

@@ -18,10 +18,18 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize, minimize_scalar
 from sklearn.model_selection import StratifiedKFold
 
+from services.errors import PermanentError
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 SWEEP: Final = np.round(np.linspace(0, 1, 201), 4)
 _RESAMPLES: Final = 200
+
+
+class TooFewCells(PermanentError, ValueError):
+    """The validation cells are too few to choose a fusion on."""
+
+    reason = "too_few_cells"
 
 
 class FusionObjective(StrEnum):
@@ -273,12 +281,14 @@ def fit_fusion(
     """Fit temperatures and the weight on validation logits `[N, C]` of both members.
 
     Raises:
-        ValueError: a class has too few cells for cross-validation in `folds` folds.
+        TooFewCells: a class has a single cell.
     """
     counts = np.bincount(labels)
     folds = min(folds, int(counts[counts > 0].min()))
     if folds < 2:
-        raise ValueError("a class has a single validation cell; fusion cannot be cross-validated on that")
+        raise TooFewCells(
+            "a class has a single validation cell, and cross-validation needs two: validate on more images"
+        )
     first, second = first_logits.astype(np.float64), second_logits.astype(np.float64)
     t1, t2 = fit_temperature(first, labels), fit_temperature(second, labels)
     comparisons = compare(first, second, labels, objective, folds, repeats, seed)

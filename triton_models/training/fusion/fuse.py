@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from services.atomic import write_text
+from services.documents import read_json_object
 from services.evaluation.calibration import calibration_error
 from services.releases.schema import MEMBERS
 from triton_models.training.fusion import figures
@@ -27,12 +28,14 @@ def read_run(folder: Path) -> dict[str, Any]:
     """The run.json of a run folder.
 
     Raises:
-        LogitsDiffer: the run is not through.
+        LogitsDiffer: the run has not ended, or the file is damaged.
     """
     path = folder / RUN_NAME
     if not path.is_file():
         raise LogitsDiffer(f"{folder} holds no {RUN_NAME}: the member is not trained to its end")
-    record: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    record = read_json_object(path, LogitsDiffer)
+    if missing := [name for name in ("member", "classes", "preparation", "weights") if name not in record]:
+        raise LogitsDiffer(f"{path} lacks {', '.join(missing)}: it is not of a run of this version")
     return record
 
 

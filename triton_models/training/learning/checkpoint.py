@@ -1,5 +1,6 @@
 """Everything a run needs to go on as if it had never stopped."""
 
+import pickle
 import random
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,6 +14,10 @@ from services.errors import ConfigurationError
 
 LAST = "last.pt"
 BEST = "best.pt"
+
+
+UNREADABLE = (OSError, EOFError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, pickle.UnpicklingError)
+"""What torch raises on a file that is not one of its own."""
 
 
 class CheckpointMissing(ConfigurationError):
@@ -66,9 +71,16 @@ def load(path: Path) -> tuple[dict[str, Any], Position]:
     """The content and position of a checkpoint; random generators are left alone.
 
     Raises:
-        CheckpointMissing: there is none.
+        CheckpointMissing: there is none, or it is damaged.
     """
     if not path.is_file():
         raise CheckpointMissing(f"{path} is not there; start the run without --resume")
-    content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    return content, Position(**content.pop("position"))
+    try:
+        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        return content, Position(**content.pop("position"))
+    except UNREADABLE as error:
+        raise CheckpointMissing(f"{path} is damaged ({_first_line(error)}); start the run again") from error
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,17 +38,20 @@ def read_logits(path: Path) -> LabelledLogits:
     """The logits in the file `path`.
 
     Raises:
-        LogitsDiffer: there is no such file.
+        LogitsDiffer: there is no such file, or it is damaged.
     """
     if not path.is_file():
         raise LogitsDiffer(f"{path} is not there: the member is not trained to its end")
-    with np.load(path, allow_pickle=False) as file:
-        return LabelledLogits(
-            tuple(str(name) for name in file["classes"]),
-            tuple(str(name) for name in file["names"]),
-            file["labels"].astype(np.int64),
-            file["logits"].astype(np.float32),
-        )
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return LabelledLogits(
+                tuple(str(name) for name in file["classes"]),
+                tuple(str(name) for name in file["names"]),
+                file["labels"].astype(np.int64),
+                file["logits"].astype(np.float32),
+            )
+    except (OSError, EOFError, ValueError, KeyError, IndexError, TypeError, BadZipFile) as error:
+        raise LogitsDiffer(f"{path} is damaged ({error}): train the member again") from error
 
 
 def check_alike(first: LabelledLogits, second: LabelledLogits) -> None:

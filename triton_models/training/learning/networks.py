@@ -5,12 +5,16 @@ from typing import Any
 
 import timm
 import torch
+from google.protobuf.message import DecodeError
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from timm.models import load_state_dict_from_hf
 from torch import Tensor, nn
 
 from services.errors import ConfigurationError
 from services.releases.schema import TIMM_NAMES
 from triton_models.training.config import Network
+from triton_models.training.learning.checkpoint import UNREADABLE
 from triton_models.training.learning.unfolding import unfold_into
 
 
@@ -21,7 +25,7 @@ class WeightsUnusable(ConfigurationError):
 
 
 def build_network(member: str, classes: int, config: Network) -> nn.Module:
-    """The network of `member` (or any timm name) with one output a class.
+    """The network of `member` (or any timm name) with one output per class.
 
     Raises:
         WeightsUnusable: `config.weights` is not there, or fits another network.
@@ -80,19 +84,23 @@ def _read_weights(network: nn.Module, source: str) -> dict[str, Tensor]:
         return fetched
     path = Path(source)
     if not path.is_file():
-        raise WeightsUnusable(f"{path} is no file; weights are a file, or hub:<timm model id>")
+        raise WeightsUnusable(f"{path} is not a file; weights are a file, or hub:<timm model id>")
+    try:
+        content = _content(network, path)
+    except (DecodeError, SafetensorError, *UNREADABLE) as error:
+        raise WeightsUnusable(f"{path} cannot be read as weights ({type(error).__name__})") from error
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise WeightsUnusable(f"{path} holds no weights")
+    return content
+
+
+def _content(network: nn.Module, path: Path) -> Any:
     if path.suffix == ".onnx":
         return unfold_into(network, path)
     if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
-
-        loaded: dict[str, Tensor] = load_file(path)
-        return loaded
+        return load_file(path)
     content = torch.load(path, map_location="cpu", weights_only=True)
     for name in ("ema", "network", "state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(name), dict):
-            content = content[name]
-            break
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise WeightsUnusable(f"{path} holds no weights")
+            return content[name]
     return content

@@ -1,6 +1,5 @@
 """Both members of a release, run from their ONNX files on image files: evaluation sees what is served."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,14 +8,20 @@ from typing import Any, Final
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
+from onnxruntime.capi import onnxruntime_pybind11_state as onnx_state
 
-from services.releases.schema import MEMBERS, Release, verify_release
+from services.documents import read_json_object, read_model
+from services.releases.schema import MEMBERS, Release, ReleaseBroken, verify_release
 from triton_models.training.config import Fit, Preparation
 from triton_models.training.data.preparation import read_crops
 
 PREPARATION_NAME: Final = "training/preparation.json"
 CHOICE_IN_RELEASE: Final = "fusion/choice.json"
 _BATCH: Final = 32
+_NOT_ONNX: Final = (
+    *(onnx_state.InvalidProtobuf, onnx_state.InvalidGraph, onnx_state.InvalidArgument),
+    *(onnx_state.NotImplemented, onnx_state.Fail),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,17 +75,22 @@ def open_release(folder: Path, threads: int = 0) -> ReleasedClassifier:
     release = verify_release(folder, classes=None)
     preparation = Preparation(fit=Fit.STRETCH, side_px=release.crop_px)
     if PREPARATION_NAME in release.files:
-        preparation = Preparation.model_validate_json((folder / PREPARATION_NAME).read_bytes())
+        preparation = read_model(folder / PREPARATION_NAME, Preparation, ReleaseBroken)
     temperatures = dict(release.fusion.temperatures)
     if CHOICE_IN_RELEASE in release.files:
-        choice = json.loads((folder / CHOICE_IN_RELEASE).read_bytes())
-        temperatures = dict(zip(MEMBERS, choice["member_temperatures"], strict=True))
+        choice = read_json_object(folder / CHOICE_IN_RELEASE, ReleaseBroken)
+        try:
+            temperatures = dict(zip(MEMBERS, map(float, choice["member_temperatures"]), strict=True))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ReleaseBroken(f"{folder / CHOICE_IN_RELEASE}: member_temperatures must be two numbers") from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
-    networks = {
-        member: onnxruntime.InferenceSession(
-            folder / release.members[member].onnx, options, providers=["CPUExecutionProvider"]
-        )
-        for member in MEMBERS
-    }
+    networks = {member: _open_network(folder / release.members[member].onnx, options) for member in MEMBERS}
     return ReleasedClassifier(release, preparation, temperatures, networks)
+
+
+def _open_network(path: Path, options: Any) -> Any:
+    try:
+        return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except _NOT_ONNX as error:
+        raise ReleaseBroken(f"{path} is not an ONNX network that can be run: {error}") from error
