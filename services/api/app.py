@@ -4,6 +4,7 @@ An event is a hint. It is answered 2xx only once the hint is at the broker, so t
 the sweep finds what is lost all the same.
 """
 
+import asyncio
 import hmac
 import json
 import logging
@@ -13,6 +14,7 @@ from urllib.parse import unquote_plus
 
 from fastapi import Depends, FastAPI, Header, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
 
 from services.dispatch import BrokerUnavailable, Publisher, connect_publisher
 from services.intake.validation import BadBatchName, check_names
@@ -22,6 +24,8 @@ from services.settings import Settings, load_settings
 logger = logging.getLogger(__name__)
 
 _MAX_EVENT_BYTES: Final = 2**20
+_MAX_HINTS: Final = 100
+_BODY_TIMEOUT_S: Final = 10.0
 
 
 class MalformedEvent(ValueError):
@@ -47,9 +51,12 @@ def create_app(settings: Settings | None = None, publisher: Publisher | None = N
     @app.post("/events/object-created", dependencies=[Depends(require_token)])
     async def object_created(request: Request) -> dict[str, int]:
         try:
-            batches = list(dict.fromkeys(announced_batches(await _limited_body(request))))
+            announced = list(dict.fromkeys(announced_batches(await _limited_body(request))))
         except MalformedEvent as error:
             raise HTTPException(400, str(error)) from error
+        batches = announced[:_MAX_HINTS]
+        if len(announced) > len(batches):
+            logger.warning("an event announces %d batches: the sweep takes in the rest", len(announced))
         try:
             for lab, batch_code in batches:
                 await run_in_threadpool(hints.intake_batch, lab, batch_code)
@@ -80,7 +87,7 @@ def announced_batches(body: bytes) -> Iterator[tuple[str, str]]:
         except (TypeError, KeyError, IndexError) as error:
             raise MalformedEvent(f"not an S3 bucket event: Records[{i}].s3.object.key is missing") from error
         if not isinstance(key, str):
-            raise MalformedEvent(f"not an S3 bucket event: Records[{i}].s3.object.key is no string")
+            raise MalformedEvent(f"not an S3 bucket event: Records[{i}].s3.object.key is not a string")
         batch = batch_of_manifest(unquote_plus(key))  # S3 encodes keys in events as a query string
         if batch is None:
             continue
@@ -94,8 +101,16 @@ def announced_batches(body: bytes) -> Iterator[tuple[str, str]]:
 
 async def _limited_body(request: Request) -> bytes:
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _MAX_EVENT_BYTES:
-            raise HTTPException(413, f"an event has at most {_MAX_EVENT_BYTES} bytes")
+    try:
+        async with asyncio.timeout(_BODY_TIMEOUT_S):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > _MAX_EVENT_BYTES:
+                    raise HTTPException(413, f"an event has at most {_MAX_EVENT_BYTES} bytes")
+    except TimeoutError as error:
+        logger.warning("an event's body did not come within %.0f s", _BODY_TIMEOUT_S)
+        raise HTTPException(408, "the body did not come in time", {"Connection": "close"}) from error
+    except ClientDisconnect as error:
+        logger.warning("the sender of an event hung up after %d bytes of its body", len(body))
+        raise HTTPException(400, "the body broke off") from error
     return bytes(body)

@@ -20,6 +20,7 @@ from services.dispatch import CONTROL, SLIDES, connect_publisher
 from services.errors import ConfigurationError, MorphbatchError
 from services.inference.known_answers import require_known_answers
 from services.inference.networks import Networks
+from services.intake.uploads import unusable_uploads
 from services.local.control import is_running, read_state
 from services.releases.activation import require_known_release
 from services.releases.registry import recorded_release
@@ -68,6 +69,7 @@ def examine(settings: Settings, home: Path) -> list[Finding]:
         ("reporting views", lambda: _views(engine), ("revision",), "run `morphbatch migrate`"),
         ("partitions", lambda: _partitions(engine), ("revision",), "beat and a control worker make them: start both"),
         ("object store", lambda: _store(settings), (), f"check MORPHBATCH_S3_* and the bucket's rights; {_START}"),
+        ("uploads", lambda: _uploads(settings), ("object store",), "rename the folder, or remove its objects"),
         ("broker", lambda: _broker(settings), (), f"check MORPHBATCH_BROKER_URL; {_START}"),
         ("workers", lambda: _workers(settings), ("broker",), _START),
         ("triton", lambda: _triton(networks, settings), (), f"check MORPHBATCH_TRITON_ENDPOINT; {_START}"),
@@ -162,6 +164,12 @@ def _partitions(engine: Engine) -> str:
 def _store(settings: Settings) -> str:
     connect_store(settings).check()
     return f"bucket {settings.s3_bucket} at {settings.s3_endpoint}: write, read and delete work"
+
+
+def _uploads(settings: Settings) -> str:
+    if unusable := unusable_uploads(connect_store(settings)):
+        raise Unwell(f"{len(unusable)} folders have names that cannot be used: {', '.join(unusable[:5])}")
+    return "every folder of uploads has a name that can be used"
 
 
 def _broker(settings: Settings) -> str:

@@ -1,9 +1,9 @@
 """The promise behind the hints: lists `incoming/` and registers every manifest that no event announced."""
 
 import logging
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Final
 
 from sqlalchemy import Engine
@@ -15,7 +15,7 @@ from services.intake.queries import known_manifests
 from services.intake.registration import Outcome, Registered, notice, register_batch
 from services.intake.validation import BadBatchName, check_names
 from services.keys import INCOMING, incoming_of, manifest_key, notice_key
-from services.storage import ObjectStore
+from services.storage import ObjectStore, StoreUnavailable
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +23,7 @@ SETTLED_AFTER: Final = timedelta(days=7)
 """A batch that was finished longer ago is not looked at again, or a year of nights would be asked for every minute."""
 
 _MESSAGE_CHARACTERS: Final = 500
+_OUTAGES_IN_A_ROW: Final = 3
 
 
 class SweepIncomplete(MorphbatchError):
@@ -38,42 +39,98 @@ class SweepIncomplete(MorphbatchError):
 
 
 def sweep_incoming(engine: Engine, store: ObjectStore) -> list[Registered]:
-    """Register every manifest in the store whose content is not known yet; one bad batch never stops the others.
+    """Register every manifest in the store whose content is not known yet; one bad batch or lab never stops another.
 
     Raises:
-        SweepIncomplete: some batches failed; the others are registered and stand in it.
-        StoreUnavailable: the listing itself failed.
+        SweepIncomplete: some batches or labs failed; the others are registered and stand in it.
+        StoreUnavailable: the labs could not be listed.
     """
     known = _known_batches(engine)
     registered: list[Registered] = []
     errors: dict[str, Exception] = {}
-    for lab, batch_id in _batches(store):
-        key = manifest_key(lab, batch_id)
-        seen = known.get((lab, batch_id), _Known())
+    outages = 0
+    for lab in store.list_folders(INCOMING):
+        if not _can_be_asked_for(lab):
+            _warn_once(f"{INCOMING} holds a folder {lab!r}, which no request can name: remove its objects")
+            continue
         try:
-            check_names(lab, batch_id)
-            if seen.settled:
-                continue
-            found = store.stat(key)
-            if found is None or found.etag in seen.etags:
-                continue  # still uploading, or nothing new
-            registered.append(register_batch(engine, store, lab, batch_id))
-        except BadBatchName as error:
-            if _tell_once(store, lab, batch_id, error):
-                logger.warning("an upload is refused: %s", error)
-        except Exception as error:  # whatever is wrong with one batch, the others of the night go on
-            ours = isinstance(error, MorphbatchError)
-            logger.warning("lab %s batch %s is not registered: %s", lab, batch_id, error, exc_info=not ours)
-            errors[key] = error
+            batches = list(store.list_folders(incoming_of(lab)))
+            outages = 0
+        except Exception as error:  # noqa: BLE001 - logged; the other labs' nights go on
+            _note(errors, incoming_of(lab), error)
+            outages += isinstance(error, StoreUnavailable)
+            if outages == _OUTAGES_IN_A_ROW:  # not this lab's listing: the store is down
+                break
+            continue
+        for batch_id in batches:
+            try:
+                found = _take_in(engine, store, lab, batch_id, known.get((lab, batch_id), _Known()))
+            except Exception as error:  # noqa: BLE001 - logged; the night's other batches go on
+                _note(errors, manifest_key(lab, batch_id), error)
+            else:
+                registered += [] if found is None else [found]
     if errors:
         raise SweepIncomplete(registered, errors)
     return registered
 
 
-def _batches(store: ObjectStore) -> Iterator[tuple[str, str]]:
+def unusable_uploads(store: ObjectStore) -> list[str]:
+    """The folders of uploads whose names cannot be used, as an operator reads them: their batches are not taken in.
+
+    Raises:
+        StoreUnavailable: they could not be listed.
+    """
+    found = []
     for lab in store.list_folders(INCOMING):
-        for batch_id in store.list_folders(incoming_of(lab)):
-            yield lab, batch_id
+        if not _is_usable(lab, "a"):
+            found.append(f"{INCOMING}{lab!r}")
+            continue
+        batches = store.list_folders(incoming_of(lab))
+        found += [f"{incoming_of(lab)}{batch!r}" for batch in batches if not _is_usable(lab, batch)]
+    return found
+
+
+def _is_usable(lab: str, batch_id: str) -> bool:
+    try:
+        check_names(lab, batch_id)
+    except BadBatchName:
+        return False
+    return True
+
+
+def _take_in(engine: Engine, store: ObjectStore, lab: str, batch_id: str, seen: "_Known") -> Registered | None:
+    """Register a batch unless nothing of it is new; a lab is told once that its batch's name cannot be used."""
+    if not _can_be_asked_for(batch_id):
+        _warn_once(f"{incoming_of(lab)} holds a folder {batch_id!r}, which no request can name: remove its objects")
+        return None
+    try:
+        check_names(lab, batch_id)
+    except BadBatchName as error:
+        if _tell_once(store, lab, batch_id, error):
+            logger.warning("an upload is refused: %s", error)
+        return None
+    if seen.settled:
+        return None
+    found = store.stat(manifest_key(lab, batch_id))
+    if found is None or found.etag in seen.etags:
+        return None  # still uploading, or nothing new
+    return register_batch(engine, store, lab, batch_id)
+
+
+def _can_be_asked_for(name: str) -> bool:
+    """Whether a key with this folder can be named in a request: clients and servers resolve or refuse the others."""
+    return name not in {"", ".", ".."} and name.isprintable()
+
+
+def _note(errors: dict[str, Exception], key: str, error: Exception) -> None:
+    ours = isinstance(error, MorphbatchError)
+    logger.warning("%s is not taken in: %s", key, error, exc_info=None if ours else error)
+    errors[key] = error
+
+
+@lru_cache(maxsize=1024)
+def _warn_once(message: str) -> None:
+    logger.warning("%s", message)
 
 
 @dataclass(slots=True)

@@ -65,7 +65,7 @@ def api(installation: Installation) -> Service:
         name="api",
         command=(
             sys.executable, "-m", "uvicorn", "--factory", "services.api.app:create_app",
-            "--host", "127.0.0.1", "--port", str(port),
+            "--host", "127.0.0.1", "--port", str(port), "--timeout-keep-alive", "5",
         ),
         port=port,
         ready=lambda: ask_health(port, "/health/live"),

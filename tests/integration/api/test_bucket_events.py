@@ -125,7 +125,7 @@ def test_a_wrong_token_is_refused(client: httpx.Client, recorder: _Recorder, hea
         (b'{"Records": {}}', "`Records` must be a list"),
         (b'{"Records": [1]}', "Records[0].s3.object.key is missing"),
         (b'{"Records": [{"s3": {"object": {}}}]}', "Records[0].s3.object.key is missing"),
-        (b'{"Records": [{"s3": {"object": {"key": 7}}}]}', "is no string"),
+        (b'{"Records": [{"s3": {"object": {"key": 7}}}]}', "is not a string"),
     ],
 )
 def test_a_malformed_event_says_what_is_wrong(client: httpx.Client, body: bytes, words: str) -> None:
@@ -136,6 +136,55 @@ def test_a_malformed_event_says_what_is_wrong(client: httpx.Client, body: bytes,
 
 def test_an_event_without_end_is_cut_off(client: httpx.Client) -> None:
     assert client.post("/events/object-created", content=b"x" * (2**20 + 1)).status_code == 413
+
+
+def test_an_event_of_thousands_passes_on_a_few_and_leaves_the_rest_to_the_sweep(
+    client: httpx.Client, recorder: _Recorder
+) -> None:
+    answer = client.post(
+        "/events/object-created", json=_event(*(f"incoming/berlin/n-{n}/manifest.json" for n in range(5000)))
+    )
+    assert answer.json() == {"batches": 100}
+    assert recorder.hints == [("berlin", f"n-{n}") for n in range(100)]
+
+
+def _half_sent(client: httpx.Client) -> socket.socket:
+    connection = socket.create_connection((client.base_url.host, client.base_url.port or 80))
+    head = "POST /events/object-created HTTP/1.1", "Host: x", "Authorization: Bearer the-token", "Content-Length: 900"
+    connection.sendall("\r\n".join((*head, "", '{"Records": [')).encode())
+    return connection
+
+
+def test_a_body_that_does_not_come_is_answered(client: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.api.app._BODY_TIMEOUT_S", 0.2)
+    with _half_sent(client) as connection:
+        connection.settimeout(20)
+        assert connection.recv(200).startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_sender_that_hangs_up_is_one_line_in_the_log(
+    client: httpx.Client, recorder: _Recorder, caplog: pytest.LogCaptureFixture
+) -> None:
+    with _half_sent(client):
+        pass
+    deadline = time.monotonic() + 20
+    while not caplog.records and time.monotonic() < deadline:
+        client.get("/health/live")
+    lines = [record.getMessage() for record in caplog.records if record.name == "services.api.app"]
+    assert lines == ["the sender of an event hung up after 13 bytes of its body"]
+    assert not any(record.exc_info for record in caplog.records)
+    assert recorder.hints == []
+
+
+def test_requests_that_never_end_keep_nobody_else_waiting(client: httpx.Client, recorder: _Recorder) -> None:
+    waiting = [_half_sent(client) for _ in range(50)]
+    bare = [socket.create_connection((client.base_url.host, client.base_url.port or 80)) for _ in range(50)]
+    try:
+        answer = client.post("/events/object-created", json=_event("incoming/berlin/n/manifest.json"))
+        assert answer.json() == {"batches": 1}
+    finally:
+        for connection in (*waiting, *bare):
+            connection.close()
 
 
 def test_a_broker_that_is_down_makes_the_store_send_again(client: httpx.Client, recorder: _Recorder) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,9 +13,9 @@ from sqlalchemy import Engine, event, text
 from services.database.session import transaction
 from services.errors import OutageError
 from services.intake.registration import NoActiveRelease, Outcome, register_batch
-from services.intake.uploads import SweepIncomplete, sweep_incoming
+from services.intake.uploads import SweepIncomplete, sweep_incoming, unusable_uploads
 from services.intake.validation import BadBatchName
-from services.storage import ObjectMissing, ObjectStore
+from services.storage import ObjectMissing, ObjectStore, StoreRefused, StoreUnavailable
 
 
 def _manifest(lab: str = "berlin", batch: str = "night-1", slides: int = 2, fields: int = 3) -> dict[str, Any]:
@@ -242,6 +243,60 @@ def test_one_bad_batch_never_stops_the_others(
     }
     monkeypatch.undo()
     assert [(r.batch_code, r.outcome) for r in sweep_incoming(engine, empty_bucket)] == [("b", Outcome.NEW)]
+
+
+@pytest.mark.parametrize("odd", [".", "..", "", "a\x07b", "a\u2028"])
+def test_a_folder_that_no_request_can_name_stops_nobody(
+    engine: Engine, empty_bucket: ObjectStore, monkeypatch: pytest.MonkeyPatch, odd: str
+) -> None:
+    for lab in ("berlin", "oslo"):
+        _upload(empty_bucket, _manifest(lab, "n"), lab, "n")
+    listed = ObjectStore.list_folders
+
+    def with_an_odd_name(self: ObjectStore, prefix: str) -> list[str]:
+        # On AWS a client that joins paths carelessly leaves such keys; the embedded servers cannot hold them.
+        assert prefix in {"incoming/", "incoming/berlin/", "incoming/oslo/"}
+        return [odd, *listed(self, prefix)]
+
+    monkeypatch.setattr(ObjectStore, "list_folders", with_an_odd_name)
+    assert {r.lab for r in sweep_incoming(engine, empty_bucket)} == {"berlin", "oslo"}
+    assert unusable_uploads(empty_bucket) == [f"incoming/{lab}{odd!r}" for lab in ("", "berlin/", "oslo/")]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a fault of ours"), StoreUnavailable("500 for this prefix")])
+def test_a_lab_that_cannot_be_listed_stops_no_other(
+    engine: Engine, empty_bucket: ObjectStore, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    for lab in ("amman", "berlin", "oslo"):
+        _upload(empty_bucket, _manifest(lab, "n"), lab, "n")
+    listed = ObjectStore.list_folders
+
+    def failing(self: ObjectStore, prefix: str) -> Iterator[str]:
+        if prefix == "incoming/amman/":
+            raise error
+        return listed(self, prefix)
+
+    monkeypatch.setattr(ObjectStore, "list_folders", failing)
+    with pytest.raises(SweepIncomplete) as raised:
+        sweep_incoming(engine, empty_bucket)
+    assert list(raised.value.errors) == ["incoming/amman/"]
+    assert {r.lab for r in raised.value.registered} == {"berlin", "oslo"}
+
+
+def test_a_lab_that_cannot_be_told_stops_no_other(
+    engine: Engine, empty_bucket: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _upload(empty_bucket, _manifest("Amman", "N"), "Amman", "N")
+    _upload(empty_bucket, _manifest("berlin", "n"), "berlin", "n")
+
+    def refusing(*_: object) -> None:
+        raise StoreRefused("read only")
+
+    monkeypatch.setattr("services.intake.uploads._tell_once", refusing)
+    with pytest.raises(SweepIncomplete) as raised:
+        sweep_incoming(engine, empty_bucket)
+    assert list(raised.value.errors) == ["incoming/Amman/N/manifest.json"]
+    assert [r.lab for r in raised.value.registered] == ["berlin"]
 
 
 def test_a_batch_that_cannot_be_named_has_a_notice_and_no_row(engine: Engine, empty_bucket: ObjectStore) -> None:
