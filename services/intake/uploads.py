@@ -51,7 +51,7 @@ def sweep_incoming(engine: Engine, store: ObjectStore) -> list[Registered]:
     outages = 0
     for lab in store.list_folders(INCOMING):
         if not _can_be_asked_for(lab):
-            _warn_once(f"{INCOMING} holds a folder {lab!r}, which no request can name: remove its objects")
+            _warn_once(f"a folder of uploads is called {lab!r}, which no request can name: remove its objects")
             continue
         try:
             batches = list(store.list_folders(incoming_of(lab)))
@@ -83,10 +83,10 @@ def unusable_uploads(store: ObjectStore) -> list[str]:
     found = []
     for lab in store.list_folders(INCOMING):
         if not _is_usable(lab, "a"):
-            found.append(f"{INCOMING}{lab!r}")
+            found.append(f"lab {lab!r}")
             continue
         batches = store.list_folders(incoming_of(lab))
-        found += [f"{incoming_of(lab)}{batch!r}" for batch in batches if not _is_usable(lab, batch)]
+        found += [f"lab {lab}, batch {batch!r}" for batch in batches if not _is_usable(lab, batch)]
     return found
 
 
@@ -101,7 +101,7 @@ def _is_usable(lab: str, batch_id: str) -> bool:
 def _take_in(engine: Engine, store: ObjectStore, lab: str, batch_id: str, seen: "_Known") -> Registered | None:
     """Register a batch unless nothing of it is new; a lab is told once that its batch's name cannot be used."""
     if not _can_be_asked_for(batch_id):
-        _warn_once(f"{incoming_of(lab)} holds a folder {batch_id!r}, which no request can name: remove its objects")
+        _warn_once(f"lab {lab} uploaded a folder called {batch_id!r}, which no request can name: remove its objects")
         return None
     try:
         check_names(lab, batch_id)

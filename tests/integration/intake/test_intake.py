@@ -260,7 +260,7 @@ def test_a_folder_that_no_request_can_name_stops_nobody(
 
     monkeypatch.setattr(ObjectStore, "list_folders", with_an_odd_name)
     assert {r.lab for r in sweep_incoming(engine, empty_bucket)} == {"berlin", "oslo"}
-    assert unusable_uploads(empty_bucket) == [f"incoming/{lab}{odd!r}" for lab in ("", "berlin/", "oslo/")]
+    assert unusable_uploads(empty_bucket) == [f"lab {odd!r}", f"lab berlin, batch {odd!r}", f"lab oslo, batch {odd!r}"]
 
 
 @pytest.mark.parametrize("error", [RuntimeError("a fault of ours"), StoreUnavailable("500 for this prefix")])
