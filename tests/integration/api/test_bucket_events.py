@@ -167,8 +167,9 @@ def test_a_sender_that_hangs_up_is_one_line_in_the_log(
 ) -> None:
     with _half_sent(client):
         pass
-    deadline = time.monotonic() + 20
-    while not caplog.records and time.monotonic() < deadline:
+    for _ in range(2000):  # until the server has noticed
+        if caplog.records:
+            break
         client.get("/health/live")
     lines = [record.getMessage() for record in caplog.records if record.name == "services.api.app"]
     assert lines == ["the sender of an event hung up after 13 bytes of its body"]
