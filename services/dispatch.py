@@ -36,17 +36,17 @@ class Publisher:
     def __init__(self, app: Celery) -> None:
         self._app = app
 
-    def intake_batch(self, lab: str, batch_code: str) -> None:
-        """Announce that `incoming/<lab>/<batch_code>/manifest.json` is there."""
-        self._send(CONTROL, INTAKE_BATCH, lab, batch_code)
+    def intake_batch(self, lab: str, batch_id: str) -> None:
+        """Announce that `incoming/<lab>/<batch_id>/manifest.json` is there."""
+        self._send(CONTROL, INTAKE_BATCH, lab, batch_id)
 
     def analyse_slide(self, analysis_id: int) -> None:
         """Announce a queued analysis."""
         self._send(SLIDES, ANALYSE_SLIDE, analysis_id)
 
-    def close_batch(self, batch_id: int) -> None:
+    def close_batch(self, batch_key: int) -> None:
         """Announce that the last slide of a batch ended."""
-        self._send(CONTROL, CLOSE_BATCH, batch_id)
+        self._send(CONTROL, CLOSE_BATCH, batch_key)
 
     def worker_answers(self, node: str) -> bool:
         """Whether the worker called `node` answers a ping within a second.

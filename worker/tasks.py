@@ -43,18 +43,18 @@ def analyse(analysis_id: int) -> Ended:
 
 
 @app.task(name=CLOSE_BATCH, **hint)
-def close(batch_id: int) -> None:
+def close(batch_key: int) -> None:
     """Write the reports of a finished batch and close it."""
-    bind(batch=batch_id)
-    close_batch(connections().engine, connections().store, batch_id)
+    bind(batch_key=batch_key)
+    close_batch(connections().engine, connections().store, batch_key)
 
 
 @app.task(name=INTAKE_BATCH, **hint)
-def intake(lab: str, batch_code: str) -> None:
+def intake(lab: str, batch_id: str) -> None:
     """Register one uploaded batch and publish its slides."""
-    check_names(lab, batch_code)  # before the log repeats them
-    bind(batch=f"{lab}/{batch_code}")
-    register_batch(connections().engine, connections().store, lab, batch_code)
+    check_names(lab, batch_id)  # before the log repeats them
+    bind(batch=f"{lab}/{batch_id}")
+    register_batch(connections().engine, connections().store, lab, batch_id)
     publish_due(connections().engine, publisher, settings.republish_seconds)
 
 

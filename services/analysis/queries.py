@@ -50,19 +50,19 @@ def load_work(session: Session, analysis_id: int) -> SlideWork:
     """Read the work of an analysis."""
     analysis, slide, batch, lab, release = session.execute(
         select(Analysis, Slide, Batch, Lab, ModelRelease)
-        .join(Slide, Analysis.slide_id == Slide.id)
-        .join(Batch, Slide.batch_id == Batch.id)
+        .join(Slide, Analysis.slide_key == Slide.id)
+        .join(Batch, Slide.batch_key == Batch.id)
         .join(Lab, Batch.lab_id == Lab.id)
         .join(ModelRelease, Analysis.release_id == ModelRelease.id)
         .where(Analysis.id == analysis_id)
     ).one()
-    rows = session.scalars(select(FieldRow).where(FieldRow.slide_id == slide.id).order_by(FieldRow.position))
+    rows = session.scalars(select(FieldRow).where(FieldRow.slide_key == slide.id).order_by(FieldRow.position))
     return SlideWork(
         analysis_id=analysis.id,
         batch_key=batch.id,
         lab=lab.code,
-        batch_id=batch.batch_code,
-        slide_id=slide.slide_code,
+        batch_id=batch.batch_id,
+        slide_id=slide.slide_id,
         um_per_px=UmPerPx(slide.um_per_px),
         received_on=batch.received_on,
         release_id=release.id,

@@ -58,8 +58,8 @@ def create_app(settings: Settings | None = None, publisher: Publisher | None = N
         if len(announced) > len(batches):
             logger.warning("an event announces %d batches: the sweep takes in the rest", len(announced))
         try:
-            for lab, batch_code in batches:
-                await run_in_threadpool(hints.intake_batch, lab, batch_code)
+            for lab, batch_id in batches:
+                await run_in_threadpool(hints.intake_batch, lab, batch_id)
         except BrokerUnavailable as error:
             logger.warning("bucket event not passed on: %s", error)
             raise HTTPException(503, "the broker is down; send the event again later", {"Retry-After": "5"}) from error

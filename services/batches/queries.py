@@ -38,13 +38,13 @@ class SlideRow:
 
 def batches_called(session: Session, batch_id: str, lab: str | None) -> dict[str, int]:
     """The keys of the batches with this id by lab; of one lab if it is named."""
-    found = select(Lab.code, Batch.id).join(Batch.lab).where(Batch.batch_code == batch_id).order_by(Lab.code)
+    found = select(Lab.code, Batch.id).join(Batch.lab).where(Batch.batch_id == batch_id).order_by(Lab.code)
     return dict(session.execute(found if lab is None else found.where(Lab.code == lab)).all())
 
 
 def latest_batches(session: Session, most: int) -> list[str]:
     """The last batches received, as lab/batch_id."""
-    name = Lab.code + "/" + Batch.batch_code
+    name = Lab.code + "/" + Batch.batch_id
     return list(session.scalars(select(name).join(Batch.lab).order_by(Batch.received_at.desc()).limit(most)))
 
 
@@ -79,8 +79,8 @@ def some_quarantined(session: Session, batch_key: int) -> bool | None:
     return session.scalar(
         select(func.bool_or(Analysis.state == SlideState.QUARANTINED))
         .join(CURRENT_ANALYSIS, CURRENT_ANALYSIS.c.analysis_id == Analysis.id)
-        .join(Slide, Slide.id == Analysis.slide_id)
-        .join(Batch, Batch.id == Slide.batch_id)
+        .join(Slide, Slide.id == Analysis.slide_key)
+        .join(Batch, Batch.id == Slide.batch_key)
         .where(Batch.id == batch_key, Batch.state == BatchState.ANALYSING, NO_SLIDE_IS_OPEN)
         .group_by(Batch.id)
     )

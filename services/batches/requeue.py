@@ -55,15 +55,15 @@ def requeue(engine: Engine, batch_key: int, slide_ids: Sequence[str] = (), *, by
         session.execute(select(Batch.id).where(Batch.id == batch_key).with_for_update())
         active = active_release_id(session)
         again = (
-            select(Analysis.slide_id, func.coalesce(active, Analysis.release_id).label("release_id"))
+            select(Analysis.slide_key, func.coalesce(active, Analysis.release_id).label("release_id"))
             .join(CURRENT_ANALYSIS, CURRENT_ANALYSIS.c.analysis_id == Analysis.id)
-            .join(Slide, Slide.id == Analysis.slide_id)
-            .where(Slide.batch_id == batch_key, Analysis.state.in_(states))
+            .join(Slide, Slide.id == Analysis.slide_key)
+            .where(Slide.batch_key == batch_key, Analysis.state.in_(states))
         )
         if slide_ids:
-            again = again.where(Slide.slide_code.in_(slide_ids))
-        moved = [analysis.slide_id for analysis in move_or_begin(session, SlideMove.REQUEUE, again)]
-        queued = sorted(session.scalars(select(Slide.slide_code).where(Slide.id.in_(moved))))
+            again = again.where(Slide.slide_id.in_(slide_ids))
+        moved = [analysis.slide_key for analysis in move_or_begin(session, SlideMove.REQUEUE, again)]
+        queued = sorted(session.scalars(select(Slide.slide_id).where(Slide.id.in_(moved))))
         unknown = sorted(set(slide_ids) - set(queued))
         if unknown:
             raise NothingToRequeue(f"no ended slide called {', '.join(unknown)} in this batch; nothing was requeued")

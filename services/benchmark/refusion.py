@@ -91,7 +91,7 @@ def fill(engine: Engine, cells: int, releases: int = 2) -> None:
         session.flush()
         slides = -(-cells // _CELLS_A_SLIDE)
         for first in range(0, slides, _SLIDES_A_BATCH):
-            batch = Batch(lab_id=lab.id, batch_code=f"b{first}", state="complete", received_on=DAY)
+            batch = Batch(lab_id=lab.id, batch_id=f"b{first}", state="complete", received_on=DAY)
             batch.manifest_sha256 = batch.manifest_etag = "0"
             session.add(batch)
             session.flush()
@@ -106,15 +106,15 @@ def fill(engine: Engine, cells: int, releases: int = 2) -> None:
 
 
 def _fill_slide(
-    session: Session, batch_id: int, position: int, cells: int, rng: np.random.Generator, spool: CopySpool
+    session: Session, batch_key: int, position: int, cells: int, rng: np.random.Generator, spool: CopySpool
 ) -> None:
-    slide = Slide(batch_id=batch_id, position=position, slide_code=f"s{position}", specimen="S-1", replicate=1)
+    slide = Slide(batch_key=batch_key, position=position, slide_id=f"s{position}", specimen="S-1", replicate=1)
     slide.stain, slide.um_per_px = "shorr", 0.1
     session.add(slide)
     session.flush()
-    field = FieldRow(slide_id=slide.id, position=0, key=f"s{position}/f.jpg", sha256="0")
+    field = FieldRow(slide_key=slide.id, position=0, key=f"s{position}/f.jpg", sha256="0")
     now = datetime(2026, 11, 2, 23, tzinfo=UTC)
-    analysis = Analysis(slide_id=slide.id, release_id="bench-0", state="done", attempts=1, cells_classified=cells)
+    analysis = Analysis(slide_key=slide.id, release_id="bench-0", state="done", attempts=1, cells_classified=cells)
     analysis.started_at = analysis.finished_at = now
     session.add_all([field, analysis])
     session.flush()

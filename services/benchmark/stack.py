@@ -85,7 +85,7 @@ class BenchStack:
             BenchmarkFailed: a slide was quarantined.
             TooSlow: it does not end.
         """
-        delivery = read_folder(folder, lab=LAB, batch_code=batch, um_per_px=um_per_px)
+        delivery = read_folder(folder, lab=LAB, batch_id=batch, um_per_px=um_per_px)
         upload(self.store, delivery)
         cores = Cores({name: self.pid(name) for name in SERVICES})
         started = time.perf_counter()

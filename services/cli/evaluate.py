@@ -98,7 +98,7 @@ def service(
 
     # A batch of its own each time: the same cells under another release are another evaluation.
     lab, batch = "evaluation", f"{folder.resolve().name.lower()[:30]}-{time.strftime('%Y%m%d-%H%M%S')}"
-    delivery = read_folder(folder, lab=lab, batch_code=batch, um_per_px=None, stain=None, advance=lambda _: None)
+    delivery = read_folder(folder, lab=lab, batch_id=batch, um_per_px=None, stain=None, advance=lambda _: None)
     send(delivery, wait=True)
     engine = make_engine(load_settings().database_url)
     result = score_service(engine, {find_batch(engine, batch, lab): folder})

@@ -92,7 +92,7 @@ def _read(
         return read_folder(
             folder,
             lab=lab,
-            batch_code=batch,
+            batch_id=batch,
             um_per_px=um_per_px,
             stain=stain,
             without_lost=skip_unusable,

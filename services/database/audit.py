@@ -23,4 +23,4 @@ class AuditKind(StrEnum):
 
 def record(session: Session, kind: AuditKind, *, batch_key: int | None = None, **detail: object) -> None:
     """Add an event, about a batch unless it concerns none; `detail` are JSON values, and never a person's data."""
-    session.add(AuditEvent(kind=kind.value, batch_id=batch_key, detail=detail))
+    session.add(AuditEvent(kind=kind.value, batch_key=batch_key, detail=detail))

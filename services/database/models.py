@@ -1,4 +1,8 @@
-"""The tables. Comments here become the tables' comments in Postgres."""
+"""The tables. Comments here become the tables' comments in Postgres.
+
+`batch_id` and `slide_id` are what the manifest calls a batch or slide, `batch_key` and `slide_key` the number of its
+row: everywhere but in the columns of these tables, whose names are older.
+"""
 
 from collections.abc import Iterable
 from datetime import date, datetime
@@ -74,7 +78,7 @@ class Batch(Base):
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     lab_id: Mapped[int] = mapped_column(ForeignKey("lab.id"))
-    batch_code: Mapped[str] = mapped_column(comment="batch_id of the manifest")
+    batch_id: Mapped[str] = mapped_column("batch_code", comment="batch_id of the manifest")
     state: Mapped[str] = mapped_column(server_default=_NEVER_COMMITTED)
     manifest_sha256: Mapped[str]
     manifest_etag: Mapped[str] = mapped_column(comment="ETag of the manifest object; the sweep skips what it has seen")
@@ -103,9 +107,9 @@ class Slide(Base):
     )
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
-    batch_id: Mapped[int] = mapped_column(ForeignKey("batch.id"))
+    batch_key: Mapped[int] = mapped_column("batch_id", ForeignKey("batch.id"))
     position: Mapped[int] = mapped_column(comment="Order in the manifest, from 0")
-    slide_code: Mapped[str] = mapped_column(comment="slide_id of the manifest")
+    slide_id: Mapped[str] = mapped_column("slide_code", comment="slide_id of the manifest")
     specimen: Mapped[str] = mapped_column(index=True, comment="Pseudonym of the specimen; never a person's data")
     replicate: Mapped[int] = mapped_column(SmallInteger)
     stain: Mapped[str]
@@ -125,7 +129,7 @@ class FieldRow(Base):
     )
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
-    slide_id: Mapped[int] = mapped_column(ForeignKey("slide.id"))
+    slide_key: Mapped[int] = mapped_column("slide_id", ForeignKey("slide.id"))
     position: Mapped[int] = mapped_column(comment="Order in the manifest, from 0")
     key: Mapped[str] = mapped_column(comment="Object key, relative to the batch's prefix")
     sha256: Mapped[str]
@@ -165,7 +169,7 @@ class Analysis(Base):
     )
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
-    slide_id: Mapped[int] = mapped_column(ForeignKey("slide.id"))
+    slide_key: Mapped[int] = mapped_column("slide_id", ForeignKey("slide.id"))
     release_id: Mapped[str] = mapped_column(ForeignKey("model_release.id"))
     state: Mapped[str] = mapped_column(server_default=SlideState.QUEUED)
     attempts: Mapped[int] = mapped_column(server_default="0")
@@ -290,6 +294,6 @@ class AuditEvent(Base):
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     at: Mapped[datetime] = mapped_column(server_default=func.now())
     kind: Mapped[str]
-    batch_id: Mapped[int | None] = mapped_column(ForeignKey("batch.id"), index=True)
-    slide_id: Mapped[int | None] = mapped_column(ForeignKey("slide.id"))
+    batch_key: Mapped[int | None] = mapped_column("batch_id", ForeignKey("batch.id"), index=True)
+    slide_key: Mapped[int | None] = mapped_column("slide_id", ForeignKey("slide.id"))
     detail: Mapped[dict[str, Any]] = mapped_column(server_default="{}")

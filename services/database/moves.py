@@ -64,7 +64,7 @@ def move_or_begin(session: Session, step: SlideMove, rows: "Select[*tuple[Any, .
     statement = upsert(Analysis).from_select([*names, "state"], rows.add_columns(literal(step.to.value)))
     given = {name: statement.excluded[name] for name in names if name not in ("slide_id", "release_id")}
     statement = statement.on_conflict_do_update(
-        index_elements=[Analysis.slide_id, Analysis.release_id],
+        index_elements=[Analysis.slide_key, Analysis.release_id],
         set_={"state": step.to.value, **_implied(step), **given},
         where=Analysis.state.in_([state.value for state in step.origins]),
     )

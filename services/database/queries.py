@@ -23,8 +23,8 @@ CURRENT_ANALYSIS: Final = table(
 NO_SLIDE_IS_OPEN: Final[ColumnElement[bool]] = ~(
     exists()
     .where(
-        Analysis.slide_id == Slide.id,
-        Slide.batch_id == Batch.id,
+        Analysis.slide_key == Slide.id,
+        Slide.batch_key == Batch.id,
         Analysis.state.in_([state.value for state in SlideState if state not in SLIDE_ENDED]),
     )
     .correlate(Batch)

@@ -30,7 +30,7 @@ def parse_checked(data: bytes, *, lab: str, batch_id: str) -> Manifest:
     """
     if len(data) > SMALL_BYTES:
         _check_apart(data, lab, batch_id)
-    return parse_manifest(data, lab=lab, batch_code=batch_id)
+    return parse_manifest(data, lab=lab, batch_id=batch_id)
 
 
 def _check_apart(data: bytes, lab: str, batch_id: str) -> None:
@@ -55,7 +55,7 @@ def main(lab: str, batch_id: str) -> int:
     resource.setrlimit(resource.RLIMIT_CPU, (_CPU_S, _CPU_S))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
-        parse_manifest(sys.stdin.buffer.read(), lab=lab, batch_code=batch_id)
+        parse_manifest(sys.stdin.buffer.read(), lab=lab, batch_id=batch_id)
     except ManifestRejected as error:
         sys.stdout.write(json.dumps([problem.as_json() for problem in error.problems]))
         return _REJECTED

@@ -68,7 +68,7 @@ def read_folder(
     folder: Path,
     *,
     lab: str | None = None,
-    batch_code: str | None = None,
+    batch_id: str | None = None,
     um_per_px: float | None = None,
     stain: str | None = None,
     without_lost: bool = False,
@@ -103,9 +103,9 @@ def read_folder(
     if not paths:
         require_nothing_lost(lost, folder)
         raise UnusableFolder(f"{folder}: {_nothing_in_it(left_out, folder)}")
-    generate_name = batch_code is None and not isinstance(document.get("batch_id"), str)
+    generate_name = batch_id is None and not isinstance(document.get("batch_id"), str)
     document["lab"] = lab if lab is not None else document.get("lab")
-    document["batch_id"] = batch_code or (_STAND_IN_BATCH if generate_name else document["batch_id"])
+    document["batch_id"] = batch_id or (_STAND_IN_BATCH if generate_name else document["batch_id"])
     for slide in _objects(document.get("slides")):
         if um_per_px is not None:
             slide["um_per_px"] = um_per_px
@@ -206,7 +206,7 @@ def _checked(document: dict[str, Any], folder: Path) -> Manifest:
     """The manifest; every problem is told with the file it stands for, since here nobody but its owner reads it."""
     try:
         return parse_manifest(
-            json.dumps(document).encode(), lab=str(document["lab"]), batch_code=str(document["batch_id"])
+            json.dumps(document).encode(), lab=str(document["lab"]), batch_id=str(document["batch_id"])
         )
     except ManifestRejected as error:
         raise ManifestRejected([_located(problem, document, folder) for problem in error.problems]) from error

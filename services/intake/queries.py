@@ -26,10 +26,10 @@ def known_manifests(session: Session, settled_before: datetime) -> list[KnownMan
     """Every manifest that was read; a batch that was closed before `settled_before` is settled."""
     finished = Batch.state.in_([BatchState.COMPLETE.value, BatchState.COMPLETE_WITH_ERRORS.value])
     settled = finished & (func.coalesce(Batch.closed_at, Batch.received_at) < settled_before)
-    registered = select(Lab.code, Batch.batch_code, Batch.manifest_etag, settled).join(Batch.lab)
+    registered = select(Lab.code, Batch.batch_id, Batch.manifest_etag, settled).join(Batch.lab)
     refused = (
-        select(Lab.code, Batch.batch_code, AuditEvent.detail["etag"].astext, settled)
-        .join(Batch, Batch.id == AuditEvent.batch_id)
+        select(Lab.code, Batch.batch_id, AuditEvent.detail["etag"].astext, settled)
+        .join(Batch, Batch.id == AuditEvent.batch_key)
         .join(Batch.lab)
         .where(AuditEvent.kind == AuditKind.MANIFEST_REFUSED.value)
     )
@@ -39,7 +39,7 @@ def known_manifests(session: Session, settled_before: datetime) -> list[KnownMan
 def was_refused(session: Session, batch_key: int, etag: str) -> bool:
     """Whether the manifest with this ETag was refused before, because its batch is registered with other content."""
     seen = select(AuditEvent.id).where(
-        AuditEvent.batch_id == batch_key,
+        AuditEvent.batch_key == batch_key,
         AuditEvent.kind == AuditKind.MANIFEST_REFUSED.value,
         AuditEvent.detail["etag"].astext == etag,
     )
@@ -48,5 +48,5 @@ def was_refused(session: Session, batch_key: int, etag: str) -> bool:
 
 def batch_with_content(session: Session, lab: str, batch_id: str, fingerprints: Sequence[str]) -> int | None:
     """The key of the batch, once one of these contents is registered or rejected; `None` before."""
-    found = select(Batch.id).join(Batch.lab).where(Lab.code == lab, Batch.batch_code == batch_id)
+    found = select(Batch.id).join(Batch.lab).where(Lab.code == lab, Batch.batch_id == batch_id)
     return session.scalar(found.where(Batch.manifest_sha256.in_(fingerprints)))

@@ -54,15 +54,15 @@ class Registered:
     """What became of one manifest. `analysis_ids` are to be published; only a new batch has any."""
 
     lab: str
-    batch_code: str
+    batch_id: str
     outcome: Outcome
-    batch_id: int
+    batch_key: int
     analysis_ids: tuple[int, ...] = ()
     problems: tuple[Problem, ...] = ()
 
 
-def register_batch(engine: Engine, store: ObjectStore, lab: str, batch_code: str) -> Registered:
-    """Register `incoming/<lab>/<batch_code>/manifest.json`. Safe to call at any time, by any number of processes.
+def register_batch(engine: Engine, store: ObjectStore, lab: str, batch_id: str) -> Registered:
+    """Register `incoming/<lab>/<batch_id>/manifest.json`. Safe to call at any time, by any number of processes.
 
     Raises:
         BadBatchName: the lab or batch cannot be called so; nothing was stored.
@@ -70,24 +70,24 @@ def register_batch(engine: Engine, store: ObjectStore, lab: str, batch_code: str
         NoActiveRelease: the manifest is good, but there are no networks; nothing was stored.
         OutageError: the object store or Postgres is down; nothing was stored.
     """
-    check_names(lab, batch_code)
-    found = store.stat(manifest_key(lab, batch_code))
+    check_names(lab, batch_id)
+    found = store.stat(manifest_key(lab, batch_id))
     if found is None:
-        raise ObjectMissing(f"{manifest_key(lab, batch_code)}: there is no manifest; it is uploaded last")
-    manifest, sha256, problems = _read(store, found, lab, batch_code)
+        raise ObjectMissing(f"{manifest_key(lab, batch_id)}: there is no manifest; it is uploaded last")
+    manifest, sha256, problems = _read(store, found, lab, batch_id)
     with transaction(engine) as session:
         if manifest is None:
-            registered = _reject(session, lab, batch_code, found, sha256, problems)
+            registered = _reject(session, lab, batch_id, found, sha256, problems)
         else:
             registered = _accept(session, manifest, found, sha256)
         # Before the commit: whichever of the two fails, the next attempt does both again.
         _tell_the_lab(store, registered)
-    logger.info("lab %s batch %s: manifest %s", lab, batch_code, registered.outcome)
+    logger.info("lab %s batch %s: manifest %s", lab, batch_id, registered.outcome)
     return registered
 
 
 def _read(
-    store: ObjectStore, found: ObjectInfo, lab: str, batch_code: str
+    store: ObjectStore, found: ObjectInfo, lab: str, batch_id: str
 ) -> tuple[Manifest | None, str, tuple[Problem, ...]]:
     """The manifest and its content's SHA-256, or `None`, the SHA-256 of its bytes and what is wrong."""
     try:
@@ -97,48 +97,48 @@ def _read(
         stand_in = hashlib.sha256(f"{found.size} {found.etag}".encode()).hexdigest()
         return None, stand_in, (Problem("", "manifest_too_large", message),)
     try:
-        manifest = parse_checked(data, lab=lab, batch_id=batch_code)
+        manifest = parse_checked(data, lab=lab, batch_id=batch_id)
     except ManifestRejected as error:
         return None, hashlib.sha256(data).hexdigest(), error.problems
     return manifest, manifest.fingerprint(), ()
 
 
 def _accept(session: Session, manifest: Manifest, found: ObjectInfo, fingerprint: str) -> Registered:
-    lab, code = manifest.lab, manifest.batch_id
-    batch = _insert_batch(session, lab, code, fingerprint, found.etag, BatchMove.REGISTER, ())
+    lab, batch_id = manifest.lab, manifest.batch_id
+    batch = _insert_batch(session, lab, batch_id, fingerprint, found.etag, BatchMove.REGISTER, ())
     if batch is None:
-        batch = _locked_batch(session, lab, code)
+        batch = _locked_batch(session, lab, batch_id)
         if batch.state == BatchState.REJECTED:
             batch.manifest_sha256, batch.manifest_etag, batch.problems = fingerprint, found.etag, []
             batch.received_on = datetime.now(UTC).date()
             move(session, BatchMove.REGISTER, Batch.id == batch.id)  # its row is locked
         elif batch.manifest_sha256 == fingerprint:
             batch.manifest_etag = found.etag  # other bytes, same content: nothing new for the sweep
-            return Registered(lab, code, Outcome.UNCHANGED, batch.id)
+            return Registered(lab, batch_id, Outcome.UNCHANGED, batch.id)
         else:
             return _refuse(session, batch, lab, found, fingerprint, ())
     analysis_ids = _insert_slides(session, batch, manifest)
     detail = {"slides": len(manifest.slides), "fields": manifest.field_count, "manifest_sha256": fingerprint}
     record(session, AuditKind.BATCH_REGISTERED, batch_key=batch.id, **detail)
-    return Registered(lab, code, Outcome.NEW, batch.id, tuple(analysis_ids))
+    return Registered(lab, batch_id, Outcome.NEW, batch.id, tuple(analysis_ids))
 
 
 def _reject(
-    session: Session, lab: str, code: str, found: ObjectInfo, sha256: str, problems: tuple[Problem, ...]
+    session: Session, lab: str, batch_id: str, found: ObjectInfo, sha256: str, problems: tuple[Problem, ...]
 ) -> Registered:
-    batch = _insert_batch(session, lab, code, sha256, found.etag, BatchMove.REJECT, problems)
+    batch = _insert_batch(session, lab, batch_id, sha256, found.etag, BatchMove.REJECT, problems)
     if batch is None:
-        batch = _locked_batch(session, lab, code)
+        batch = _locked_batch(session, lab, batch_id)
         if batch.state != BatchState.REJECTED:
             return _refuse(session, batch, lab, found, sha256, problems)
         batch.manifest_etag = found.etag
         if batch.manifest_sha256 == sha256:
-            return Registered(lab, code, Outcome.REJECTED, batch.id, problems=problems)
+            return Registered(lab, batch_id, Outcome.REJECTED, batch.id, problems=problems)
         batch.manifest_sha256, batch.closed_at = sha256, datetime.now(UTC)
         batch.problems = [p.as_json() for p in problems]
     detail = {"problems": len(problems), "reasons": sorted({p.reason for p in problems})}
     record(session, AuditKind.MANIFEST_REJECTED, batch_key=batch.id, **detail)
-    return Registered(lab, code, Outcome.REJECTED, batch.id, problems=problems)
+    return Registered(lab, batch_id, Outcome.REJECTED, batch.id, problems=problems)
 
 
 def _refuse(
@@ -150,13 +150,13 @@ def _refuse(
         record(session, AuditKind.MANIFEST_REFUSED, batch_key=batch.id, **detail)
     message = "this batch is registered with other content; send the new content under a new batch_id"
     given = (Problem("batch_id", "manifest_other_content", message), *problems)
-    return Registered(lab, batch.batch_code, Outcome.REFUSED, batch.id, problems=given)
+    return Registered(lab, batch.batch_id, Outcome.REFUSED, batch.id, problems=given)
 
 
 def _insert_batch(
     session: Session,
     lab: str,
-    code: str,
+    batch_id: str,
     sha256: str,
     etag: str,
     step: BatchMove,
@@ -167,20 +167,20 @@ def _insert_batch(
     now = datetime.now(UTC)
     row = upsert(Batch).values(
         lab_id=select(Lab.id).where(Lab.code == lab).scalar_subquery(),
-        batch_code=code,
+        batch_id=batch_id,
         manifest_sha256=sha256,
         manifest_etag=etag,
         problems=[p.as_json() for p in problems],
         received_on=now.date(),
         closed_at=now if step is BatchMove.REJECT else None,
     )
-    new = begin(step, row.on_conflict_do_nothing(index_elements=[Batch.lab_id, Batch.batch_code]))
+    new = begin(step, row.on_conflict_do_nothing(index_elements=[Batch.lab_id, Batch.batch_id]))
     return session.scalars(new.returning(Batch)).one_or_none()
 
 
-def _locked_batch(session: Session, lab: str, code: str) -> Batch:
+def _locked_batch(session: Session, lab: str, batch_id: str) -> Batch:
     return session.scalars(
-        select(Batch).join(Lab).where(Lab.code == lab, Batch.batch_code == code).with_for_update(of=Batch)
+        select(Batch).join(Lab).where(Lab.code == lab, Batch.batch_id == batch_id).with_for_update(of=Batch)
     ).one()
 
 
@@ -191,9 +191,9 @@ def _insert_slides(session: Session, batch: Batch, manifest: Manifest) -> list[i
     session.execute(select(func.make_cell_partitions(batch.received_on, 1)))
     slide_rows: list[dict[str, Any]] = [
         {
-            "batch_id": batch.id,
+            "batch_key": batch.id,
             "position": position,
-            "slide_code": slide.slide_id,
+            "slide_id": slide.slide_id,
             "specimen": slide.specimen,
             "replicate": slide.replicate,
             "stain": slide.stain,
@@ -201,21 +201,21 @@ def _insert_slides(session: Session, batch: Batch, manifest: Manifest) -> list[i
         }
         for position, slide in enumerate(manifest.slides)
     ]
-    slide_ids = session.scalars(insert(Slide).returning(Slide.id, sort_by_parameter_order=True), slide_rows).all()
+    slide_keys = session.scalars(insert(Slide).returning(Slide.id, sort_by_parameter_order=True), slide_rows).all()
     field_rows: list[dict[str, Any]] = [
         {
-            "slide_id": slide_id,
+            "slide_key": slide_key,
             "position": position,
             "key": field.key,
             "sha256": field.sha256,
             "kind": field.kind,
             "given_cells": None if field.cells is None else [{"box": list(cell.box)} for cell in field.cells],
         }
-        for slide_id, slide in zip(slide_ids, manifest.slides, strict=True)
+        for slide_key, slide in zip(slide_keys, manifest.slides, strict=True)
         for position, field in enumerate(slide.fields)
     ]
     session.execute(insert(FieldRow), field_rows)
-    analysis_rows = [{"slide_id": slide_id, "release_id": release_id} for slide_id in slide_ids]
+    analysis_rows = [{"slide_key": slide_key, "release_id": release_id} for slide_key in slide_keys]
     new = begin(SlideMove.REGISTER, insert(Analysis)).returning(Analysis.id, sort_by_parameter_order=True)
     ids = session.scalars(new, analysis_rows)
     return list(ids.all())
@@ -224,20 +224,20 @@ def _insert_slides(session: Session, batch: Batch, manifest: Manifest) -> list[i
 def _tell_the_lab(store: ObjectStore, registered: Registered) -> None:
     """Leave rejected.json or refused.json beside the results, and take away the one that no longer holds."""
     for outcome in (Outcome.REJECTED, Outcome.REFUSED):
-        key = notice_key(registered.lab, registered.batch_code, outcome)
+        key = notice_key(registered.lab, registered.batch_id, outcome)
         if registered.outcome is outcome:
             store.put(
-                key, notice(registered.lab, registered.batch_code, outcome, registered.problems), "application/json"
+                key, notice(registered.lab, registered.batch_id, outcome, registered.problems), "application/json"
             )
         elif registered.outcome is not Outcome.REFUSED:
             store.delete(key)
 
 
-def notice(lab: str, batch_code: str, outcome: Outcome, problems: tuple[Problem, ...]) -> bytes:
+def notice(lab: str, batch_id: str, outcome: Outcome, problems: tuple[Problem, ...]) -> bytes:
     """The JSON file that tells a lab what is wrong with its manifest."""
     content = {
         "lab": lab,
-        "batch_id": batch_code,
+        "batch_id": batch_id,
         "outcome": outcome,
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "problems": [p.as_json() for p in problems],

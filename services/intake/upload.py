@@ -110,7 +110,7 @@ def _refuse_to_overwrite(store: ObjectStore, manifest: Manifest) -> None:
     key = manifest_key(manifest.lab, manifest.batch_id)
     try:
         before = store.get(key, max_bytes=MAX_MANIFEST_BYTES)
-        there = parse_manifest(before, lab=manifest.lab, batch_code=manifest.batch_id)
+        there = parse_manifest(before, lab=manifest.lab, batch_id=manifest.batch_id)
     except (ObjectMissing, ManifestRejected):
         return
     rejected = notice_key(manifest.lab, manifest.batch_id, Outcome.REJECTED)

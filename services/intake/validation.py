@@ -29,13 +29,13 @@ class BadBatchName(PermanentError):
     reason = "bad_batch_name"
 
 
-def check_names(lab: str, batch_code: str) -> None:
+def check_names(lab: str, batch_id: str) -> None:
     """Refuse a lab or batch name that is malformed or looks like a person's.
 
     Raises:
         BadBatchName: with what is wanted; the name itself is not repeated.
     """
-    for what, name in (("lab", lab), ("batch", batch_code)):
+    for what, name in (("lab", lab), ("batch", batch_id)):
         if not re.fullmatch(ID_PATTERN.strip("^$"), name):
             raise BadBatchName(
                 f"the {what} folder's name under incoming/ must be 1 to 63 of a–z, 0–9, '.', '_' and '-', "
@@ -46,8 +46,8 @@ def check_names(lab: str, batch_code: str) -> None:
             raise BadBatchName(f"the {what} folder's name under incoming/ looks like {kind}; use a pseudonym")
 
 
-def parse_manifest(data: bytes, *, lab: str, batch_code: str) -> Manifest:
-    """The manifest in `data`, which lies at `incoming/<lab>/<batch_code>/manifest.json`.
+def parse_manifest(data: bytes, *, lab: str, batch_id: str) -> Manifest:
+    """The manifest in `data`, which lies at `incoming/<lab>/<batch_id>/manifest.json`.
 
     Raises:
         ManifestRejected: with every problem found, in the manifest's order.
@@ -63,7 +63,7 @@ def parse_manifest(data: bytes, *, lab: str, batch_code: str) -> Manifest:
         manifest = Manifest.model_validate(document)
     except ValidationError as error:
         problems = [_problem(e) for e in error.errors(include_url=False, include_input=False, include_context=False)]
-    problems += _across(document, lab, batch_code)
+    problems += _across(document, lab, batch_id)
     if problems or manifest is None:
         if len(problems) > MAX_PROBLEMS:
             rest = len(problems) - MAX_PROBLEMS
@@ -156,9 +156,9 @@ def _shown(key: str) -> str:
     return key if _HARMLESS_KEY.match(key) and personal_data_in(key) is None else "…"
 
 
-def _across(document: dict[str, Any], lab: str, batch_code: str) -> Iterator[Problem]:
+def _across(document: dict[str, Any], lab: str, batch_id: str) -> Iterator[Problem]:
     """Faults between parts of the manifest. It looks at the raw document, so that other faults do not hide these."""
-    for path, expected, folder in (("lab", lab, "lab"), ("batch_id", batch_code, "batch")):
+    for path, expected, folder in (("lab", lab, "lab"), ("batch_id", batch_id, "batch")):
         given = document.get(path)
         if isinstance(given, str) and given != expected:
             yield Problem(

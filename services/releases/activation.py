@@ -54,7 +54,7 @@ def follow_active_release(engine: Engine) -> int:
         if active is None:
             return 0
         under_it = aliased(Analysis)
-        known = exists().where(under_it.slide_id == Analysis.slide_id, under_it.release_id == active)
+        known = exists().where(under_it.slide_key == Analysis.slide_key, under_it.release_id == active)
         replaced = move(
             session,
             SlideMove.REPLACE,
@@ -62,17 +62,17 @@ def follow_active_release(engine: Engine) -> int:
             reason="release_replaced",
             detail="was queued when another release became active; the slide is analysed again under that one",
         )
-        of_these = Analysis.slide_id.in_([analysis.slide_id for analysis in replaced])
+        of_these = Analysis.slide_key.in_([analysis.slide_key for analysis in replaced])
         again = move(session, SlideMove.REQUEUE, Analysis.release_id == active, of_these)
         followed = session.scalars(
             update(Analysis)
             .where(Analysis.state == SlideState.QUEUED, Analysis.release_id != active, ~known)
             .values(release_id=active, attempts=0, reason=None, detail=None, publish_at=func.now())
-            .returning(Analysis.slide_id),
+            .returning(Analysis.slide_key),
             execution_options={"synchronize_session": False},
         )
-        moved = [*(analysis.slide_id for analysis in again), *followed]
-        by_batch = select(Slide.batch_id, func.array_agg(aggregate_order_by(Slide.slide_code, Slide.slide_code)))
-        for batch_key, slides in session.execute(by_batch.where(Slide.id.in_(moved)).group_by(Slide.batch_id)).all():
+        moved = [*(analysis.slide_key for analysis in again), *followed]
+        by_batch = select(Slide.batch_key, func.array_agg(aggregate_order_by(Slide.slide_id, Slide.slide_id)))
+        for batch_key, slides in session.execute(by_batch.where(Slide.id.in_(moved)).group_by(Slide.batch_key)).all():
             record(session, AuditKind.SLIDES_MOVED_TO_RELEASE, batch_key=batch_key, release=active, slides=slides)
     return len(moved)

@@ -207,7 +207,7 @@ def _insert_analyses(session: Session, release_id: str, analyses: list[int]) -> 
     new: dict[int, int] = {}
     for step in (SlideMove.REAPPLY, SlideMove.REAPPLY_SHORT):
         rows = select(
-            Analysis.slide_id,
+            Analysis.slide_key,
             literal(release_id).label("release_id"),
             func.now().label("queued_at"),
             Analysis.id.label("fused_from"),
@@ -268,10 +268,10 @@ def _copy_field_results(session: Session, new: list[int]) -> None:
 
 def _note(session: Session, release_id: str, new: list[int], by: str) -> None:
     by_batch = (
-        select(Slide.batch_id, func.count(), func.sum(Analysis.cells_classified))
-        .join(Slide, Slide.id == Analysis.slide_id)
+        select(Slide.batch_key, func.count(), func.sum(Analysis.cells_classified))
+        .join(Slide, Slide.id == Analysis.slide_key)
         .where(Analysis.id.in_(new))
-        .group_by(Slide.batch_id)
+        .group_by(Slide.batch_key)
     )
     for batch_key, slides, cells in session.execute(by_batch).all():
         what = {"release": release_id, "by": by, "slides": slides, "cells": cells}

@@ -31,10 +31,10 @@ class _Recorder(Publisher):
         self.hints: list[tuple[str, str]] = []
         self.down = False
 
-    def intake_batch(self, lab: str, batch_code: str) -> None:
+    def intake_batch(self, lab: str, batch_id: str) -> None:
         if self.down:
             raise BrokerUnavailable("down")
-        self.hints.append((lab, batch_code))
+        self.hints.append((lab, batch_id))
 
 
 @pytest.fixture(scope="module")

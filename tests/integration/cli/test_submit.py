@@ -71,7 +71,7 @@ def test_what_is_uploaded_registers_as_it_is(engine: Engine, empty_bucket: Objec
 def test_a_broken_upload_goes_on_where_it_was(
     empty_bucket: ObjectStore, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    delivery = read_folder(folder, lab="berlin", batch_code="n-1", um_per_px=0.1)
+    delivery = read_folder(folder, lab="berlin", batch_id="n-1", um_per_px=0.1)
     with monkeypatch.context() as patch:
         _Sent(patch, fail_after=7)
         with pytest.raises(UploadBroken, match="same command again"):
@@ -91,7 +91,7 @@ def test_a_broken_upload_goes_on_where_it_was(
 
 
 def test_a_file_that_changes_meanwhile_stops_the_upload(empty_bucket: ObjectStore, folder: Path) -> None:
-    delivery = read_folder(folder, lab="berlin", batch_code="n-1", um_per_px=0.1)
+    delivery = read_folder(folder, lab="berlin", batch_id="n-1", um_per_px=0.1)
     (folder / "S-1" / "field-3.jpg").write_bytes(b"something else")
     with pytest.raises(ChangedWhileUploading, match=r"field-3\.jpg"):
         upload(empty_bucket, delivery)
@@ -99,11 +99,11 @@ def test_a_file_that_changes_meanwhile_stops_the_upload(empty_bucket: ObjectStor
 
 
 def test_a_batch_that_is_there_is_never_overwritten(engine: Engine, empty_bucket: ObjectStore, folder: Path) -> None:
-    first = read_folder(folder, lab="berlin", batch_code="n-1", um_per_px=0.1)
+    first = read_folder(folder, lab="berlin", batch_id="n-1", um_per_px=0.1)
     upload(empty_bucket, first)
     kept = {found.key: found.etag for found in empty_bucket.list("incoming/")}
     (folder / "S-1" / "field-0.jpg").write_bytes(b"another picture")
-    changed = read_folder(folder, lab="berlin", batch_code="n-1", um_per_px=0.1)
+    changed = read_folder(folder, lab="berlin", batch_id="n-1", um_per_px=0.1)
     with pytest.raises(BatchExists, match="--batch"):
         upload(empty_bucket, changed)
     assert {found.key: found.etag for found in empty_bucket.list("incoming/")} == kept
@@ -112,7 +112,7 @@ def test_a_batch_that_is_there_is_never_overwritten(engine: Engine, empty_bucket
 def test_a_rejected_batch_may_be_corrected(engine: Engine, empty_bucket: ObjectStore, folder: Path) -> None:
     empty_bucket.put("incoming/berlin/n-1/manifest.json", b"{}")
     assert register_batch(engine, empty_bucket, "berlin", "n-1").outcome is Outcome.REJECTED
-    upload(empty_bucket, read_folder(folder, lab="berlin", batch_code="n-1", um_per_px=0.1))
+    upload(empty_bucket, read_folder(folder, lab="berlin", batch_id="n-1", um_per_px=0.1))
     assert register_batch(engine, empty_bucket, "berlin", "n-1").outcome is Outcome.NEW
 
 
@@ -216,7 +216,7 @@ def test_wait_ends_when_the_service_rejects_the_manifest(
     submit: Any, engine: Engine, empty_bucket: ObjectStore, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A service with stricter rules than this command: it must not wait for ever."""
-    delivery = read_folder(folder, lab="berlin", batch_code="n-1", um_per_px=0.1)
+    delivery = read_folder(folder, lab="berlin", batch_id="n-1", um_per_px=0.1)
     upload(empty_bucket, delivery)
     with monkeypatch.context() as patch:
         patch.setattr("services.intake.manifest.MAX_UM_PER_PX", 0.05)

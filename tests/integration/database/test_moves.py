@@ -19,19 +19,19 @@ def rows(engine: Engine) -> Engine:
         session.add(Lab(code="berlin"))
         session.flush()
         for state in BatchState:
-            batch = Batch(lab_id=1, batch_code=state, state=state, received_on=date(2026, 11, 2))
+            batch = Batch(lab_id=1, batch_id=state, state=state, received_on=date(2026, 11, 2))
             batch.manifest_sha256 = batch.manifest_etag = "0"
             session.add(batch)
         session.flush()
         for position, of_slide in enumerate(SlideState):
-            slide = Slide(batch_id=1, position=position, slide_code=of_slide, specimen="S", replicate=1)
+            slide = Slide(batch_key=1, position=position, slide_id=of_slide, specimen="S", replicate=1)
             slide.stain, slide.um_per_px = "shorr", 0.1
             session.add(slide)
             session.flush()
             session.add_all(
                 [
-                    Analysis(slide_id=slide.id, release_id="r1", state=of_slide, attempts=2, lease_token="mine"),
-                    FieldRow(slide_id=slide.id, position=0, key="f.png", sha256="0"),
+                    Analysis(slide_key=slide.id, release_id="r1", state=of_slide, attempts=2, lease_token="mine"),
+                    FieldRow(slide_key=slide.id, position=0, key="f.png", sha256="0"),
                 ]
             )
     return engine
@@ -64,7 +64,7 @@ def test_a_move_is_made_from_its_states_and_from_no_other(rows: Engine, step: Sl
 def test_an_analysis_that_is_there_moves_under_the_same_rules(rows: Engine, step: SlideMove) -> None:
     before = contents(rows, "analysis")
     with transaction(rows) as session:
-        given = select(Analysis.slide_id, Analysis.release_id, literal(7).label("cells_classified"))
+        given = select(Analysis.slide_key, Analysis.release_id, literal(7).label("cells_classified"))
         assert len(move_or_begin(session, step, given)) == len(step.origins)
     after = contents(rows, "analysis")
     assert {state for state in before if after[state] != before[state]} == step.origins
@@ -76,9 +76,9 @@ def test_a_row_begins_only_with_a_move_of_new_rows(rows: Engine, step: SlideMove
     if isinstance(step, SlideMove):
         with transaction(rows) as session:
             session.execute(text("insert into model_release (id, kind, document) values ('r2', 'untrained', '{}')"))
-        new = insert(Analysis).values(slide_id=1, release_id="r2")
+        new = insert(Analysis).values(slide_key=1, release_id="r2")
     else:
-        new = insert(Batch).values(lab_id=1, batch_code="n", received_on=date(2026, 11, 2), manifest_sha256="0")
+        new = insert(Batch).values(lab_id=1, batch_id="n", received_on=date(2026, 11, 2), manifest_sha256="0")
         new = new.values(manifest_etag="0")
     with transaction(rows) as session:
         if not step.begins:

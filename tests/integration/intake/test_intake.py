@@ -62,7 +62,7 @@ def test_a_manifest_becomes_a_batch_with_queued_slides(engine: Engine, empty_buc
     registered = register_batch(engine, empty_bucket, "berlin", "night-1")
     assert (registered.outcome, registered.problems) == (Outcome.NEW, ())
     assert _rows(engine, "select id, batch_code, state, problems, closed_at, received_on from batch") == [
-        (registered.batch_id, "night-1", "analysing", [], None, datetime.now(UTC).date())
+        (registered.batch_key, "night-1", "analysing", [], None, datetime.now(UTC).date())
     ]
     slides = "select position, slide_code, specimen, replicate, stain, um_per_px from slide order by position"
     assert _rows(engine, slides) == [
@@ -102,7 +102,7 @@ def test_the_same_content_again_changes_nothing(engine: Engine, empty_bucket: Ob
     third = register_batch(engine, empty_bucket, "berlin", "night-1")
     assert [r.outcome for r in (first, again, third)] == [Outcome.NEW, Outcome.UNCHANGED, Outcome.UNCHANGED]
     assert (again.analysis_ids, third.analysis_ids) == ((), ())
-    assert again.batch_id == third.batch_id == first.batch_id
+    assert again.batch_key == third.batch_key == first.batch_key
     counts = "select (select count(*) from slide), (select count(*) from field), (select count(*) from analysis)"
     assert _rows(engine, counts) == [(2, 6, 2)]
     assert sweep_incoming(engine, empty_bucket) == []
@@ -143,15 +143,15 @@ def test_other_content_under_the_same_id_is_refused(engine: Engine, empty_bucket
     before = _rows(engine, "select * from batch"), _rows(engine, "select * from slide order by id")
     _upload(empty_bucket, _manifest(slides=3))
     swept = sweep_incoming(engine, empty_bucket)
-    assert [(r.outcome, r.batch_id, r.analysis_ids) for r in swept] == [(Outcome.REFUSED, first.batch_id, ())]
+    assert [(r.outcome, r.batch_key, r.analysis_ids) for r in swept] == [(Outcome.REFUSED, first.batch_key, ())]
     assert (_rows(engine, "select * from batch"), _rows(engine, "select * from slide order by id")) == before
     notice = _notice(empty_bucket, "refused")
     assert [p["reason"] for p in notice["problems"]] == ["manifest_other_content"]
     refusals = "select batch_id from audit_event where kind = 'manifest_refused'"
-    assert _rows(engine, refusals) == [(first.batch_id,)]
+    assert _rows(engine, refusals) == [(first.batch_key,)]
 
     register_batch(engine, empty_bucket, "berlin", "night-1")  # a repeated hint
-    assert _rows(engine, refusals) == [(first.batch_id,)]
+    assert _rows(engine, refusals) == [(first.batch_key,)]
     assert sweep_incoming(engine, empty_bucket) == []
 
     _upload(empty_bucket, b"not json")  # wrong content over a good batch is refused too, never rejects it
@@ -192,7 +192,7 @@ def test_a_rejected_batch_says_everything_and_is_replaced_by_a_corrected_one(
 
     _upload(empty_bucket, _manifest())
     [accepted] = sweep_incoming(engine, empty_bucket)
-    assert (accepted.outcome, accepted.batch_id, len(accepted.analysis_ids)) == (Outcome.NEW, rejected.batch_id, 2)
+    assert (accepted.outcome, accepted.batch_key, len(accepted.analysis_ids)) == (Outcome.NEW, rejected.batch_key, 2)
     assert _rows(engine, "select state, problems, closed_at from batch") == [("analysing", [], None)]
     assert empty_bucket.stat("results/berlin/night-1/rejected.json") is None
 
@@ -236,13 +236,13 @@ def test_one_bad_batch_never_stops_the_others(
     with pytest.raises(SweepIncomplete) as raised:
         sweep_incoming(engine, empty_bucket)
     assert list(raised.value.errors) == ["incoming/oslo/b/manifest.json"]
-    assert {r.batch_code: r.outcome for r in raised.value.registered} == {
+    assert {r.batch_id: r.outcome for r in raised.value.registered} == {
         "a": Outcome.NEW,
         "c": Outcome.NEW,
         "broken": Outcome.REJECTED,
     }
     monkeypatch.undo()
-    assert [(r.batch_code, r.outcome) for r in sweep_incoming(engine, empty_bucket)] == [("b", Outcome.NEW)]
+    assert [(r.batch_id, r.outcome) for r in sweep_incoming(engine, empty_bucket)] == [("b", Outcome.NEW)]
 
 
 @pytest.mark.parametrize("odd", [".", "..", "", "a\x07b", "a\u2028"])

@@ -39,7 +39,7 @@ class Night:
 
     engine: Engine
     store: ObjectStore
-    batch_id: int = 0
+    batch_key: int = 0
 
     def __post_init__(self) -> None:
         with transaction(self.engine) as session:
@@ -48,13 +48,11 @@ class Night:
             lab = Lab(code="berlin")
             session.add(lab)
             session.flush()
-            batch = Batch(
-                lab_id=lab.id, batch_code="night-1", state="analysing", manifest_sha256="0", manifest_etag="0"
-            )
+            batch = Batch(lab_id=lab.id, batch_id="night-1", state="analysing", manifest_sha256="0", manifest_etag="0")
             batch.received_on = DAY
             session.add(batch)
             session.flush()
-            self.batch_id = batch.id
+            self.batch_key = batch.id
 
     def slide(
         self,
@@ -71,21 +69,21 @@ class Night:
     ) -> int:
         """A slide whose cells stand in rows on its fields; returns its analysis."""
         with transaction(self.engine) as session:
-            slide = Slide(batch_id=self.batch_id, position=position, slide_code=f"slide-{position}", stain="shorr")
+            slide = Slide(batch_key=self.batch_key, position=position, slide_id=f"slide-{position}", stain="shorr")
             slide.specimen, slide.replicate, slide.um_per_px = specimen, replicate, 0.1
             session.add(slide)
             session.flush()
-            keys = [self._field(slide.slide_code, number) for number in range(fields)]
-            rows = [FieldRow(slide_id=slide.id, position=n, key=key, sha256=sha) for n, (key, sha) in enumerate(keys)]
+            keys = [self._field(slide.slide_id, number) for number in range(fields)]
+            rows = [FieldRow(slide_key=slide.id, position=n, key=key, sha256=sha) for n, (key, sha) in enumerate(keys)]
             session.add_all(rows)
             session.flush()
             ids = [row.id for row in rows]
-            slide_id = slide.id
-        return self.analysis(slide_id, ids, counts, state=state, release=release, reason=reason, outlines=outlines)
+            slide_key = slide.id
+        return self.analysis(slide_key, ids, counts, state=state, release=release, reason=reason, outlines=outlines)
 
     def analysis(
         self,
-        slide_id: int,
+        slide_key: int,
         fields: list[int],
         counts: dict[str, int],
         *,
@@ -97,7 +95,7 @@ class Night:
         """An analysis of a slide with its results."""
         now = datetime(2026, 11, 23, 2, tzinfo=UTC)
         with transaction(self.engine) as session:
-            analysis = Analysis(slide_id=slide_id, release_id=release, state=state, reason=reason, attempts=1)
+            analysis = Analysis(slide_key=slide_key, release_id=release, state=state, reason=reason, attempts=1)
             analysis.started_at, analysis.finished_at, analysis.timings = now, now, {"total": 2.5}
             analysis.detail = reason and f"field broken: {reason}"
             analysis.cells_classified, analysis.cells_on_border, analysis.objects_rejected = sum(counts.values()), 2, 1
@@ -131,7 +129,7 @@ class Night:
 
     def write(self, state: BatchState | None = None) -> dict[str, Any]:
         """The report as the store has it after writing."""
-        write_batch_report(self.engine, self.store, self.batch_id, state)
+        write_batch_report(self.engine, self.store, self.batch_key, state)
         document: dict[str, Any] = json.loads(self.get("report.json"))
         return document
 

@@ -32,7 +32,7 @@ def mixed(night: Night) -> Night:
     night.slide(5, {"Normal": 1, "RoundHead": 90}, specimen="S-04", release="r2", replicate=2)
     with transaction(night.engine) as session:
         session.add(
-            Slide(batch_id=night.batch_id, position=6, slide_code="slide-6", specimen="S-05", replicate=1,
+            Slide(batch_key=night.batch_key, position=6, slide_id="slide-6", specimen="S-05", replicate=1,
                   stain="shorr", um_per_px=0.1)
         )  # fmt: skip
         session.execute(
@@ -78,7 +78,7 @@ def test_the_report_and_the_table_are_those_stored_byte_for_byte(night: Night) -
 def test_a_batch_that_is_being_analysed_has_the_same_report_without_files(night: Night) -> None:
     mixed(night)
     with transaction(night.engine) as session:
-        live = json.loads(read_report(session, night.batch_id).as_json())
+        live = json.loads(read_report(session, night.batch_key).as_json())
     closed = json.loads((STORED / "report.json").read_bytes())
     slides = [{**slide, "files": []} for slide in closed["slides"]]
     assert live == {**closed, "state": "analysing", "slides": slides, "notes": [], "files": []}

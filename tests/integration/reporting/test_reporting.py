@@ -160,7 +160,7 @@ def test_an_outage_is_raised_and_leaves_no_report(full: Night, monkeypatch: pyte
 
     monkeypatch.setattr(full.store, "get", get)
     with pytest.raises(OutageError):
-        write_batch_report(full.engine, full.store, full.batch_id)
+        write_batch_report(full.engine, full.store, full.batch_key)
     assert full.store.stat(f"{PREFIX}report.json") is None
 
 

@@ -126,8 +126,8 @@ def test_cells_come_in_parts_so_that_memory_does_not_grow_with_the_batch(
     monkeypatch.setattr("services.reporting.queries.FETCH_ROWS", 50)
     monkeypatch.setattr("services.reporting.exports.cells_parquet.ROWS_PER_GROUP", 100)
     with transaction(full.engine) as session:
-        parts = [len(part) for part in stream_cells(session, "number", full.batch_id, DAY)]
-        assert write_cells_parquet(session, full.batch_id, DAY, tmp_path / "cells.parquet", None) == 403
+        parts = [len(part) for part in stream_cells(session, "number", full.batch_key, DAY)]
+        assert write_cells_parquet(session, full.batch_key, DAY, tmp_path / "cells.parquet", None) == 403
     assert (len(parts), max(parts), sum(parts)) == (9, 50, 403)
     metadata = pq.ParquetFile(tmp_path / "cells.parquet").metadata
     assert [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)] == [100, 100, 100, 100, 3]

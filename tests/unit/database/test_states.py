@@ -80,7 +80,7 @@ def test_no_other_sql_sets_a_state() -> None:
         "update(Batch).values(state='complete')",
         "update(Batch).values({'state': 'complete'})",
         "upsert(Batch).on_conflict_do_update(set_={'state': 'complete'})",
-        "Analysis(slide_id=1, state='done')",
+        "Analysis(slide_key=1, state='done')",
         "batch.state = 'complete'",
     ],
 )

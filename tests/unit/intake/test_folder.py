@@ -48,7 +48,7 @@ def test_a_sub_folder_is_a_slide(tmp_path: Path) -> None:
 
 def test_images_directly_in_the_folder_are_one_slide(tmp_path: Path) -> None:
     _write(tmp_path / "S-7F3A", "1.jpg", "2.tif")
-    delivery = read_folder(tmp_path / "S-7F3A", lab="berlin", um_per_px=0.1, stain="giemsa", batch_code="n-1")
+    delivery = read_folder(tmp_path / "S-7F3A", lab="berlin", um_per_px=0.1, stain="giemsa", batch_id="n-1")
     assert delivery.manifest.batch_id == "n-1"
     [slide] = delivery.manifest.slides
     assert (slide.slide_id, slide.stain) == ("S-7F3A", "giemsa")
@@ -69,13 +69,13 @@ def test_the_same_folder_is_the_same_batch_and_another_scale_is_not(tmp_path: Pa
 def test_bytes_are_counted_while_checksums_are_taken(tmp_path: Path) -> None:
     _write(tmp_path, "a/1.jpg", "a/2.jpg")
     counted: list[int] = []
-    delivery = read_folder(tmp_path, lab="berlin", batch_code="n", um_per_px=0.1, advance=counted.append)
+    delivery = read_folder(tmp_path, lab="berlin", batch_id="n", um_per_px=0.1, advance=counted.append)
     assert sum(counted) == delivery.size
 
 
 def test_all_problems_of_a_folder_at_once(tmp_path: Path) -> None:
     _write(tmp_path / "n", "Anna Schmidt/1.jpg", "b/1987-03-12.jpg")
-    assert _problems(tmp_path / "n", batch_code="Night") == [
+    assert _problems(tmp_path / "n", batch_id="Night") == [
         ("lab", "manifest_bad_value"),
         ("batch_id (n)", "manifest_bad_value"),
         ("slides[0].slide_id (Anna-Schmidt)", "personal_data"),
@@ -136,7 +136,7 @@ def test_a_manifest_in_the_folder_is_used(described: tuple[Path, dict[str, Any]]
     assert manifest.slides[1].fields[0].kind == "crop"
     assert manifest.slides[1].fields[0].sha256 == hashlib.sha256(b"content of s2/c.png").hexdigest()
     assert [e.path.name for e in delivery.left_out] == ["truth.json"]
-    overridden = read_folder(folder, lab="berlin", batch_code="n-2", um_per_px=0.3, stain="shorr").manifest
+    overridden = read_folder(folder, lab="berlin", batch_id="n-2", um_per_px=0.3, stain="shorr").manifest
     assert (overridden.lab, overridden.batch_id) == ("berlin", "n-2")
     assert {(s.um_per_px, s.stain) for s in overridden.slides} == {(0.3, "shorr")}
 
@@ -163,4 +163,4 @@ def test_a_manifest_that_leaves_the_folder_is_not_followed(described: tuple[Path
 def test_a_manifest_in_the_folder_that_is_none(tmp_path: Path, content: str) -> None:
     _write(tmp_path, "a.jpg")
     (tmp_path / "manifest.json").write_text(content)
-    assert _problems(tmp_path, lab="berlin", batch_code="n")
+    assert _problems(tmp_path, lab="berlin", batch_id="n")

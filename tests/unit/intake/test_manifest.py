@@ -41,9 +41,9 @@ GOOD: dict[str, Any] = {
 DELETE = object()
 
 
-def _parse(document: object, lab: str = "berlin", batch_code: str = "night-2026-11-23") -> Manifest:
+def _parse(document: object, lab: str = "berlin", batch_id: str = "night-2026-11-23") -> Manifest:
     data = document if isinstance(document, bytes) else json.dumps(document).encode()
-    return parse_manifest(data, lab=lab, batch_code=batch_code)
+    return parse_manifest(data, lab=lab, batch_id=batch_id)
 
 
 def _problems(document: object, **names: str) -> list[tuple[str, str]]:

@@ -205,7 +205,7 @@ def test_a_batch_is_the_same_for_the_same_seed_and_is_a_valid_delivery(tmp_path:
     assert files != digests(tmp_path / "c")
     assert seen[-1] == (6, 6)
 
-    manifest = parse_manifest(path.read_bytes(), lab="lab-a", batch_code="night-1")
+    manifest = parse_manifest(path.read_bytes(), lab="lab-a", batch_id="night-1")
     assert {f.key: f.sha256 for s in manifest.slides for f in s.fields} == {
         name: digest for name, digest in files.items() if name.endswith(".jpg")
     }
