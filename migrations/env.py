@@ -15,14 +15,17 @@ def run_migrations() -> None:
     if url is None:
         raise RuntimeError("no sqlalchemy.url in Alembic's configuration; run migrations by `morphbatch migrate`")
     engine = make_engine(url)
-    with engine.connect() as connection:
-        connection.execute(text("set lock_timeout = '10s'"))
-        connection.execute(text("select pg_advisory_lock(:key)"), {"key": ADVISORY_LOCK})
-        connection.commit()  # the lock belongs to the connection, not to a transaction
-        context.configure(connection=connection, transaction_per_migration=True)
-        with context.begin_transaction():
-            context.run_migrations()
-    engine.dispose()
+    try:
+        with engine.connect() as connection:
+            # Before the time limit: another process may migrate for longer.
+            connection.execute(text("select pg_advisory_lock(:key)"), {"key": ADVISORY_LOCK})
+            connection.execute(text("set lock_timeout = '10s'"))
+            connection.commit()  # the lock belongs to the connection, not to a transaction
+            context.configure(connection=connection, transaction_per_migration=True)
+            with context.begin_transaction():
+                context.run_migrations()
+    finally:
+        engine.dispose()  # closes the connection, which gives the lock back
 
 
 run_migrations()

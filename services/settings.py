@@ -32,7 +32,12 @@ class Settings(BaseSettings):
     )
 
     database_url: str = Field(
-        "postgresql+psycopg2://morphbatch@127.0.0.1:5432/morphbatch", description="SQLAlchemy URL of Postgres."
+        "postgresql+psycopg2://morphbatch_service@127.0.0.1:5432/morphbatch",
+        description="SQLAlchemy URL of Postgres, with the service's role.",
+    )
+    migration_url: str | None = Field(
+        None,
+        description="The same with the owner's role, for `morphbatch migrate` only; default: database_url.",
     )
     broker_url: str = Field("redis://127.0.0.1:6379/0", description="Redis, the Celery broker. It carries hints only.")
 

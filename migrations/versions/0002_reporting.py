@@ -17,8 +17,9 @@ do $$ begin
 exception
     when duplicate_object or unique_violation then null;
     when insufficient_privilege then
-        raise exception 'role morphbatch_analyst is missing and this role may not create it'
-            using hint = 'As a superuser: create role morphbatch_analyst nologin; then migrate again.';
+        raise exception using errcode = 'insufficient_privilege', message =
+            'role morphbatch_analyst is missing and this role may not create it:'
+            ' run migrations/roles.sql as a superuser in this database, then migrate again';
 end $$;
 """
 

@@ -1,6 +1,28 @@
--- Who may do what. The roles belong to the server and are there before.
+-- Who may do what. The roles are there before (`migrations/roles.sql`). Only the owner creates; PUBLIC may nothing.
+-- The service also reads `alembic_version`, which is Alembic's and not made here.
 
-grant usage on schema reporting to morphbatch_analyst;
-grant select on all tables in schema reporting to morphbatch_analyst;
+do $$ begin
+    execute format('revoke all on database %I from public', current_database());
+    execute format('grant connect on database %I to morphbatch_analyst', current_database());
+    -- Temporary tables are how many rows are written at once.
+    execute format('grant connect, temporary on database %I to morphbatch_service', current_database());
+end $$;
+revoke all on schema public from public;
+grant usage on schema public to morphbatch_service;
+grant usage on schema reporting to morphbatch_analyst, morphbatch_service;
+
+-- A function is executable by everybody unless this says otherwise; each is granted where it is wanted.
+alter default privileges revoke execute on functions from public;
+revoke execute on all functions in schema public, reporting from public;
+grant execute on all functions in schema reporting to morphbatch_analyst, morphbatch_service;
+grant execute on function make_cell_partitions(date, integer) to morphbatch_service;
+
 -- Views that a later revision adds need no grant of their own.
-alter default privileges in schema reporting grant select on tables to morphbatch_analyst;
+alter default privileges in schema reporting grant select on tables to morphbatch_analyst, morphbatch_service;
+grant select on all tables in schema reporting to morphbatch_analyst, morphbatch_service;
+
+-- Tables do, so that the service is given what it does with each.
+grant select, insert on lab, slide, field, audit_event to morphbatch_service;
+grant select, insert, update on batch, analysis, model_release to morphbatch_service;
+grant select, insert, delete on cell, field_result, slide_class_count to morphbatch_service;
+grant select on review to morphbatch_service;

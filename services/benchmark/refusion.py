@@ -31,9 +31,8 @@ from services.database.models import (
 )
 from services.database.session import make_engine, transaction
 from services.local.child import Child, ServiceState
-from services.local.installation import prepare_installation
+from services.local.installation import OWNER, SERVICE, prepare_installation
 from services.local.postgres import postgres_service
-from services.local.settings import settings_of
 from services.releases.fusion import fuse
 from services.releases.refusion import Refusion, apply_refusion, count_moves, plan_refusion
 from services.releases.schema import MEMBERS, FileDigest, Fusion, Member, Release, ReleaseKind
@@ -59,9 +58,9 @@ def measure_refusion(home: Path, cells: int, repeats: int, tell: Tell = lambda _
     """
     about = machine()
     runs: dict[str, list[float]] = defaultdict(list)
-    with _postgres(home) as engine:
+    with _postgres(home) as (owner, engine):
         tell(f"drawing {cells} cells")
-        fill(engine, cells, releases=repeats + 1)
+        fill(owner, cells, releases=repeats + 1)
         for number in range(repeats):
             plan = plan_refusion(engine, f"bench-{number + 1}", DAY)
             counting, writing = (_measured(engine, plan, work) for work in (_count, _apply))
@@ -178,8 +177,8 @@ def _cpu_seconds(engine: Engine) -> float:
 
 
 @contextmanager
-def _postgres(home: Path) -> Iterator[Engine]:
-    """A Postgres of its own with the migrations applied, gone with its data at the end."""
+def _postgres(home: Path) -> Iterator[tuple[Engine, Engine]]:
+    """A Postgres of its own with the migrations applied, gone with its data at the end; for its owner, the service."""
     shutil.rmtree(home, ignore_errors=True)
     installation = prepare_installation(home, "rclone", minio_available=False)
     child = Child(postgres_service(installation), installation.logs / "postgres.log", os.environ)
@@ -188,12 +187,12 @@ def _postgres(home: Path) -> Iterator[Engine]:
         while child.state is not ServiceState.READY:
             child.look()
             time.sleep(0.05)
-        url = settings_of(installation).database_url
-        upgrade(url)
-        engine = make_engine(url)
+        upgrade(installation.database_url(OWNER))
+        owner, engine = (make_engine(installation.database_url(role)) for role in (OWNER, SERVICE))
         try:
-            yield engine
+            yield owner, engine
         finally:
+            owner.dispose()
             engine.dispose()
     finally:
         child.stop()

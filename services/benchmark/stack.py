@@ -175,8 +175,8 @@ def _points_at_a_stack(home: Path) -> set[str]:
 _POINTERS: Final = tuple(
     f"MORPHBATCH_{name}"
     for name in (
-        *("DATABASE_URL", "BROKER_URL", "S3_ENDPOINT", "S3_ACCESS_KEY", "S3_SECRET_KEY", "TRITON_ENDPOINT"),
-        *("API_PORT", "WEBHOOK_TOKEN"),
+        *("DATABASE_URL", "MIGRATION_URL", "BROKER_URL", "S3_ENDPOINT", "S3_ACCESS_KEY", "S3_SECRET_KEY"),
+        *("TRITON_ENDPOINT", "API_PORT", "WEBHOOK_TOKEN"),
     )
 )
 

@@ -126,7 +126,8 @@ def migrate() -> None:
     from migrations.run import head_revision, upgrade
     from services.settings import load_settings
 
-    upgrade(load_settings().database_url)
+    settings = load_settings()
+    upgrade(settings.migration_url or settings.database_url)
     err.print(f"the database is at revision {head_revision()}")
 
 

@@ -102,7 +102,10 @@ def _our_error(error: BaseException) -> MorphbatchError | None:
     if state in _OUTDATED:
         return DatabaseOutdated(f"{_said(error)}: run `morphbatch migrate`")
     if state.startswith(_REFUSED):
-        return DatabaseRefused(f"Postgres refuses: {_said(error)}; check the role in MORPHBATCH_DATABASE_URL")
+        return DatabaseRefused(
+            f"Postgres refuses: {_said(error)}; check the role in MORPHBATCH_DATABASE_URL"
+            " (`morphbatch migrate`: MORPHBATCH_MIGRATION_URL)"
+        )
     return None
 
 

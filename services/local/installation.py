@@ -19,7 +19,9 @@ SERVICES: Final = ("postgres", "redis", "s3", "triton", "control", "beat", "api"
 INFRASTRUCTURE: Final = ("postgres", "redis", "s3")
 
 PORT_NAMES: Final = ("postgres", "redis", "s3", "triton_http", "triton_grpc", "triton_metrics", "api")
-SECRET_NAMES: Final = ("postgres_superuser", "postgres", "redis", "s3", "webhook")
+# Roles of `migrations/roles.sql`, each with its password under its own name.
+OWNER, SERVICE, ANALYST = ROLES = ("morphbatch_owner", "morphbatch_service", "morphbatch_analyst")
+SECRET_NAMES: Final = ("postgres_superuser", *ROLES, "redis", "s3", "webhook")
 
 # Below the kernel's ephemeral ports (32768 and up by default): an outgoing connection must not take a port of ours
 # while its server restarts.
@@ -51,13 +53,16 @@ class Installation:
         """The supervisor's report of itself: states, pids, restarts."""
         return self.home / "stack.json"
 
+    def database_url(self, role: str) -> str:
+        """SQLAlchemy URL of the database for one of `ROLES`."""
+        return f"postgresql+psycopg2://{role}:{self.secrets[role]}@127.0.0.1:{self.ports['postgres']}/morphbatch"
+
     def environment(self) -> dict[str, str]:
         """The `MORPHBATCH_*` variables that point a process at this stack."""
         ports, keys = self.ports, self.secrets
         return {
-            "MORPHBATCH_DATABASE_URL": (
-                f"postgresql+psycopg2://morphbatch:{keys['postgres']}@127.0.0.1:{ports['postgres']}/morphbatch"
-            ),
+            "MORPHBATCH_DATABASE_URL": self.database_url(SERVICE),
+            "MORPHBATCH_MIGRATION_URL": self.database_url(OWNER),
             "MORPHBATCH_BROKER_URL": f"redis://:{keys['redis']}@127.0.0.1:{ports['redis']}/0",
             "MORPHBATCH_S3_ENDPOINT": f"http://127.0.0.1:{ports['s3']}",
             "MORPHBATCH_S3_ACCESS_KEY": "morphbatch",
@@ -82,14 +87,29 @@ def load_installation(home: Path) -> Installation | None:
 
     Raises:
         HomeDamaged: `installation.json` is there and cannot be read.
+        ConfigurationError: an earlier version wrote it.
     """
+    kept = _read(home)
+    if kept is not None and not kept.secrets.keys() >= set(SECRET_NAMES):
+        raise ConfigurationError(
+            f"{home} was made by an earlier version of morphbatch: `morphbatch down`, then `morphbatch up` completes it"
+        )
+    return kept
+
+
+def _read(home: Path) -> Installation | None:
+    """As kept; passwords that an earlier version did not have are absent."""
     path = home / "installation.json"
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         return Installation(
             home=home,
             ports={name: int(document["ports"][name]) for name in PORT_NAMES},
-            secrets={name: str(document["secrets"][name]) for name in SECRET_NAMES},
+            secrets={
+                name: str(document["secrets"][name])
+                for name in SECRET_NAMES
+                if name not in ROLES or name in document["secrets"]
+            },
             s3_flavour=document["s3_flavour"],
         )
     except FileNotFoundError:
@@ -104,26 +124,29 @@ def load_installation(home: Path) -> Installation | None:
 def prepare_installation(home: Path, s3_flavour: S3Flavour | None, minio_available: bool) -> Installation:
     """The installation of `home`, made at the first call. Ports are kept as long as nobody else took them.
 
+    What an earlier version did not keep is added.
+
     Call it only while the stack does not run. The S3 server of a home never changes, since its objects would be gone:
     `s3_flavour` None means the home's own, and for a new home MinIO where its binary is found.
 
     Raises:
         ConfigurationError: another flavour is asked for than the home has.
     """
-    kept = load_installation(home)
+    kept = _read(home)
     if kept is None:
         flavour: S3Flavour = s3_flavour or ("minio" if minio_available else "rclone")
         kept = Installation(
             home=home,
             ports=_free_ports({}),
-            secrets={name: secrets.token_urlsafe(24) for name in SECRET_NAMES},
+            secrets={},
             s3_flavour=flavour,
         )
     elif s3_flavour not in (None, kept.s3_flavour):
         raise ConfigurationError(
             f"the objects of {home} are kept by {kept.s3_flavour}; for {s3_flavour} start with another MORPHBATCH_HOME"
         )
-    installation = Installation(home, _free_ports(kept.ports), kept.secrets, kept.s3_flavour)
+    keys = {name: kept.secrets.get(name) or secrets.token_urlsafe(24) for name in SECRET_NAMES}
+    installation = Installation(home, _free_ports(kept.ports), keys, kept.s3_flavour)
     installation.save()
     return installation
 

@@ -4,6 +4,8 @@ import os
 import shutil
 import signal
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
@@ -11,9 +13,10 @@ from typing import Any, Final
 import psycopg2
 from psycopg2 import sql
 
+import migrations
 from services.atomic import write_text
 from services.errors import ConfigurationError
-from services.local.installation import Installation
+from services.local.installation import ROLES, Installation
 from services.local.launch import own
 from services.local.service import NotReady, Service, launcher
 
@@ -37,9 +40,11 @@ _CONFIGURATION: Final = {
     "log_checkpoints": "off",
 }
 
+_ROLES_SQL: Final = Path(migrations.__file__).with_name("roles.sql")
+
 
 def postgres_service(installation: Installation) -> Service:
-    """Postgres on its port, with the database and role `morphbatch` once ready."""
+    """Postgres on its port, once ready with the database `morphbatch` and the three roles of `migrations/roles.sql`."""
     port = installation.ports["postgres"]
     data = _data_folder(installation)
     options = [word for name, value in _CONFIGURATION.items() for word in ("-c", f"{name}={value}")]
@@ -53,7 +58,7 @@ def postgres_service(installation: Installation) -> Service:
         deadline_s=60.0,  # crash recovery of a long night
         unprivileged_data=data,
         prepare=lambda: _prepare(installation),
-        settle=lambda: _create_role_and_database(installation),
+        settle=lambda: _make_roles_and_database(installation),
     )
 
 
@@ -73,14 +78,14 @@ def _data_folder(installation: Installation) -> Path:
     return installation.home / "postgres" / "data"
 
 
-def _connect(installation: Installation) -> Any:
+def _connect(installation: Installation, database: str = "postgres") -> Any:
     try:
         return psycopg2.connect(
             host="127.0.0.1",
             port=installation.ports["postgres"],
             user="postgres",
             password=installation.secrets["postgres_superuser"],
-            dbname="postgres",
+            dbname=database,
             connect_timeout=2,
         )
     except psycopg2.OperationalError as error:
@@ -130,21 +135,35 @@ def _remove_stale_pid_file(pid_file: Path) -> None:
         pid_file.unlink()
 
 
-def _create_role_and_database(installation: Installation) -> None:
-    """The role that owns the database: no superuser, but it may create the reporting role and test databases."""
-    connection = _connect(installation)
+def _make_roles_and_database(installation: Installation) -> None:
+    with _administering(installation, "postgres") as cursor:
+        cursor.execute("select rolname from pg_roles where rolname in ('morphbatch', 'morphbatch_owner')")
+        if cursor.fetchall() == [("morphbatch",)]:  # of an earlier version: one role for everything
+            cursor.execute("alter role morphbatch rename to morphbatch_owner")
+            cursor.execute("alter role morphbatch_owner nocreatedb nocreaterole")
+        cursor.execute("select from pg_database where datname = 'morphbatch'")
+        if cursor.rowcount == 0:
+            cursor.execute("create database morphbatch")
+        cursor.execute("revoke all on database postgres, template1 from public")
+    with _administering(installation, "morphbatch") as cursor:
+        cursor.execute(_ROLES_SQL.read_text("utf-8"))
+        for role in ROLES:
+            cursor.execute(
+                sql.SQL("alter role {} login password {}").format(
+                    sql.Identifier(role), sql.Literal(installation.secrets[role])
+                )
+            )
+
+
+@contextmanager
+def _administering(installation: Installation, database: str) -> Iterator[Any]:
+    """A superuser's cursor, each statement committed by itself."""
+    connection = _connect(installation, database)
     try:
         connection.autocommit = True
         with connection.cursor() as cursor:
-            cursor.execute("select 1 from pg_roles where rolname = 'morphbatch'")
-            verb = "alter" if cursor.fetchone() else "create"
-            cursor.execute(
-                sql.SQL(verb + " role morphbatch login createdb createrole password {}").format(
-                    sql.Literal(installation.secrets["postgres"])
-                )
-            )
-            cursor.execute("select 1 from pg_database where datname = 'morphbatch'")
-            if cursor.fetchone() is None:
-                cursor.execute("create database morphbatch owner morphbatch")
+            yield cursor
+    except psycopg2.OperationalError as error:
+        raise NotReady(str(error).strip()) from error
     finally:
         connection.close()

@@ -9,12 +9,13 @@ from pathlib import Path
 import psycopg2
 import pytest
 from psycopg2 import sql
-from sqlalchemy import URL, Engine, make_url
+from sqlalchemy import Engine, make_url
+from sqlalchemy.orm import Session
 
 from migrations.run import upgrade
-from services.database.session import make_engine
+from services.database.session import make_engine, transaction
 from services.local.child import Child, ServiceState
-from services.local.installation import Installation, S3Flavour, prepare_installation
+from services.local.installation import OWNER, SERVICE, Installation, S3Flavour, prepare_installation
 from services.local.object_store import find_minio, s3_service
 from services.local.postgres import postgres_service
 from services.local.service import Service
@@ -76,7 +77,10 @@ class S3Server:
 
 @dataclass(frozen=True, slots=True)
 class Postgres:
-    """A running Postgres whose database `morphbatch` is migrated, has no rows, and is the template of all others."""
+    """A running Postgres whose database `morphbatch` is migrated, has no rows, and is the template of all others.
+
+    Its engines have the service's role, if nothing else is said.
+    """
 
     installation: Installation
     _numbers: "count[int]" = field(default_factory=lambda: count(1))
@@ -86,26 +90,41 @@ class Postgres:
         """A copy that nobody else has of the template, or of the database `like`; dropped at the end of the block."""
         if like is not None:
             like.dispose()  # a database that somebody is connected to is not copied
-        with self._copy_of(self._url.database if like is None else like.url.database) as engine:
+        with self._copy_of("morphbatch" if like is None else like.url.database, SERVICE) as engine:
             yield engine
 
     @contextmanager
     def empty_database(self) -> Iterator[Engine]:
-        """A database without any migration; dropped at the end of the block."""
-        with self._copy_of("template0") as engine:
+        """A database without any migration, for its owner; dropped at the end of the block."""
+        with self._copy_of("template0", OWNER) as engine:
             yield engine
 
-    @property
-    def _url(self) -> URL:
-        return make_url(settings_of(self.installation).database_url)
+    def url(self, role: str, engine: Engine) -> str:
+        """Where another role logs in to the database of `engine`, which lets go of it."""
+        engine.dispose()
+        return self._url(role, engine.url.database)
 
     @contextmanager
-    def _copy_of(self, template: str | None) -> Iterator[Engine]:
+    def as_owner(self, engine: Engine) -> Iterator[Session]:
+        """A transaction of the owner in the database of `engine`, for what the service may not do."""
+        owner = make_engine(self.url(OWNER, engine))
+        try:
+            with transaction(owner) as session:
+                yield session
+        finally:
+            owner.dispose()
+
+    def _url(self, role: str, database: str | None) -> str:
+        url = make_url(self.installation.database_url(role))
+        return url.set(database=database).render_as_string(hide_password=False)
+
+    @contextmanager
+    def _copy_of(self, template: str | None, role: str) -> Iterator[Engine]:
         name = f"test_{next(self._numbers)}"
         # A file copy takes half as long as a copy through the log.
         statement = "create database {} owner {} template {} strategy file_copy"
-        self._administer(statement, name, self._url.username, template)
-        engine = make_engine(self._url.set(database=name).render_as_string(hide_password=False))
+        self._administer(statement, name, OWNER, template)
+        engine = make_engine(self._url(role, name))
         try:
             yield engine
         finally:
@@ -133,5 +152,5 @@ def migrated_postgres(home: Path) -> Iterator[Postgres]:
     installation = prepare_installation(home, "rclone", minio_available=False)
     service = postgres_service(installation)
     with serving(replace(service, command=(*service.command, "-c", "fsync=off")), installation):
-        upgrade(settings_of(installation).database_url)
+        upgrade(installation.database_url(OWNER))
         yield Postgres(installation)

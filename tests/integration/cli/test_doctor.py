@@ -54,7 +54,8 @@ def test_what_is_down_fails_with_a_way_to_mend_it_and_the_rest_does_not(stack: S
     ],
 )
 def test_a_record_that_does_not_fit(stack: Stack, breaking: str, mending: str, check: str, says: str) -> None:
-    engine = make_engine(stack.settings.database_url)
+    assert stack.settings.migration_url
+    engine = make_engine(stack.settings.migration_url)
     with engine.begin() as connection:
         connection.execute(text(breaking))
     try:

@@ -16,6 +16,7 @@ from services.intake.registration import NoActiveRelease, Outcome, register_batc
 from services.intake.uploads import SweepIncomplete, sweep_incoming, unusable_uploads
 from services.intake.validation import BadBatchName
 from services.storage import ObjectMissing, ObjectStore, StoreRefused, StoreUnavailable
+from tests.integration.servers import Postgres
 
 
 def _manifest(lab: str = "berlin", batch: str = "night-1", slides: int = 2, fields: int = 3) -> dict[str, Any]:
@@ -84,9 +85,9 @@ def test_a_manifest_becomes_a_batch_with_queued_slides(engine: Engine, empty_buc
     assert len(analyses) == 2
 
 
-def test_cells_of_the_month_have_their_partition(engine: Engine, empty_bucket: ObjectStore) -> None:
+def test_cells_of_the_month_have_their_partition(postgres: Postgres, engine: Engine, empty_bucket: ObjectStore) -> None:
     month = f"cell_{datetime.now(UTC):%Y_%m}"
-    with transaction(engine) as session:
+    with postgres.as_owner(engine) as session:
         session.execute(text(f"drop table {month}"))
     _upload(empty_bucket, _manifest())
     register_batch(engine, empty_bucket, "berlin", "night-1")

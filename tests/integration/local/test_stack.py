@@ -58,7 +58,7 @@ def wait_until_gone(home: Path, seconds: float = 25) -> None:
 
 def test_all_three_servers_do_their_work(base: Stack) -> None:
     connection = psycopg2.connect(base.settings.database_url.replace("+psycopg2", ""))
-    connection.cursor().execute("create table probe ()")
+    connection.cursor().execute("create temporary table probe ()")
     connection.close()
     assert redis.Redis.from_url(base.settings.broker_url).ping()
     connect_store(base.settings).check()

@@ -44,12 +44,13 @@ def schema_of(engine: Engine) -> list[str]:
     url = engine.url
     dumped = subprocess.run(
         [
-            str(binaries() / "pg_dump"), "--schema-only", "--restrict-key=none", "--exclude-table=alembic_version",
+            str(binaries() / "pg_dump"), "--schema-only", "--create", "--restrict-key=none",
+            "--exclude-table=alembic_version",
             "--host", str(url.host), "--port", str(url.port), "--username", str(url.username), str(url.database),
         ],
         env={**os.environ, "PGPASSWORD": str(url.password)}, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    return dumped.stdout.splitlines()
+    return dumped.stdout.replace(str(url.database), "DATABASE").splitlines()
 
 
 def difference(found: list[str], wanted: list[str]) -> str:

@@ -34,7 +34,7 @@ def filled_once(postgres: Postgres) -> Iterator[Engine]:
     """Slides analysed under `bench-0`; `bench-1` has the same networks and another α."""
     with postgres.new_database() as engine:
         fill(engine, CELLS)
-        with transaction(engine) as session:
+        with postgres.as_owner(engine) as session:
             session.execute(text("update analysis set state = 'insufficient', reason = 'too_few_cells' where id = 22"))
             session.execute(text('update field_result set rejected = \'[{"box": [1, 2, 3, 4], "reason": "shape"}]\''))
         yield engine

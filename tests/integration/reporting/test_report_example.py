@@ -11,12 +11,13 @@ from services.database.session import transaction
 from services.database.states import BatchState, SlideState
 from services.reporting.reading import read_report
 from tests.integration.reporting.reporting_night import DOCUMENT, Night
+from tests.integration.servers import Postgres
 
 STORED: Final = Path(__file__).with_name("example")
 COMMIT: Final = "0123456789abcdef0123456789abcdef01234567"
 
 
-def mixed(night: Night) -> Night:
+def mixed(postgres: Postgres, night: Night) -> Night:
     """A slide of every kind: two releases, a field set aside, a field deleted since, one slide without an analysis."""
     by_class = {**DOCUMENT, "fusion": {"alpha": [0.25, *[0.5] * 17], "temperatures": {}}, "git_commit": COMMIT}
     with transaction(night.engine) as session:
@@ -30,7 +31,7 @@ def mixed(night: Night) -> Night:
     night.slide(3, {"PinHead": 3}, specimen="S-03", state=SlideState.INSUFFICIENT, reason="too_few_cells", fields=1)
     other = night.slide(4, {"Normal": 30, "DoubleTail": 5}, specimen="S-04", release="r2", fields=3)
     night.slide(5, {"Normal": 1, "RoundHead": 90}, specimen="S-04", release="r2", replicate=2)
-    with transaction(night.engine) as session:
+    with postgres.as_owner(night.engine) as session:
         session.add(
             Slide(batch_key=night.batch_key, position=6, slide_id="slide-6", specimen="S-05", replicate=1,
                   stain="shorr", um_per_px=0.1)
@@ -67,8 +68,8 @@ def mixed(night: Night) -> Night:
     return night
 
 
-def test_the_report_and_the_table_are_those_stored_byte_for_byte(night: Night) -> None:
-    mixed(night).write(BatchState.COMPLETE_WITH_ERRORS)
+def test_the_report_and_the_table_are_those_stored_byte_for_byte(postgres: Postgres, night: Night) -> None:
+    mixed(postgres, night).write(BatchState.COMPLETE_WITH_ERRORS)
     for name in ("report.json", "slides.csv"):
         assert (
             night.get(name).decode().replace(night.store.bucket, "morphbatch") == (STORED / name).read_bytes().decode()

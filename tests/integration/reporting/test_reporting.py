@@ -264,9 +264,9 @@ def test_pictures_are_jpeg_with_the_warning_on_top(written: Written) -> None:
         assert np.abs(np.asarray(picture)[4, 4].astype(int) - (255, 221, 120)).max() < 12
 
 
-def test_images_of_single_cells_have_sprites_and_no_overlay(night: Night) -> None:
+def test_images_of_single_cells_have_sprites_and_no_overlay(postgres: Postgres, night: Night) -> None:
     night.slide(0, {"Normal": 2})
-    with transaction(night.engine) as session:
+    with postgres.as_owner(night.engine) as session:
         session.execute(text("update field set kind = 'crop'"))
     report = night.write()
     assert report["slides"][0]["files"] == ["slides/slide-0/cells.geojson", "slides/slide-0/sprites-1.jpg"]

@@ -1,8 +1,7 @@
-"""The reporting views, the analysts' role and the command line on a real Postgres."""
+"""The reporting views and the command line on a real Postgres."""
 
 import io
 import json
-from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,9 @@ from typer.testing import CliRunner
 from migrations.run import downgrade, upgrade
 from services.cli.report import commands, download
 from services.database.models import ModelRelease
-from services.database.session import DatabaseRefused, transaction
+from services.database.session import make_engine, transaction
 from services.errors import PermanentError
+from services.local.installation import OWNER
 from services.reporting.exports.cells_parquet import write_cells_parquet
 from services.reporting.queries import stream_cells
 from services.reporting.references import MEASURES
@@ -24,6 +24,7 @@ from services.reporting.statistics import wilson
 from services.settings import Settings
 from services.taxonomy import CLASSES, NORMAL
 from tests.integration.reporting.reporting_night import DAY, DOCUMENT, Night
+from tests.integration.servers import Postgres
 
 
 def test_views_and_python_agree_on_every_interval(full: Night) -> None:
@@ -79,38 +80,6 @@ def test_every_view_and_column_is_commented(engine: Engine) -> None:
     assert without_comment(engine) == []
 
 
-@pytest.fixture
-def analyst(full: Night) -> Iterator[Any]:
-    """A connection with the rights of the analysts' role."""
-    with full.engine.connect() as connection:
-        connection.execute(text("grant morphbatch_analyst to current_user"))
-        connection.commit()
-        connection.execute(text("set role morphbatch_analyst"))
-        connection.commit()
-        yield connection
-        connection.rollback()
-        connection.execute(text("reset role"))
-        connection.commit()
-
-
-def test_the_analyst_reads_every_view_and_nothing_else(analyst: Any) -> None:
-    views = analyst.execute(
-        text("select relname from pg_class where relnamespace = 'reporting'::regnamespace and relkind in ('v', 'r')")
-    ).scalars()
-    for view in list(views):
-        analyst.execute(text(f"select * from reporting.{view} limit 1"))
-    for forbidden in (
-        "select * from cell",
-        "select * from batch",
-        "update reporting.morphology_class set name = 'x'",
-        "delete from reporting.release",
-        "create table reporting.mine (id int)",
-    ):
-        with pytest.raises(DatabaseRefused, match="permission denied"):
-            analyst.execute(text(forbidden))
-        analyst.rollback()
-
-
 def test_a_question_about_one_day_reads_one_partition(full: Night) -> None:
     with transaction(full.engine) as session:
         session.execute(text("select make_cell_partitions('2026-08-01', 3)"))
@@ -133,29 +102,26 @@ def test_cells_come_in_parts_so_that_memory_does_not_grow_with_the_batch(
     assert [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)] == [100, 100, 100, 100, 3]
 
 
-def test_the_migration_goes_down_and_up_again(engine: Engine) -> None:
-    url = engine.url.render_as_string(hide_password=False)
-    engine.dispose()
-    downgrade(url, "0001")
+def test_the_migration_goes_down_and_up_again(postgres: Postgres, engine: Engine) -> None:
+    downgrade(postgres.url(OWNER, engine), "0001")
     with engine.connect() as connection:
         assert connection.execute(text("select to_regnamespace('reporting')")).scalar_one() is None
-    upgrade(url)
+    upgrade(postgres.url(OWNER, engine))
     with engine.connect() as connection:
         named = text("select name from reporting.morphology_class where class_index = :index")
         assert connection.execute(named, {"index": NORMAL.index}).scalar_one() == "Normal"
 
 
-def test_the_weight_by_class_leaves_the_view_of_releases_whole(full: Night) -> None:
-    url = full.engine.url.render_as_string(hide_password=False)
-    full.engine.dispose()
-    downgrade(url, "0003")
-    with full.engine.connect() as connection:
+def test_the_weight_by_class_leaves_the_view_of_releases_whole(postgres: Postgres, full: Night) -> None:
+    owner = make_engine(postgres.url(OWNER, full.engine))
+    downgrade(postgres.url(OWNER, owner), "0003")
+    with owner.connect() as connection:
         before = connection.execute(text("select * from reporting.release")).mappings().one()
-    assert without_comment(full.engine) == []
-    full.engine.dispose()
-    upgrade(url)
-    with full.engine.connect() as connection:
+    assert without_comment(owner) == []
+    upgrade(postgres.url(OWNER, owner))
+    with owner.connect() as connection:
         after = connection.execute(text("select * from reporting.release")).mappings().one()
+    owner.dispose()
     assert dict(after) == {**before, "fusion_alpha_by_class": None}
 
 

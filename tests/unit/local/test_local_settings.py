@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from services.local.installation import Installation
+from services.local.installation import OWNER, SERVICE, Installation
 from services.local.settings import home, load_local_settings, settings_of
 
 PORTS = {name: 20_000 + number for number, name in enumerate(("postgres", "redis", "s3", "triton_grpc", "api"))}
-SECRETS = {name: f"secret-of-{name}" for name in ("postgres", "redis", "s3", "webhook")}
+SECRETS = {name: f"secret-of-{name}" for name in (SERVICE, OWNER, "redis", "s3", "webhook")}
 
 
 @pytest.fixture
@@ -18,9 +18,14 @@ def installation(tmp_path: Path) -> Installation:
 
 def test_the_services_settings_point_at_the_installation(installation: Installation) -> None:
     settings = settings_of(installation)
-    assert settings.database_url == "postgresql+psycopg2://morphbatch:secret-of-postgres@127.0.0.1:20000/morphbatch"
+    assert settings.database_url == _url_of("morphbatch_service")
+    assert settings.migration_url == _url_of("morphbatch_owner")
     assert settings.s3_secret_key.get_secret_value() == "secret-of-s3"
     assert settings.api_port == 20004
+
+
+def _url_of(role: str) -> str:
+    return f"postgresql+psycopg2://{role}:secret-of-{role}@127.0.0.1:20000/morphbatch"
 
 
 def test_the_environment_of_a_process_wins_as_it_does_there(installation: Installation) -> None:
