@@ -94,15 +94,15 @@ def feed(
 
 
 @commands.command()
-def refusion(
+def reapply(
     cells: Annotated[int, typer.Option(help="Cells in the database.", min=1000)] = 200_000,
     repeats: _Repeats = 3,
     as_json: JsonOption = False,
 ) -> None:
-    """Cells a second that get a new fusion (`morphbatch refuse`), on a Postgres of its own; logits are drawn."""
-    from services.benchmark.refusion import measure_refusion
+    """Cells per second that `morphbatch release reapply` counts and writes, in its own Postgres; logits are drawn."""
+    from services.benchmark.reapply import measure_reapply
 
-    result = measure_refusion(_home() / "refusion", cells, repeats, _tell)
+    result = measure_reapply(_home() / "reapply", cells, repeats, _tell)
     if as_json:
         print_json(result)
         return

@@ -1,4 +1,4 @@
-"""`morphbatch refuse`: apply another fusion to old cells, from the logits on record, without running a network."""
+"""`morphbatch release reapply`: another fusion for old cells, from their stored logits, without running a network."""
 
 import getpass
 import time
@@ -13,35 +13,30 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from services.releases.refusion import Refusion
-
-commands = typer.Typer()
+    from services.releases.reapply import Reapplication
 
 
-@commands.command()
-def refuse(
+def reapply(
     release: Annotated[str, typer.Option(metavar="ID", help="A published release of the same networks.")],
     since: Annotated[datetime, typer.Option(formats=["%Y-%m-%d"], help="Slides received on or after this day, UTC.")],
-    yes: Annotated[bool, typer.Option("--yes", help="Write it without asking.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Write without asking.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the change and write nothing.")] = False,
-    reports: Annotated[
-        bool, typer.Option("--reports", help="Also write the report files of these batches anew.")
-    ] = False,
+    reports: Annotated[bool, typer.Option("--reports", help="Also rewrite the report files of these batches.")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON to stdout and nothing else; writes only with --yes.")
     ] = False,
 ) -> None:
-    """Fuse the logits on record anew under a release with another α or temperatures, as new analyses of the slides.
+    """Recompute classes from stored logits under another release of the same networks, as new analyses of the slides.
 
-    Shows how each class's count changes, then asks. The analyses that there are stay on record; the new ones count.
+    Shows how the count of each class changes, then asks. Earlier analyses stay on record; the new ones count.
     """
 
     from services.database.session import make_engine
-    from services.releases.refusion import apply_refusion, count_moves, plan_refusion
+    from services.releases.reapply import count_moves, plan_reapplication, write_reapplication
     from services.settings import load_settings
 
     engine = make_engine(load_settings().database_url)
-    plan = plan_refusion(engine, release, since.date())
+    plan = plan_reapplication(engine, release, since.date())
     with bars() as progress:
         task = progress.add_task("counting", total=plan.cells)
         moves = count_moves(engine, plan, lambda cells: progress.advance(task, cells))
@@ -52,7 +47,7 @@ def refuse(
         started = time.perf_counter()
         with bars() as progress:
             task = progress.add_task("writing", total=plan.cells)
-            outcome["written_slides"] = apply_refusion(
+            outcome["written_slides"] = write_reapplication(
                 engine,
                 plan,
                 by=getpass.getuser(),
@@ -73,7 +68,7 @@ def refuse(
         print_json(outcome)
 
 
-def _document(plan: "Refusion", since: datetime, moves: "NDArray[np.int64]") -> dict[str, Any]:
+def _document(plan: "Reapplication", since: datetime, moves: "NDArray[np.int64]") -> dict[str, Any]:
     from services.taxonomy import CLASS_NAMES
 
     before, after, same = moves.sum(axis=1), moves.sum(axis=0), moves.diagonal()
@@ -99,7 +94,7 @@ def _document(plan: "Refusion", since: datetime, moves: "NDArray[np.int64]") -> 
     }
 
 
-def _show(plan: "Refusion", since: datetime, outcome: dict[str, Any]) -> None:
+def _show(plan: "Reapplication", since: datetime, outcome: dict[str, Any]) -> None:
     from rich.table import Table
 
     if not plan.slides:

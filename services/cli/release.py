@@ -10,6 +10,7 @@ from services.cli.classifier import build
 from services.cli.compile import compile_, lay_out, verify
 from services.cli.console import err, out, print_json
 from services.cli.options import JsonOption
+from services.cli.reapply import reapply
 
 if TYPE_CHECKING:
     from services.releases.schema import Release
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 commands = typer.Typer(no_args_is_help=True)
 commands.command()(build)
-for _name, _command in (("compile", compile_), ("verify", verify), ("lay-out", lay_out)):
+for _name, _command in (("compile", compile_), ("verify", verify), ("lay-out", lay_out), ("reapply", reapply)):
     commands.command(_name)(_command)
 
 
@@ -83,7 +84,7 @@ def derive(
     folder: Annotated[Path, typer.Option("--out", help="Folder of the new release; must not exist.")],
     as_json: JsonOption = False,
 ) -> None:
-    """The same networks with another fusion, as a release of its own: `morphbatch refuse` applies it to old cells."""
+    """Make a release of the same networks with another fusion. `morphbatch release reapply` applies it to old cells."""
     from services.releases.derive import derive_release
 
     releases = releases_here().registry

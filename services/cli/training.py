@@ -170,12 +170,12 @@ def fuse(
     if as_json:
         print_json({"folder": str(folder), **choice})
         return
-    table = Table("form", f"{objective}, nested cross-validation", box=None, header_style="bold")
-    for form, found in choice["nested_cross_validation"].items():
-        table.add_row(form, f"{found['mean']:.4f}")
+    table = Table("weighting", f"{objective}, nested cross-validation", box=None, header_style="bold")
+    for weighting, found in choice["nested_cross_validation"].items():
+        table.add_row(weighting, f"{found['mean']:.4f}")
     out.print(table)
     at = "  ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in choice["at_alpha"].items())
     weight = weight_text(fitted.alpha)
     out.print(f"α = {weight} (the weight of EfficientNetV2-S); on validation: {at}", highlight=False)
-    forms = f"best form: {fitted.best_form}, released: {fitted.released.form}"
-    out.print(f"members alone: {choice['members']}; {forms}; folder: {folder}", highlight=False)
+    weightings = f"best weighting: {fitted.best_weighting}, released: {fitted.released.weighting}"
+    out.print(f"members alone: {choice['members']}; {weightings}; folder: {folder}", highlight=False)

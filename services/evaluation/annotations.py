@@ -20,7 +20,7 @@ _SUBPIXEL_BITS: Final = 4
 
 
 class AnnotationsUnreadable(PermanentError):
-    """The folder has no annotations, or they are not in the expected form."""
+    """The folder has no annotations, or they are not as expected."""
 
     reason = "annotations_unreadable"
 

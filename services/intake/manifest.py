@@ -159,7 +159,7 @@ class ManifestSlide(_Strict):
 class Manifest(_Strict):
     """What a LIMS says of a night's batch. It is uploaded last, as incoming/<lab>/<batch_id>/manifest.json."""
 
-    schema_version: Literal["morphbatch.manifest/1"] = Field(alias="schema", description="Version of this form.")
+    schema_version: Literal["morphbatch.manifest/1"] = Field(alias="schema", description="Version of the format.")
     lab: Id = Field(description="The lab's code, as in the manifest's own key.")
     batch_id: Id = Field(description="The batch's id, unique in the lab, as in the manifest's own key.")
     slides: Annotated[list[ManifestSlide], Field(min_length=1, max_length=MAX_FIELDS)]

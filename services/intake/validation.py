@@ -134,7 +134,7 @@ def _problem(error: ErrorDetails) -> Problem:
     if last == "schema":
         return Problem(path, "manifest_wrong_schema", f"must be {SCHEMA!r}")
     if kind == "extra_forbidden":
-        return Problem(path, "manifest_unknown_key", "is not a key of this form; a misspelling?")
+        return Problem(path, "manifest_unknown_key", "is not a key of a manifest; a misspelling?")
     if last == "um_per_px":
         return Problem(path, "um_per_px_missing", "is needed: micrometres per pixel of the slide's images, a number")
     if kind == "missing":

@@ -1,7 +1,7 @@
 """`morphbatch release derive`: the networks of a release with another fusion, as a release of its own.
 
 Its ONNX files are the same bytes, so that the logits on record under the old one may be fused anew
-(`morphbatch refuse`), and nothing of it needs torch.
+(`morphbatch release reapply`), and nothing of it needs torch.
 """
 
 import hashlib

@@ -90,20 +90,20 @@ def read_logits(session: Session, day: date, analyses: list[int]) -> Logits:
     )
 
 
-def write_refused(
+def write_reapplied(
     session: Session, logits: Logits, new_id: NDArray[np.int64], probabilities: NDArray[np.float32]
 ) -> None:
-    """Leave analysis, number, new analysis, class, confidence and probabilities in the session's table `refused`.
+    """Leave analysis, number, new analysis, class, confidence and probabilities in the session's table `reapplied`.
 
     The table is of this transaction, and holds nothing else.
     """
     session.execute(
         text(
-            "create temporary table if not exists refused (analysis_id integer, number integer, new_id integer,"
+            "create temporary table if not exists reapplied (analysis_id integer, number integer, new_id integer,"
             " class_index smallint, confidence real, probabilities real[]) on commit drop"
         )
     )
-    session.execute(text("truncate refused"))
+    session.execute(text("truncate reapplied"))
     rows = np.zeros(len(probabilities), _WRITTEN)
     best = probabilities.argmax(axis=1)
     columns = {
@@ -122,7 +122,7 @@ def write_refused(
     reals["size"], reals["first"] = _CLASSES, 1
     reals["values"]["length"], reals["values"]["value"] = 4, probabilities
     file = io.BytesIO(_HEADER + rows.tobytes() + _TRAILER)
-    session.connection().connection.cursor().copy_expert("copy refused from stdin with (format binary)", file, 2**20)
+    session.connection().connection.cursor().copy_expert("copy reapplied from stdin with (format binary)", file, 2**20)
 
 
 def _is_whole(reals: NDArray[Any]) -> bool:

@@ -27,7 +27,7 @@ ASKING = {
     "watch": {"batch": "night-404"},
     "requeue": {"batch": "night-404"},
     "report": {"batch": "night-404"},
-    "refuse": {"release": "release-404", "since": "2026-01-01"},
+    "release reapply": {"release": "release-404", "since": "2026-01-01"},
     "release activate": {"release_id": "release-404"},
     "release derive": {"release_id": "release-404", "fusion": "{fusion}", "folder": "{new}"},
 }

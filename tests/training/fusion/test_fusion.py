@@ -17,9 +17,9 @@ from services.releases.schema import MEMBERS
 from tests.places import CHECKOUT
 from tests.small_release import build_small_release, coloured_crops
 from triton_models.training.fusion.fitting import (
-    Form,
     FusionObjective,
     Weight,
+    Weighting,
     cross_entropy,
     fit_fusion,
     fit_temperature,
@@ -93,7 +93,7 @@ def specialists() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def test_one_weight_a_class_wins_and_is_released_where_each_member_knows_its_own_classes() -> None:
     fitted = fit_fusion(*specialists(), repeats=3)
-    assert fitted.best_form is fitted.released.form is Form.PER_CLASS
+    assert fitted.best_weighting is fitted.released.weighting is Weighting.PER_CLASS
     assert (fitted.released.alpha[:2] > 0.6).all()
     assert (fitted.released.alpha[2:] < 0.4).all()
     at_best_scalar = fitted.curve.values[FusionObjective.F1].max()
@@ -102,8 +102,8 @@ def test_one_weight_a_class_wins_and_is_released_where_each_member_knows_its_own
 
 def test_the_scalar_is_kept_where_nothing_else_helps() -> None:
     fitted = [fit_fusion(*members(300, seed=seed), repeats=2, seed=seed) for seed in range(6)]
-    assert [one.best_form for one in fitted].count(Form.SCALAR) >= 5
-    assert all((one.released is one.scalar) == (not one.comparisons[Form.PER_CLASS].wins) for one in fitted)
+    assert [one.best_weighting for one in fitted].count(Weighting.SCALAR) >= 5
+    assert all((one.released is one.scalar) == (not one.comparisons[Weighting.PER_CLASS].wins) for one in fitted)
     assert sum(isinstance(one.alpha, float) for one in fitted) >= 5
 
 
@@ -117,15 +117,15 @@ def test_the_adaptive_form_is_never_released() -> None:
         for sees in (sure, ~sure)
     )
     fitted = fit_fusion(first, second, labels, repeats=2)
-    assert fitted.best_form is Form.ADAPTIVE
+    assert fitted.best_weighting is Weighting.ADAPTIVE
     assert fitted.released is fitted.scalar
-    assert fitted.document()["released_form"] == "scalar"
+    assert fitted.document()["released_weighting"] == "scalar"
 
 
 def test_the_adaptive_form_gives_more_to_the_surer_member() -> None:
     first, second = np.array([[4.0, 0, 0], [0.1, 0, 0]]), np.array([[0, 0.1, 0], [0, 4.0, 0]])
-    weight = Weight(Form.ADAPTIVE, np.array([0.5]), slope=6.0)
-    joined, plain = weight.join(first, second), Weight(Form.SCALAR, np.array([0.5])).join(first, second)
+    weight = Weight(Weighting.ADAPTIVE, np.array([0.5]), slope=6.0)
+    joined, plain = weight.join(first, second), Weight(Weighting.SCALAR, np.array([0.5])).join(first, second)
     assert joined[0, 0] > plain[0, 0]
     assert joined[1, 1] > plain[1, 1]
 
@@ -162,11 +162,11 @@ def _triton_model(folder: Path, classes: tuple[str, ...], monkeypatch: pytest.Mo
     return module
 
 
-@pytest.mark.parametrize("form", [Form.SCALAR, Form.PER_CLASS])
+@pytest.mark.parametrize("weighting", [Weighting.SCALAR, Weighting.PER_CLASS])
 def test_the_fusion_folder_is_what_triton_and_numpy_read_alike(
-    form: Form, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    weighting: Weighting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first, second, labels = specialists() if form is Form.PER_CLASS else members(400, seed=3, first_scale=3)
+    first, second, labels = specialists() if weighting is Weighting.PER_CLASS else members(400, seed=3, first_scale=3)
     classes = tuple("abcd")
     names = tuple(map(str, range(len(labels))))
     fitted, choice = fuse_logits(
@@ -186,9 +186,9 @@ def test_the_fusion_folder_is_what_triton_and_numpy_read_alike(
     assert (
         served["alpha"]
         == choice["alpha"]
-        == (fitted.released.alpha.tolist() if form is Form.PER_CLASS else fitted.scalar_alpha)
+        == (fitted.released.alpha.tolist() if weighting is Weighting.PER_CLASS else fitted.scalar_alpha)
     )
-    assert choice["released_form"] == form
+    assert choice["released_weighting"] == weighting
     scores = macro_scores(by_numpy.argmax(1), labels, CLASSES)
     assert choice["at_alpha"] == {str(name): value for name, value in scores.items()}
     assert (

@@ -33,7 +33,7 @@ RIGHT: dict[str, dict[str, str]] = {
     "watch": {"batch": "night-1"},
     "requeue": {"batch": "night-1"},
     "report": {"batch": "night-1"},
-    "refuse": {"release": "another", "since": "2026-01-01"},
+    "release reapply": {"release": "another", "since": "2026-01-01"},
     "smears": {"folder": "{new}", "slides": "1", "fields": "1", "cells": "0", "width": "64", "height": "64"},
     "train": {"config": "{config}", "member": "resnetv2_50", "folder": "{new}"},
     "fuse": {"first": "{slides}", "second": "{slides}", "folder": "{new}"},
@@ -56,7 +56,7 @@ RIGHT: dict[str, dict[str, str]] = {
     "release list": {},
     "bench e2e": {"fields": "{slides}", "um_per_px": "0.1"},
     "bench feed": {},
-    "bench refusion": {},
+    "bench reapply": {},
 }  # fmt: skip
 # Paths that a command writes; every other one it reads.
 WRITTEN = {
@@ -173,7 +173,7 @@ def test_a_number_that_is_none(
         ["up", "mysql"], ["up", "--s3=ftp"], ["down", "mysql"], ["smears", "new", "--stain=violet"],
         ["train", "run.toml", "--member=resnet18"], ["fuse", ".", ".", "--out=new", "--objective=accuracy"],
         ["evaluate", "detector", ".", "--part=most"], ["release", "compile", ".", "--target=coreml"],
-        ["release", "lay-out", ".", "new", "--backend=tvm"], ["refuse", "--release=x", "--since=yesterday"],
+        ["release", "lay-out", ".", "new", "--backend=tvm"], ["release", "reapply", "--release=x", "--since=yesterday"],
         ["submit", ".", "--um-per-px=0.1"], ["submit", ".", "--lab=../x", "--um-per-px=0.1"],
         ["release", "compile", ".", "--target=openvino-int8"], ["bench", "e2e", "--fields=."],
         ["requeue", "night-1", "--slide"], ["watch"], ["no-such-command"], ["release", "no-such-command"],
@@ -211,7 +211,7 @@ UNCONFIGURED = {
     "release build", "release compile", "release verify", "release lay-out",
 }  # fmt: skip
 # These would start a stack.
-STARTING = {"demo", "up", "bench e2e", "bench feed", "bench refusion"}
+STARTING = {"demo", "up", "bench e2e", "bench feed", "bench reapply"}
 
 
 @pytest.mark.parametrize("command", sorted(set(RIGHT) - UNCONFIGURED - STARTING))

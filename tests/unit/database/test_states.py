@@ -11,7 +11,7 @@ from services.database.states import BATCH_CLOSED, SLIDE_ENDED, BatchMove, Batch
 from tests.places import CHECKOUT
 
 # Moves are made in the first; the last two describe and draw rows, the last for a measurement on a database of its own.
-ALLOWED = {"services/database/moves.py", "services/database/models.py", "services/benchmark/refusion.py"}
+ALLOWED = {"services/database/moves.py", "services/database/models.py", "services/benchmark/reapply.py"}
 
 
 @pytest.mark.parametrize(("what", "moves"), [("slide", SlideMove), ("batch", BatchMove)])

@@ -1,7 +1,7 @@
 """Choosing how both members' logits are joined: z = α·z₁/T₁ + (1 − α)·z₂/T₂, on validation logits alone.
 
 T₁ and T₂ are fitted first, so that α compares like with like. The sum of two calibrated members is calibrated again by
-a third temperature, which is folded into both: the released form stays the formula above.
+a third temperature, which is folded into both: what is released stays the formula above.
 
 α is one number, as in the paper. One α a class is released in its place where nested cross-validation says that it is
 better. An α that follows each cell's confidences is compared only: it needs the members' softmax at T₁ and T₂ alone,
@@ -40,7 +40,7 @@ class FusionObjective(StrEnum):
     PRECISION = "macro_precision"
 
 
-class Form(StrEnum):
+class Weighting(StrEnum):
     """How the weight may vary."""
 
     SCALAR = "scalar"  # the paper's
@@ -52,7 +52,7 @@ class Form(StrEnum):
 class Weight:
     """A fitted weight: α for every class, or one a class; `slope` turns it by the members' difference in confidence."""
 
-    form: Form
+    weighting: Weighting
     alpha: Floats  # [1] or [classes]
     slope: float = 0.0
 
@@ -76,9 +76,9 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A form under nested cross-validation: the objective in each repeat, of weights fitted on the other folds."""
+    """A weighting under nested cross-validation: the objective in each repeat, of weights fitted on the other folds."""
 
-    form: Form
+    weighting: Weighting
     scores: Floats
     gain: float  # over the scalar, in the mean of the repeats
     gain_error: float  # its standard error over cells: repeats share their cells, and would make it look small
@@ -98,16 +98,16 @@ class FittedFusion:
     fused_temperature: float
     curve: Curve
     scalar: Weight
-    best_form: Form  # by nested cross-validation
+    best_weighting: Weighting  # by nested cross-validation
     best: Weight
     released: Weight  # one α a class if that wins, else the scalar
     at_alpha: dict[FusionObjective, float]  # of the released weight, on the logits that chose it
-    comparisons: dict[Form, Comparison]
+    comparisons: dict[Weighting, Comparison]
 
     @property
     def alpha(self) -> float | list[float]:
         """The released weight of the first member: one number, or one a class."""
-        return self.scalar_alpha if self.released.form is Form.SCALAR else self.released.alpha.tolist()
+        return self.scalar_alpha if self.released.weighting is Weighting.SCALAR else self.released.alpha.tolist()
 
     @property
     def scalar_alpha(self) -> float:
@@ -125,7 +125,7 @@ class FittedFusion:
         return {
             "objective": str(self.objective),
             "alpha": self.alpha,
-            "released_form": str(self.released.form),
+            "released_weighting": str(self.released.weighting),
             "scalar_alpha": self.scalar_alpha,
             "temperatures": list(self.released_temperatures),
             "member_temperatures": list(self.member_temperatures),
@@ -136,17 +136,17 @@ class FittedFusion:
                 **{str(name): values.tolist() for name, values in self.curve.values.items()},
             },
             "nested_cross_validation": {
-                str(form): {
+                str(weighting): {
                     "mean": float(c.scores.mean()),
                     "gain_over_scalar": c.gain,
                     "standard_error": c.gain_error,
                     "wins": c.wins,
                     "repeats": c.scores.tolist(),
                 }
-                for form, c in self.comparisons.items()
+                for weighting, c in self.comparisons.items()
             },
-            "best_form": str(self.best_form),
-            "best_form_weights": {"alpha": self.best.alpha.tolist(), "slope": self.best.slope},
+            "best_weighting": str(self.best_weighting),
+            "best_weighting_weights": {"alpha": self.best.alpha.tolist(), "slope": self.best.slope},
         }
 
 
@@ -200,7 +200,7 @@ def fit_scalar(first: Floats, second: Floats, labels: Ints, objective: FusionObj
     values = sweep(first, second, labels).values[objective]
     equals = np.flatnonzero(values >= values.max() - 1e-12)
     likeliest = min(equals, key=lambda at: _calibrated_loss(SWEEP[at] * first + (1 - SWEEP[at]) * second, labels))
-    return Weight(Form.SCALAR, np.array([SWEEP[likeliest]]))
+    return Weight(Weighting.SCALAR, np.array([SWEEP[likeliest]]))
 
 
 def _calibrated_loss(logits: Floats, labels: Ints) -> float:
@@ -217,7 +217,7 @@ def fit_per_class(first: Floats, second: Floats, labels: Ints, objective: Fusion
 
     classes = first.shape[1]
     found = minimize(loss, np.full(classes, scalar), bounds=[(0, 1)] * classes, method="L-BFGS-B")
-    return Weight(Form.PER_CLASS, np.clip(found.x, 0, 1))
+    return Weight(Weighting.PER_CLASS, np.clip(found.x, 0, 1))
 
 
 def fit_adaptive(first: Floats, second: Floats, labels: Ints, objective: FusionObjective) -> Weight:
@@ -225,47 +225,47 @@ def fit_adaptive(first: Floats, second: Floats, labels: Ints, objective: FusionO
     scalar = np.clip(fit_scalar(first, second, labels, objective).alpha, 0.02, 0.98)
 
     def loss(slope: float) -> float:
-        return cross_entropy(Weight(Form.ADAPTIVE, scalar, slope).join(first, second), labels)
+        return cross_entropy(Weight(Weighting.ADAPTIVE, scalar, slope).join(first, second), labels)
 
     found = minimize_scalar(loss, bounds=(-8.0, 8.0), method="bounded")
-    return Weight(Form.ADAPTIVE, scalar, float(found.x))
+    return Weight(Weighting.ADAPTIVE, scalar, float(found.x))
 
 
-FITS: Final[dict[Form, Callable[[Floats, Floats, Ints, FusionObjective], Weight]]] = {
-    Form.SCALAR: fit_scalar,
-    Form.PER_CLASS: fit_per_class,
-    Form.ADAPTIVE: fit_adaptive,
+FITS: Final[dict[Weighting, Callable[[Floats, Floats, Ints, FusionObjective], Weight]]] = {
+    Weighting.SCALAR: fit_scalar,
+    Weighting.PER_CLASS: fit_per_class,
+    Weighting.ADAPTIVE: fit_adaptive,
 }
 
 
 def compare(
     first: Floats, second: Floats, labels: Ints, objective: FusionObjective, folds: int, repeats: int, seed: int
-) -> dict[Form, Comparison]:
-    """Every form by repeated, stratified, nested cross-validation of raw logits; temperatures are fitted inside."""
-    chosen = {form: np.empty((repeats, len(labels)), np.int64) for form in Form}
+) -> dict[Weighting, Comparison]:
+    """Each weighting by repeated, stratified, nested cross-validation of raw logits; temperatures are fitted inside."""
+    chosen = {weighting: np.empty((repeats, len(labels)), np.int64) for weighting in Weighting}
     for repeat in range(repeats):
         cutter = StratifiedKFold(folds, shuffle=True, random_state=seed + repeat)
         for fitted, held in cutter.split(first, labels):
             t1, t2 = (fit_temperature(z[fitted], labels[fitted]) for z in (first, second))
-            for form, fit in FITS.items():
+            for weighting, fit in FITS.items():
                 weight = fit(first[fitted] / t1, second[fitted] / t2, labels[fitted], objective)
-                chosen[form][repeat, held] = weight.join(first[held] / t1, second[held] / t2).argmax(1)
+                chosen[weighting][repeat, held] = weight.join(first[held] / t1, second[held] / t2).argmax(1)
     classes = first.shape[1]
 
-    def scores(form: Form, cells: Ints) -> Floats:
-        rows = chosen[form][:, cells]
+    def scores(weighting: Weighting, cells: Ints) -> Floats:
+        rows = chosen[weighting][:, cells]
         return np.array([macro_scores(row, labels[cells], classes)[objective] for row in rows])
 
     everyone = np.arange(len(labels))
     draw = np.random.default_rng(seed)
     drawn = [draw.integers(0, len(labels), len(labels)) for _ in range(_RESAMPLES)]
-    plain = [scores(Form.SCALAR, cells).mean() for cells in drawn]
+    plain = [scores(Weighting.SCALAR, cells).mean() for cells in drawn]
     found = {}
-    for form in Form:
-        values = scores(form, everyone)
-        gains = [scores(form, cells).mean() - base for cells, base in zip(drawn, plain, strict=True)]
-        gain = float(values.mean() - scores(Form.SCALAR, everyone).mean())
-        found[form] = Comparison(form, values, gain, float(np.std(gains)))
+    for weighting in Weighting:
+        values = scores(weighting, everyone)
+        gains = [scores(weighting, cells).mean() - base for cells, base in zip(drawn, plain, strict=True)]
+        gain = float(values.mean() - scores(Weighting.SCALAR, everyone).mean())
+        found[weighting] = Comparison(weighting, values, gain, float(np.std(gains)))
     return found
 
 
@@ -292,11 +292,11 @@ def fit_fusion(
     first, second = first_logits.astype(np.float64), second_logits.astype(np.float64)
     t1, t2 = fit_temperature(first, labels), fit_temperature(second, labels)
     comparisons = compare(first, second, labels, objective, folds, repeats, seed)
-    winners = [form for form in Form if comparisons[form].wins]
-    winner = max(winners, key=lambda form: comparisons[form].gain, default=Form.SCALAR)
+    winners = [weighting for weighting in Weighting if comparisons[weighting].wins]
+    winner = max(winners, key=lambda weighting: comparisons[weighting].gain, default=Weighting.SCALAR)
     first, second = first / t1, second / t2
     scalar = fit_scalar(first, second, labels, objective)
-    by_class = comparisons[Form.PER_CLASS].wins
+    by_class = comparisons[Weighting.PER_CLASS].wins
     released = fit_per_class(first, second, labels, objective) if by_class else scalar
     joined = released.join(first, second)
     return FittedFusion(
@@ -305,7 +305,7 @@ def fit_fusion(
         fused_temperature=fit_temperature(joined, labels),
         curve=sweep(first, second, labels),
         scalar=scalar,
-        best_form=winner,
+        best_weighting=winner,
         best=FITS[winner](first, second, labels, objective),
         released=released,
         at_alpha=macro_scores(joined.argmax(1), labels, first.shape[1]),

@@ -1,7 +1,7 @@
 """`morphbatch fuse`: two trained members → a fusion folder.
 
-It holds fusion.json (what logit_fusion reads in Triton), choice.json (curve, temperatures, comparison with other forms)
-and curve.svg.
+It holds fusion.json (what logit_fusion reads in Triton), choice.json (curve, temperatures, comparison with other
+weightings) and curve.svg.
 """
 
 import json

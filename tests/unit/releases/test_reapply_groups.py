@@ -4,7 +4,7 @@ from datetime import date
 
 import pytest
 
-from services.releases import refusion
+from services.releases import reapply
 from services.releases.queries import ResultsOfBatch
 
 FIRST, SECOND = date(2026, 11, 2), date(2026, 11, 3)
@@ -23,6 +23,6 @@ FIRST, SECOND = date(2026, 11, 2), date(2026, 11, 3)
 def test_a_transaction_takes_whole_batches_of_one_day(
     monkeypatch: pytest.MonkeyPatch, results: list[tuple[int, date, int]], groups: list[list[int]]
 ) -> None:
-    monkeypatch.setattr(refusion, "_CELLS_A_TRANSACTION", 100)
+    monkeypatch.setattr(reapply, "_CELLS_A_TRANSACTION", 100)
     given = [ResultsOfBatch(key, day, f"r{n}", [n], [cells]) for n, (key, day, cells) in enumerate(results)]
-    assert [[result.batch_key for result in group] for group in refusion._groups(given)] == groups
+    assert [[result.batch_key for result in group] for group in reapply._groups(given)] == groups

@@ -20,7 +20,7 @@ from services.database.queries import CURRENT_ANALYSIS
 from services.database.session import transaction
 from services.database.states import BatchMove, SlideMove
 from services.errors import PermanentError
-from services.releases.logits_on_record import Logits, read_logits, write_refused
+from services.releases.logits_on_record import Logits, read_logits, write_reapplied
 from services.releases.queries import ResultsOfBatch, release_row, results_under_others
 from services.releases.schema import Release
 from services.taxonomy import CLASS_NAMES
@@ -32,14 +32,14 @@ _NEW_COLUMNS = ("analysis_id", "class_index", "confidence", "probabilities")
 _KEPT_COLUMNS = tuple(column.name for column in Cell.__table__.columns if column.name not in _NEW_COLUMNS)
 
 
-class RefusionRefused(PermanentError):
+class NotReapplicable(PermanentError):
     """The logits on record are of other networks, or there is no such release."""
 
-    reason = "refusion_refused"
+    reason = "not_reapplicable"
 
 
 @dataclass(frozen=True, slots=True)
-class Refusion:
+class Reapplication:
     """What is to be fused anew: `results` that the networks of the releases `sources` gave."""
 
     release: Release
@@ -67,30 +67,30 @@ class Refusion:
         return self.release.fusion.probabilities(by_member)
 
 
-def plan_refusion(engine: Engine, release_id: str, since: date) -> Refusion:
+def plan_reapplication(engine: Engine, release_id: str, since: date) -> Reapplication:
     """Find the slides received on or after `since` (UTC) whose result is of another release than `release_id`.
 
     Raises:
-        RefusionRefused: `release_id` is not on record, or some of these cells were seen by other networks than its.
+        NotReapplicable: `release_id` is not on record, or some of these cells were seen by other networks than its.
     """
     with transaction(engine) as session:
         release = _release(session, release_id)
         if release is None:
-            raise RefusionRefused(f"no release {release_id} is on record: `morphbatch release publish` adds one")
+            raise NotReapplicable(f"no release {release_id} is on record: `morphbatch release publish` adds one")
         found = results_under_others(session, release_id, since)
         sources = tuple(sorted({result.release_id for result in found}))
         others = [source for source in sources if _networks(_release(session, source)) != _networks(release)]
     if others:
         slides = sum(len(result.analyses) for result in found if result.release_id in others)
-        raise RefusionRefused(
+        raise NotReapplicable(
             f"{slides} slides since {since} were analysed by other networks than {release_id} has (releases"
             f" {', '.join(others)}): only the logits of the same ONNX files can be fused anew; nothing was changed."
             " Give a later --since, or analyse those slides again: `morphbatch requeue`"
         )
-    return Refusion(release, sources, tuple(found))
+    return Reapplication(release, sources, tuple(found))
 
 
-def count_moves(engine: Engine, plan: Refusion, step: Callable[[int], None] | None = None) -> NDArray[np.int64]:
+def count_moves(engine: Engine, plan: Reapplication, step: Callable[[int], None] | None = None) -> NDArray[np.int64]:
     """Cells `[18, 18]` by class on record (rows) and class under the new fusion (columns); nothing is written.
 
     `step` is called with the number of cells read, part by part.
@@ -107,9 +107,9 @@ def count_moves(engine: Engine, plan: Refusion, step: Callable[[int], None] | No
     return moves
 
 
-def apply_refusion(
+def write_reapplication(
     engine: Engine,
-    plan: Refusion,
+    plan: Reapplication,
     *,
     by: str,
     rewrite_reports: bool = False,
@@ -176,7 +176,7 @@ def _parts(group: Sequence[ResultsOfBatch]) -> Iterator[list[int]]:
 
 
 def _write(
-    session: Session, plan: Refusion, group: list[ResultsOfBatch], by: str, step: Callable[[int], None] | None
+    session: Session, plan: Reapplication, group: list[ResultsOfBatch], by: str, step: Callable[[int], None] | None
 ) -> int:
     new = _insert_analyses(session, plan.release.id, [analysis for result in group for analysis in result.analyses])
     day = group[0].received_on
@@ -233,14 +233,14 @@ def _insert_cells(
 ) -> None:
     order = np.argsort(old)
     of_cell = new[order][np.searchsorted(np.array(old)[order], logits.analysis_id)]
-    write_refused(session, logits, of_cell, probabilities)
+    write_reapplied(session, logits, of_cell, probabilities)
     kept = ", ".join(_KEPT_COLUMNS)
     session.execute(
         text(
             f"insert into cell (analysis_id, class_index, confidence, probabilities, {kept})"
-            f" select refused.new_id, refused.class_index, refused.confidence, refused.probabilities,"
+            f" select reapplied.new_id, reapplied.class_index, reapplied.confidence, reapplied.probabilities,"
             f" {', '.join(f'cell.{name}' for name in _KEPT_COLUMNS)}"
-            " from refused join cell on cell.analysis_id = refused.analysis_id and cell.number = refused.number"
+            " from reapplied join cell on cell.analysis_id = reapplied.analysis_id and cell.number = reapplied.number"
             # Else the whole month is read for each part of it.
             " where cell.received_on = :day and cell.analysis_id = any(:ids)"
         ),
@@ -249,7 +249,7 @@ def _insert_cells(
     session.execute(
         text(
             "insert into slide_class_count (analysis_id, class_index, cells)"
-            " select new_id, class_index, count(*) from refused group by 1, 2"
+            " select new_id, class_index, count(*) from reapplied group by 1, 2"
         )
     )
 

@@ -1,4 +1,4 @@
-"""Another fusion applied to cells on record: what is written, what counts from then on, and what is refused."""
+"""Another fusion applied to cells on record: what is written, what counts from then on, and what is declined."""
 
 import json
 from collections.abc import Iterator
@@ -11,12 +11,12 @@ from sqlalchemy import Engine, text
 from typer.testing import CliRunner
 
 from services.batches.requeue import requeue
-from services.benchmark import refusion as drawn
-from services.benchmark.refusion import ALPHAS, DAY, fill
-from services.cli.reapply import commands
+from services.benchmark import reapply as drawn
+from services.benchmark.reapply import ALPHAS, DAY, fill
+from services.cli.release import commands
 from services.database.session import transaction
 from services.releases.fusion import fuse
-from services.releases.refusion import RefusionRefused, apply_refusion, count_moves, plan_refusion
+from services.releases.reapply import NotReapplicable, count_moves, plan_reapplication, write_reapplication
 from services.settings import Settings
 from tests.integration.servers import Postgres
 
@@ -58,11 +58,11 @@ def current(engine: Engine) -> dict[str, int]:
 
 
 def test_every_slide_has_a_second_analysis_that_counts(filled: Engine) -> None:
-    plan = plan_refusion(filled, "bench-1", DAY)
+    plan = plan_reapplication(filled, "bench-1", DAY)
     assert (plan.sources, plan.batches, plan.slides, plan.cells) == (("bench-0",), 2, SLIDES, CELLS)
     moves = count_moves(filled, plan)
     assert rows(filled, "select count(*) from analysis") == [(SLIDES,)], "counting writes nothing"
-    assert apply_refusion(filled, plan, by="test") == SLIDES
+    assert write_reapplication(filled, plan, by="test") == SLIDES
 
     assert current(filled) == {"bench-1": SLIDES}
     differing = rows(
@@ -113,22 +113,22 @@ def test_every_slide_has_a_second_analysis_that_counts(filled: Engine) -> None:
 
 
 def test_a_second_run_finds_nothing_to_do_and_the_way_back_is_open(filled: Engine) -> None:
-    apply_refusion(filled, plan_refusion(filled, "bench-1", DAY), by="test")
-    again = plan_refusion(filled, "bench-1", DAY)
-    assert (again.slides, apply_refusion(filled, again, by="test")) == (0, 0)
+    write_reapplication(filled, plan_reapplication(filled, "bench-1", DAY), by="test")
+    again = plan_reapplication(filled, "bench-1", DAY)
+    assert (again.slides, write_reapplication(filled, again, by="test")) == (0, 0)
     state = "select a.id, class_index, cells from analysis a join slide_class_count on analysis_id = a.id order by 1, 2"
     before = rows(filled, state)
-    assert apply_refusion(filled, plan_refusion(filled, "bench-0", DAY), by="test") == SLIDES
+    assert write_reapplication(filled, plan_reapplication(filled, "bench-0", DAY), by="test") == SLIDES
     assert current(filled) == {"bench-0": SLIDES}
     assert rows(filled, state) == before, "the same fusion of the same logits"
     assert rows(filled, "select count(*) from cell") == [(2 * CELLS,)]
 
 
 def test_slides_before_the_day_and_those_requeued_meanwhile_are_left_alone(filled: Engine) -> None:
-    assert plan_refusion(filled, "bench-1", date(2026, 11, 3)).slides == 0
-    plan = plan_refusion(filled, "bench-1", DAY)
+    assert plan_reapplication(filled, "bench-1", date(2026, 11, 3)).slides == 0
+    plan = plan_reapplication(filled, "bench-1", DAY)
     requeue(filled, 2, ["s0"], by="test")
-    assert apply_refusion(filled, plan, by="test") == SLIDES - 1
+    assert write_reapplication(filled, plan, by="test") == SLIDES - 1
     assert current(filled) == {"bench-1": SLIDES - 1, "bench-0": 1}
     assert rows(filled, "select count(*) from cell where analysis_id in (select id from analysis"
                 " where release_id = 'bench-1')") == [(CELLS - 400,)]  # fmt: skip
@@ -136,9 +136,9 @@ def test_slides_before_the_day_and_those_requeued_meanwhile_are_left_alone(fille
 
 def test_a_batch_is_written_whole_or_not_at_all(filled: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """The connection is lost within the second batch: the first is done, the second untouched; a new run does it."""
-    monkeypatch.setattr("services.releases.refusion._CELLS_A_TRANSACTION", 1000)
-    monkeypatch.setattr("services.releases.refusion._CELLS_AT_ONCE", 1000)
-    plan = plan_refusion(filled, "bench-1", DAY)
+    monkeypatch.setattr("services.releases.reapply._CELLS_A_TRANSACTION", 1000)
+    monkeypatch.setattr("services.releases.reapply._CELLS_AT_ONCE", 1000)
+    plan = plan_reapplication(filled, "bench-1", DAY)
     done = 0
 
     def lost_in_the_second_batch(cells: int) -> None:
@@ -148,10 +148,10 @@ def test_a_batch_is_written_whole_or_not_at_all(filled: Engine, monkeypatch: pyt
             raise ConnectionError
 
     with pytest.raises(ConnectionError):
-        apply_refusion(filled, plan, by="test", step=lost_in_the_second_batch)
+        write_reapplication(filled, plan, by="test", step=lost_in_the_second_batch)
     assert current(filled) == {"bench-1": 20, "bench-0": 2}
-    rest = plan_refusion(filled, "bench-1", DAY)
-    assert (rest.slides, apply_refusion(filled, rest, by="test")) == (2, 2)
+    rest = plan_reapplication(filled, "bench-1", DAY)
+    assert (rest.slides, write_reapplication(filled, rest, by="test")) == (2, 2)
     assert current(filled) == {"bench-1": SLIDES}
     assert rows(filled, "select count(*) from reporting.cell") == [(CELLS,)]
 
@@ -165,28 +165,28 @@ def test_other_networks_are_refused_and_named(filled: Engine) -> None:
                 " from model_release where id = 'bench-1'"
             )
         )
-    with pytest.raises(RefusionRefused, match=r"22 slides .* other networks than other-1 .*bench-0"):
-        plan_refusion(filled, "other-1", DAY)
-    with pytest.raises(RefusionRefused, match="publish"):
-        plan_refusion(filled, "unheard-of", DAY)
+    with pytest.raises(NotReapplicable, match=r"22 slides .* other networks than other-1 .*bench-0"):
+        plan_reapplication(filled, "other-1", DAY)
+    with pytest.raises(NotReapplicable, match="publish"):
+        plan_reapplication(filled, "unheard-of", DAY)
 
 
 @pytest.fixture
 def command(filled: Engine, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """`morphbatch refuse` against the database."""
+    """`morphbatch release reapply` against the database."""
     url = filled.url.render_as_string(hide_password=False)
     monkeypatch.setattr("services.settings.load_settings", lambda: Settings(database_url=url))
     runner = CliRunner()
     return lambda *arguments, **given: runner.invoke(
-        commands, ["--release", "bench-1", "--since", "2026-11-01", *arguments], **given
+        commands, ["reapply", "--release", "bench-1", "--since", "2026-11-01", *arguments], **given
     )
 
 
 def test_the_change_is_shown_before_it_is_written(command: Any, filled: Engine) -> None:
-    refused = command(input="n\n")
-    assert refused.exit_code == 0, refused.output
-    assert f"{SLIDES} slides of 2 batches" in refused.output
-    assert "moved out" in refused.output
+    declined = command(input="n\n")
+    assert declined.exit_code == 0, declined.output
+    assert f"{SLIDES} slides of 2 batches" in declined.output
+    assert "moved out" in declined.output
     assert current(filled) == {"bench-0": SLIDES}
     assert command("--dry-run", "--yes").exit_code == 0
     assert current(filled) == {"bench-0": SLIDES}
@@ -206,7 +206,7 @@ def test_the_change_is_shown_before_it_is_written(command: Any, filled: Engine) 
 
 
 def test_the_benchmark_runs_and_adds_up(tmp_path: Any) -> None:
-    result = drawn.measure_refusion(tmp_path / "bench", 3000, 2)
+    result = drawn.measure_reapply(tmp_path / "bench", 3000, 2)
     assert result["cells"] == 3000
     assert result["written_cells_per_s"]["min"] > 0
     assert not (tmp_path / "bench").exists()

@@ -34,7 +34,7 @@ from services.local.child import Child, ServiceState
 from services.local.installation import OWNER, SERVICE, prepare_installation
 from services.local.postgres import postgres_service
 from services.releases.fusion import fuse
-from services.releases.refusion import Refusion, apply_refusion, count_moves, plan_refusion
+from services.releases.reapply import Reapplication, count_moves, plan_reapplication, write_reapplication
 from services.releases.schema import MEMBERS, FileDigest, Fusion, Member, Release, ReleaseKind
 from services.taxonomy import CLASS_NAMES
 
@@ -51,7 +51,7 @@ _COLUMNS: Final = (
 Tell = Callable[[str], None]
 
 
-def measure_refusion(home: Path, cells: int, repeats: int, tell: Tell = lambda _: None) -> dict[str, Any]:
+def measure_reapply(home: Path, cells: int, repeats: int, tell: Tell = lambda _: None) -> dict[str, Any]:
     """Fuse `cells` cells anew, `repeats` times, each time under another release and from that of the time before.
 
     The figure of one core counts the processor's seconds of this process and of Postgres's backends together.
@@ -62,7 +62,7 @@ def measure_refusion(home: Path, cells: int, repeats: int, tell: Tell = lambda _
         tell(f"drawing {cells} cells")
         fill(owner, cells, releases=repeats + 1)
         for number in range(repeats):
-            plan = plan_refusion(engine, f"bench-{number + 1}", DAY)
+            plan = plan_reapplication(engine, f"bench-{number + 1}", DAY)
             counting, writing = (_measured(engine, plan, work) for work in (_count, _apply))
             both = tuple(map(sum, zip(counting, writing, strict=True)))
             for what, (seconds, cpu) in (("counted", counting), ("written", writing), ("both", both)):
@@ -151,15 +151,17 @@ def _release(release_id: str, alpha: float) -> Release:
     )
 
 
-def _count(engine: Engine, plan: Refusion) -> None:
+def _count(engine: Engine, plan: Reapplication) -> None:
     count_moves(engine, plan)
 
 
-def _apply(engine: Engine, plan: Refusion) -> None:
-    apply_refusion(engine, plan, by="benchmark")
+def _apply(engine: Engine, plan: Reapplication) -> None:
+    write_reapplication(engine, plan, by="benchmark")
 
 
-def _measured(engine: Engine, plan: Refusion, work: Callable[[Engine, Refusion], None]) -> tuple[float, float]:
+def _measured(
+    engine: Engine, plan: Reapplication, work: Callable[[Engine, Reapplication], None]
+) -> tuple[float, float]:
     """Seconds, and seconds of the processor."""
     before, started = _cpu_seconds(engine), time.perf_counter()
     work(engine, plan)
