@@ -14,7 +14,7 @@ LOCK = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --gene
 PIP = -m pip install --quiet --disable-pip-version-check --require-virtualenv
 
 .DEFAULT_GOAL := help
-.PHONY: help setup triton-other demo test lint bench bench-env demonstration reproduce-smids reproduce-hushem test-training minio lock
+.PHONY: help setup triton-other demo test fuzz lint bench bench-env demonstration reproduce-smids reproduce-hushem test-training minio lock
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 12
@@ -29,6 +29,9 @@ triton-other: ## Triton's environment under another Python and NumPy, where ther
 
 test: setup ## every test; one that cannot run here is skipped and says why
 	.venv/bin/python -m pytest $(TESTS)
+
+fuzz: .venv/ready ## minutes of made-up images and manifests, where `make test` tries seconds of them
+	.venv/bin/python -m pytest tests/unit -k fuzz --hypothesis-profile fuzz $(TESTS)
 
 lint: .venv/ready ## ruff, mypy --strict, and the arrows between the rooms
 	.venv/bin/ruff check .
