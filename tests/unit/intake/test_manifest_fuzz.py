@@ -28,7 +28,7 @@ def read(data: bytes) -> Manifest | None:
     """What the service does with the bytes; anything but these two outcomes fails the test."""
     problems: tuple[Problem, ...] = ()
     try:
-        return parse_manifest(data, lab="berlin", batch_code="night-2026-11-23")
+        return parse_manifest(data, lab="berlin", batch_id="night-2026-11-23")
     except ManifestRejected as error:
         problems = error.problems
     assert 1 <= len(problems) <= MAX_PROBLEMS + 1
