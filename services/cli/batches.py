@@ -1,4 +1,4 @@
-"""`morphbatch watch` and `requeue`: follow a batch, and send its mended slides round again."""
+"""`morphbatch watch` and `requeue`: follow a batch, and run its slides again after a fix."""
 
 import getpass
 import time
@@ -23,9 +23,9 @@ POLL_S = 1.0
 
 @commands.command()
 def watch(batch: BatchArgument, lab: LabOption = None, as_json: JsonOption = False) -> None:
-    """Follow a batch to its end: slides by state, cells, speed, time left, and what is in trouble and why.
+    """Follow a batch to its end: slides by state, cells, speed, time left, and and what went wrong with which slides.
 
-    Exits 0 only if the batch is complete. With --json prints its state now, once.
+    Exits 0 only if the batch ended complete. With --json it prints the present state once.
     """
     from services.batches.progress import batch_progress, find_batch
     from services.database.session import make_engine
@@ -44,11 +44,13 @@ def watch(batch: BatchArgument, lab: LabOption = None, as_json: JsonOption = Fal
 @commands.command()
 def requeue(
     batch: BatchArgument,
-    slide: Annotated[list[str] | None, typer.Option("--slide", help="A slide_id, in whatever state it ended.")] = None,
+    slide: Annotated[
+        list[str] | None, typer.Option("--slide", help="A slide_id, whatever state it ended in; may be repeated.")
+    ] = None,
     lab: LabOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Run the quarantined slides of a batch again, or those named, after the cause was mended."""
+    """Run the quarantined slides of a batch again, or those named, after the cause was fixed."""
     from services.batches.progress import find_batch
     from services.batches.requeue import run_again
     from services.database.session import make_engine
@@ -111,12 +113,14 @@ def table_of(progress: "BatchProgress") -> "RenderableType":
     facts.add_row("slides", ProgressBar(progress.total or 1, progress.ended, width=30), states)
     facts.add_row(
         "cells",
-        f"{progress.cells}" + (f", {speed:.1f} a second" if speed else ""),
+        f"{progress.cells}" + (f", {speed:.1f} per second" if speed else ""),
         "" if progress.is_closed or left is None else f"about {left / 60:.0f} min {left % 60:.0f} s left",
     )
     if not progress.troubled and not progress.problems:
         return facts
-    trouble = Table("slide", "state", "attempts", "reason", "what and what to do", box=None, header_style="bold")
+    trouble = Table(
+        "slide", "state", "attempts", "reason", "what happened, and what to do", box=None, header_style="bold"
+    )
     for slide in progress.troubled[:20]:
         trouble.add_row(slide.slide_id, slide.state, str(slide.attempts), f"[red]{slide.reason}[/]", slide.detail)
     return Group(facts, trouble, *(f"[red]rejected[/] {problem}" for problem in progress.problems[:20]))

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 commands = typer.Typer(no_args_is_help=True)
 
 _Repeats = Annotated[int, typer.Option(help="Measurements; their median and spread are shown.", min=1)]
-_Limit = Annotated[int, typer.Option(help="At most so many fields.", min=1)]
+_Limit = Annotated[int, typer.Option(help="Most fields to use.", min=1)]
 
 
 @commands.command()
@@ -26,7 +26,7 @@ def e2e(
         ),
     ] = None,
     um_per_px: Annotated[
-        float | None, typer.Option("--um-per-px", help="Their scale; needed with --fields.", callback=finite)
+        float | None, typer.Option("--um-per-px", help="Their scale; required with --fields.", callback=finite)
     ] = None,
     limit: _Limit = 128,
     repeats: _Repeats = 3,
@@ -38,12 +38,12 @@ def e2e(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Crops a second of the whole service, of its networks under OpenVINO alone, and of a plain PyTorch loop."""
+    """Crops per second of the whole service, of its networks in OpenVINO alone, and of a plain PyTorch loop."""
     from services.benchmark.deliveries import REAL_UM_PER_PX, drawn_fields, fields_of, real_fields_folder
     from services.benchmark.e2e import measure_e2e
 
     if fields is not None and um_per_px is None:
-        raise typer.BadParameter("is needed with --fields", param_hint="--um-per-px")
+        raise typer.BadParameter("required with --fields", param_hint="--um-per-px")
     folder = fields or real_fields_folder()
     measured = (
         drawn_fields(_home(), min(limit, 64), 12, _drawing)
@@ -66,7 +66,7 @@ def e2e(
     rows.append(("service ÷ networks alone", result["service_to_networks_alone"]))
     if result["service_to_plain_loop"]:
         rows.append(("service ÷ plain loop", result["service_to_plain_loop"]))
-    _table("crops a second", rows)
+    _table("crops per second", rows)
     for name in ("stages_s", "cpu_s"):
         last = result["service"][name][-1]
         out.print(f"{name} of the last run: " + ", ".join(f"{k} {v:g}" for k, v in last.items()), highlight=False)
@@ -75,11 +75,11 @@ def e2e(
 @commands.command()
 def feed(
     limit: _Limit = 240,
-    cells: Annotated[int, typer.Option(help="Cells drawn in a field, about.", min=1)] = 28,
+    cells: Annotated[int, typer.Option(help="Cells drawn per field, about.", min=1)] = 28,
     repeats: _Repeats = 3,
     as_json: JsonOption = False,
 ) -> None:
-    """Fields and crops a second that one core feeds, with Triton answering a constant; fields are drawn."""
+    """Fields and crops per second that one core prepares, with Triton answering a constant; fields are drawn."""
     from services.benchmark.deliveries import drawn_fields
     from services.benchmark.feed import measure_feed
 
@@ -88,9 +88,9 @@ def feed(
     if as_json:
         print_json(result)
         return
-    _heading(result, f"{_of(fields)}, {result['cells_per_field']} cells a field found")
-    _table("of one core", [("fields a second", result["fields_per_s"]), ("crops a second", result["crops_per_s"])])
-    _table("milliseconds of processor a field", list(result["cpu_ms_per_field"].items()))
+    _heading(result, f"{_of(fields)}, {result['cells_per_field']} cells found per field")
+    _table("per core", [("fields per second", result["fields_per_s"]), ("crops per second", result["crops_per_s"])])
+    _table("milliseconds of CPU time per field", list(result["cpu_ms_per_field"].items()))
 
 
 @commands.command()
@@ -108,14 +108,14 @@ def reapply(
         return
     _heading(result, f"{result['cells']} cells of {result['slides']} slides")
     _table(
-        "cells a second",
+        "cells per second",
         [
-            ("counted before the question", result["counted_cells_per_s"]),
-            ("the same of one core", result["counted_of_one_core_cells_per_s"]),
+            ("counting, before the question", result["counted_cells_per_s"]),
+            ("the same, per core", result["counted_of_one_core_cells_per_s"]),
             ("written", result["written_cells_per_s"]),
-            ("the same of one core", result["written_of_one_core_cells_per_s"]),
-            ("counted and written", result["both_cells_per_s"]),
-            ("the same of one core", result["both_of_one_core_cells_per_s"]),
+            ("the same, per core", result["written_of_one_core_cells_per_s"]),
+            ("counting and writing", result["both_cells_per_s"]),
+            ("the same, per core", result["both_of_one_core_cells_per_s"]),
         ],
     )
 

@@ -1,4 +1,4 @@
-"""`morphbatch evaluate classifier` and `release build`: what trained members are worth, and packing them up."""
+"""`morphbatch evaluate classifier` and `release build`: how good members are, and packing them into a release."""
 
 from pathlib import Path
 from typing import Annotated
@@ -16,11 +16,9 @@ def classifier(
     split: Annotated[list[str] | None, typer.Option(help="Only this split of the data; may be repeated.")] = None,
     precision: Annotated[
         float,
-        typer.Option(
-            min=0.5, max=1, help="Share of right answers that the review threshold shall yield.", callback=finite
-        ),
+        typer.Option(min=0.5, max=1, help="Target precision at the review threshold.", callback=finite),
     ] = 0.95,
-    html: Annotated[Path | None, typer.Option(help="Also write the report as this page.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Also write the report as this HTML page.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Classify labelled images with a release: both members and fused, with intervals, calibration and a report."""
@@ -67,9 +65,9 @@ def build(
     fusion: Annotated[Path, typer.Option(help="Fusion folder.", exists=True)],
     folder: Annotated[Path, typer.Option("--out", help="Folder of the release; must not exist.")],
     crop_um: Annotated[float, typer.Option(min=1, max=1000, help="Side of a crop, µm.", callback=finite)],
-    name: Annotated[str, typer.Option(help="What the release's id begins with.")] = "morphology",
+    name: Annotated[str, typer.Option(help="First part of the release's id.")] = "morphology",
     demonstration: Annotated[
-        bool, typer.Option("--demonstration", help="Trained on drawn images: marked so in every report.")
+        bool, typer.Option("--demonstration", help="Trained on drawn images; every report says so.")
     ] = False,
     compress: Annotated[
         bool, typer.Option("--compress", help="Store the weights as int8: a quarter of the bytes.")

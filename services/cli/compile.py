@@ -24,22 +24,22 @@ def compile_(
     release: _Release,
     target: Annotated[Literal["openvino-int8", "tensorrt"], typer.Option(help="What to compile for.")],
     data: Annotated[
-        Path | None, typer.Option(help="Class folders with images, or a CSV. int8 needs it.", exists=True)
+        Path | None, typer.Option(help="Class folders with images, or a CSV; required for int8.", exists=True)
     ] = None,
-    calibrate: Annotated[list[str] | None, typer.Option(help="Splits that set the ranges; default train.")] = None,
-    check: Annotated[list[str] | None, typer.Option(help="Splits that check the accuracy; default val.")] = None,
+    calibrate: Annotated[list[str] | None, typer.Option(help="Splits that set the ranges; default: train.")] = None,
+    check: Annotated[list[str] | None, typer.Option(help="Splits that check the accuracy; default: val.")] = None,
     cells: _Cells = 300,
     max_drop: Annotated[
-        float, typer.Option(min=0, max=1, help="Most that fused macro-F1 may drop.", callback=finite)
+        float, typer.Option(min=0, max=1, help="Largest drop of fused macro-F1 that is accepted.", callback=finite)
     ] = 0.005,
-    replace: Annotated[bool, typer.Option("--replace", help="Make a form that is there anew.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="tensorrt: only show what would be run.")] = False,
+    replace: Annotated[bool, typer.Option("--replace", help="Replace the form if it exists.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="For tensorrt: only show what would be run.")] = False,
     machine: Annotated[
-        str | None, typer.Option(metavar="VERSION,GPU,CAPABILITY", help="For --dry-run elsewhere than on the target.")
+        str | None, typer.Option(metavar="VERSION,GPU,CAPABILITY", help="The target machine, for --dry-run on another.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Compile the networks of a release for other hardware, checked against its ONNX files; the release stays as it is.
+    """Compile a release for other hardware, checked against its ONNX files; the release itself does not change.
 
     openvino-int8 is for CPUs, quantised on training crops and kept only if fused macro-F1 on validation crops drops by
     no more than --max-drop. tensorrt is built on the GPU that will serve it.
@@ -47,9 +47,11 @@ def compile_(
     if target == "tensorrt":
         document = _plan(release, machine) if dry_run else _tensorrt(release, data, cells, replace)
     elif data is None:
-        raise typer.BadParameter("quantising needs labelled images: training and validation", param_hint="--data")
+        raise typer.BadParameter("required for int8: labelled images, for training and validation", param_hint="--data")
     elif dry_run:
-        raise typer.BadParameter("nothing to show: NNCF runs in this process", param_hint="--dry-run")
+        raise typer.BadParameter(
+            "only for tensorrt: NNCF runs in this process, there is no command to show", param_hint="--dry-run"
+        )
     else:
         document = _int8(release, data, (calibrate or ["train"], check or ["val"]), cells, max_drop, replace)
     if as_json:
@@ -68,7 +70,7 @@ def _int8(
     with training_extra():
         from triton_models.compile.int8 import Quantisation, compile_int8
     if set(splits[0]) & set(splits[1]):
-        raise typer.BadParameter("splits that calibrate cannot also check", param_hint="--check")
+        raise typer.BadParameter("a split that calibrates cannot also check", param_hint="--check")
     how = Quantisation(data, tuple(splits[0]), tuple(splits[1]), cells, max_drop)
     with _saying():
         form = compile_int8(release, how, replace=replace, say=_say)
@@ -105,17 +107,20 @@ def _plan(release: Path, given: str | None) -> dict[str, Any]:
 def verify(
     folder: Annotated[
         Path | None,
-        typer.Argument(help="Folder of a release; without it: the active one.", exists=True, file_okay=False),
+        typer.Argument(help="Folder of a release; default: the active one.", exists=True, file_okay=False),
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="Images instead of drawn cells.", exists=True)] = None,
+    data: Annotated[Path | None, typer.Option(help="Images to compare on; default: drawn cells.", exists=True)] = None,
     cells: _Cells = 256,
-    form: Annotated[list[str] | None, typer.Option(help="A form that must be proven here; may be repeated.")] = None,
+    form: Annotated[
+        list[str] | None, typer.Option(help="A form that must be verified on this machine; may be repeated.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check every byte of a release, and that each compiled form gives the logits of its ONNX files on real crops.
+    """Check every byte of a release, and that each compiled form gives the logits of its ONNX files.
 
-    fp32 must give every logit within 1e-3; int8 the same class after fusion for 98 % of the crops, fp16 for 99 %. The
-    logits need the train extra. Of the active release, its copy in the object store and Triton's folder are checked.
+    In fp32 every logit must agree within 1e-3; int8 must give the same class after fusion for 98 % of the crops, fp16
+    for 99 %. Comparing logits requires the `train` extra. For the active release, its copy in the object store and
+    Triton's folder are checked too. Exits 1 if a form differs.
     """
     from services.releases.schema import verify_release
     from triton_models.forms.difference import FormDiffers
@@ -133,7 +138,7 @@ def verify(
     except TrainingExtraMissing as error:
         if not active or form:
             raise
-        err.print(f"[yellow]note[/]: the bytes are whole, the logits were not proven: {error}", highlight=False)
+        err.print(f"[yellow]note[/]: every byte is right; the logits were not compared: {error}", highlight=False)
         proofs: list[Proof] | None = None
     else:
         proofs = prove_forms(folder, data, cells)
@@ -147,7 +152,7 @@ def verify(
             }
         )
     else:
-        out.print(f"release {release.id} ({release.kind}) is whole", highlight=False)
+        out.print(f"release {release.id} ({release.kind}) is complete and unaltered", highlight=False)
         _print_proofs(proofs or [])
     if proofs is not None:
         try:
@@ -160,13 +165,13 @@ def verify(
 def forms(
     release: _Release,
     data: Annotated[Path, typer.Argument(metavar="DIR", help="Class folders with images, or a CSV.", exists=True)],
-    form: Annotated[str, typer.Option(help="The compiled form.")] = "openvino-int8",
+    form: Annotated[str, typer.Option(help="Compiled form to compare.")] = "openvino-int8",
     split: Annotated[list[str] | None, typer.Option(help="Only this split of the data; may be repeated.")] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="How often each is timed.")] = 5,
+    rounds: Annotated[int, typer.Option(min=1, help="Number of timings of each.")] = 5,
     cells: _Cells = 256,
     as_json: JsonOption = False,
 ) -> None:
-    """A compiled form against fp32, both in OpenVINO on this CPU: speed in turns on the same crops, and accuracy."""
+    """Compare a compiled form with fp32, in OpenVINO on this CPU: speed, in turns on the same crops, and accuracy."""
     from rich.table import Table
 
     with training_extra():
@@ -179,7 +184,7 @@ def forms(
     for network, ratio in found["speed_ratio"].items():
         speeds = (f"{found['crops_per_s'][which][network]['median']:.1f}" for which in (found["against"], form))
         table.add_row(network, *speeds, *(f"{ratio[which]:.2f}" for which in ("median", "min", "max")))
-    out.print(f"crops a second on {found['cores']} cores")
+    out.print(f"crops per second on {found['cores']} cores")
     out.print(table)
     _print_changes(found)
     classes = Table("class", "F1 change", box=None, header_style="bold")
@@ -190,13 +195,19 @@ def forms(
 
 def lay_out(
     release: _Release,
-    folder: Annotated[Path, typer.Argument(metavar="OUT", help="Model repository; replaced whole.", file_okay=False)],
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="OUT", help="Folder of the model repository; an earlier one is replaced.", file_okay=False
+        ),
+    ],
     backend: Annotated[
-        Literal["embedded", "openvino", "onnxruntime", "tensorrt"], typer.Option(help="What runs the networks.")
+        Literal["embedded", "openvino", "onnxruntime", "tensorrt"],
+        typer.Option(help="Triton backend that runs the networks."),
     ] = "embedded",
-    form: Annotated[str | None, typer.Option(help="A compiled form; default: the ONNX files themselves.")] = None,
+    form: Annotated[str | None, typer.Option(help="Compiled form to use; default: the ONNX files.")] = None,
 ) -> None:
-    """Write a Triton model repository of a release, also for the backends of Triton's official images."""
+    """Write a release as a Triton model repository, also for the backends of Triton's official images."""
     from triton_models.layout.repository import lay_out_repository
 
     laid_out = lay_out_repository(release, folder, backend, form=form)
@@ -238,7 +249,7 @@ def _print_proofs(proofs: "list[Proof]") -> None:
 
     table = Table("form", "of", "mean |Δ|", "largest |Δ|", "same class", "", box=None, header_style="bold")
     for proof in proofs:
-        verdict = proof.fault or proof.not_run or f"proven on {proof.cells} crops"
+        verdict = proof.fault or proof.not_run or f"verified on {proof.cells} crops"
         if not proof.differences:
             table.add_row(proof.form, "", "", "", "", verdict)
         for name, away in proof.differences.items():

@@ -25,8 +25,8 @@ BATCHES_A_LAB = 2
 @commands.command()
 def demo(
     stop: Annotated[bool, typer.Option("--stop/--keep", help="Stop the stack at the end, or leave it up.")] = True,
-    slides: Annotated[int, typer.Option(help="Slides a batch.", min=1)] = 4,
-    fields: Annotated[int, typer.Option(help="Fields a slide.", min=1)] = 4,
+    slides: Annotated[int, typer.Option(help="Slides per batch.", min=1)] = 4,
+    fields: Annotated[int, typer.Option(help="Fields per slide.", min=1)] = 4,
     seed: Annotated[int, typer.Option(help="Seed of the drawn smears.")] = 1,
 ) -> None:
     """Run a night: start the stack, draw 2 labs × 2 batches of smears, submit them as a LIMS does, show the results."""
@@ -147,4 +147,4 @@ def _agreement(engine: "Engine", batches: "Deliveries") -> None:
         table.add_row(name, "–" if accuracy is None else f"{accuracy:.1%}", "–" if f1 is None else f"{f1:.3f}")
     out.print(table)
     weakest = ", ".join(f"{n} {f1:.2f}" for n, f1 in sorted(found.f1_by_class.items(), key=lambda item: item[1])[:3])
-    out.print(f"ECE {found.ece} ({found.ece_if_calibrated} by chance alone); weakest classes: {weakest}")
+    out.print(f"ECE {found.ece} ({found.ece_if_calibrated} expected by chance); weakest classes: {weakest}")

@@ -39,16 +39,16 @@ _ANSWERS: Final = "`make setup` restores Triton's environment; then `morphbatch 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing looked at: whether it is well, what was found, and how to mend it."""
+    """One check: whether it passed, what was found, and how to fix it."""
 
     check: str
     ok: bool
     found: str
-    mend: str | None = None
+    fix: str | None = None
 
     def as_record(self) -> dict[str, Any]:
         """As JSON values."""
-        return {"check": self.check, "ok": self.ok, "found": self.found, "mend": self.mend}
+        return {"check": self.check, "ok": self.ok, "found": self.found, "fix": self.fix}
 
 
 class Unwell(ConfigurationError):
@@ -62,12 +62,12 @@ def examine(settings: Settings, home: Path) -> list[Finding]:
     engine = make_engine(settings.database_url)
     networks = Networks(settings.triton_endpoint, batch=settings.inference_batch, in_flight=1, timeout_s=30)
     checks = (
-        # what, how, which earlier checks it stands on, how to mend it
+        # what, how, which earlier checks it stands on, how to fix it
         ("stack", lambda: _stack(home), (), _START),
         ("database", lambda: _database(engine), (), f"check MORPHBATCH_DATABASE_URL; {_START}"),
         ("revision", lambda: _revision(engine), ("database",), "run `morphbatch migrate`"),
         ("reporting views", lambda: _views(engine), ("revision",), "run `morphbatch migrate`"),
-        ("partitions", lambda: _partitions(engine), ("revision",), "beat and a control worker make them: start both"),
+        ("partitions", lambda: _partitions(engine), ("revision",), "beat and a control worker create them: start both"),
         ("object store", lambda: _store(settings), (), f"check MORPHBATCH_S3_* and the bucket's rights; {_START}"),
         ("uploads", lambda: _uploads(settings), ("object store",), "rename the folder, or remove its objects"),
         ("broker", lambda: _broker(settings), (), f"check MORPHBATCH_BROKER_URL; {_START}"),
@@ -77,19 +77,24 @@ def examine(settings: Settings, home: Path) -> list[Finding]:
         ("release", lambda: _release(engine, networks), ("revision", "class order"), _INSTALL),
         ("answers", lambda: _answers(engine, networks, settings), ("release", "object store"), _ANSWERS),
         ("http service", lambda: _api(settings), (), _START),
-        ("clock: database", lambda: _database_clock(engine), ("database",), "set both machines' clocks by NTP"),
-        ("clock: object store", lambda: _store_clock(settings), ("object store",), "set both machines' clocks by NTP"),
-        ("disk: home", lambda: _disk(home), (), "make room, or move MORPHBATCH_HOME"),
-        ("disk: temporary", lambda: _disk(Path(tempfile.gettempdir())), (), "make room, or set TMPDIR"),
+        ("clock: database", lambda: _database_clock(engine), ("database",), "synchronise both machines' clocks by NTP"),
+        (
+            "clock: object store",
+            lambda: _store_clock(settings),
+            ("object store",),
+            "synchronise both machines' clocks by NTP",
+        ),
+        ("disk: home", lambda: _disk(home), (), "free disk space, or move MORPHBATCH_HOME"),
+        ("disk: temporary", lambda: _disk(Path(tempfile.gettempdir())), (), "free disk space, or set TMPDIR"),
     )
     findings: dict[str, Finding] = {}
     try:
-        for check, ask, needs, mend in checks:
+        for check, ask, needs, fix in checks:
             broken = [need for need in needs if not findings[need].ok]
             findings[check] = (
-                Finding(check, ok=False, found=f"not looked at without: {', '.join(broken)}")
+                Finding(check, ok=False, found=f"skipped: depends on {', '.join(broken)}")
                 if broken
-                else _look(check, ask, mend)
+                else _look(check, ask, fix)
             )
     finally:
         networks.close()
@@ -97,19 +102,19 @@ def examine(settings: Settings, home: Path) -> list[Finding]:
     return list(findings.values())
 
 
-def _look(check: str, ask: Callable[[], str], mend: str) -> Finding:
+def _look(check: str, ask: Callable[[], str], fix: str) -> Finding:
     try:
         return Finding(check, ok=True, found=ask())
     except (MorphbatchError, SQLAlchemyError, redis.RedisError, urllib3.exceptions.HTTPError, OSError) as error:
         found = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-        return Finding(check, ok=False, found=found, mend=mend)
+        return Finding(check, ok=False, found=found, fix=fix)
 
 
 def _stack(home: Path) -> str:
     if not is_running(home):
         if (home / "stack.json").exists():
             raise Unwell(f"the embedded stack in {home} is down")
-        return "no embedded stack here; the services are others'"
+        return "no embedded stack here; the services run elsewhere"
     services = read_state(home)["services"]
     unwell = [f"{name} is {report['state']}" for name, report in services.items() if report["state"] != "ready"]
     if unwell:
@@ -187,13 +192,13 @@ def _workers(settings: Settings) -> str:
     queues = connect_publisher(settings.broker_url).queues_in_work()
     taken = {queue for names in queues.values() for queue in names}
     if idle := {SLIDES, CONTROL} - taken:
-        raise Unwell(f"no worker takes from {' and '.join(sorted(idle))} (answering: {', '.join(queues) or 'none'})")
+        raise Unwell(f"no worker serves {' and '.join(sorted(idle))} (answering: {', '.join(queues) or 'none'})")
     return ", ".join(f"{node} ({', '.join(names)})" for node, names in sorted(queues.items()))
 
 
 def _triton(networks: Networks, settings: Settings) -> str:
     if not networks.is_ready():
-        raise Unwell(f"Triton at {settings.triton_endpoint} is down, or a model of it is not ready")
+        raise Unwell(f"Triton at {settings.triton_endpoint} is down, or one of its models is not ready")
     return f"all models are ready at {settings.triton_endpoint}"
 
 
@@ -216,7 +221,7 @@ def _answers(engine: Engine, networks: Networks, settings: Settings) -> str:
 
 
 def _classes(networks: Networks) -> str:
-    return f"Triton's {len(networks.served_release().classes)} classes are ours, in our order"
+    return f"Triton's {len(networks.served_release().classes)} classes are those of this version, in its order"
 
 
 def _api(settings: Settings) -> str:
@@ -238,7 +243,7 @@ def _store_clock(settings: Settings) -> str:
     answer = urllib3.request("GET", settings.s3_endpoint, timeout=3.0, retries=False)
     stamp = answer.headers.get("Date")
     if stamp is None:
-        return "the object store tells no time"
+        return "the object store sends no Date header"
     # The header has whole seconds, cut off.
     return _skew(parsedate_to_datetime(stamp).timestamp() + 0.5 - time.time())
 
@@ -252,5 +257,7 @@ def _skew(seconds: float) -> str:
 def _disk(folder: Path) -> str:
     free = shutil.disk_usage(folder).free
     if free < _LEAST_FREE_BYTES:
-        raise Unwell(f"{free / 2**30:.1f} GiB free in {folder}; at least {_LEAST_FREE_BYTES / 2**30:.0f} are wanted")
+        raise Unwell(
+            f"{free / 2**30:.1f} GiB free in {folder}; at least {_LEAST_FREE_BYTES / 2**30:.0f} GiB are required"
+        )
     return f"{free / 2**30:.1f} GiB free in {folder}"

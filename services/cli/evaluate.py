@@ -1,4 +1,4 @@
-"""`morphbatch evaluate …`: what the service finds against what people marked."""
+"""`morphbatch evaluate …`: what the service finds, compared with what people marked."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 commands = typer.Typer()
 evaluate = typer.Typer(no_args_is_help=True)
-commands.add_typer(evaluate, name="evaluate", help="Measure the service against annotations.")
+commands.add_typer(evaluate, name="evaluate", help="Compare what the service finds with annotations.")
 
 
 evaluate.command()(classifier)
@@ -27,21 +27,22 @@ evaluate.command()(forms)
 @evaluate.command()
 def detector(
     folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="Fields with an annotations.jsonl.", exists=True, file_okay=False)
+        Path,
+        typer.Argument(metavar="DIR", help="Folder of fields with an annotations.jsonl.", exists=True, file_okay=False),
     ],
     um_per_px: Annotated[
         float, typer.Option(min=0.001, max=10, help="Micrometres per pixel of the fields.", callback=finite)
     ] = 0.045,
     part: Annotated[
         Literal["all", "tuning", "holdout"],
-        typer.Option(help="Parameters were set on `tuning`, three fifths of the fields, and not on `holdout`."),
+        typer.Option(help="tuning: the three fifths of the fields that parameters were set on; holdout: the rest."),
     ] = "all",
     pictures: Annotated[
-        Path | None, typer.Option(help="Draw hits, misses (M) and false finds (F) of every field into this folder.")
+        Path | None, typer.Option(help="Folder for pictures of each field with hits, misses (M) and false finds (F).")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Score head detection, outlines and measures; the time is that of every imaging stage on one core."""
+    """Score head detection, outlines and measures. The time is that of all imaging stages on one core."""
     from dataclasses import asdict
 
     import cv2
@@ -69,7 +70,7 @@ def detector(
     if as_json:
         print_json(asdict(result))
         return
-    table = Table("figure", "value", title=f"{folder}, {part}, {um_per_px:g} µm a pixel")
+    table = Table("figure", "value", title=f"{folder}, {part}, {um_per_px:g} µm per pixel")
     for name, value in asdict(result).items():
         table.add_row(name, "–" if value is None else f"{value:g}")
     out.print(table)
@@ -110,4 +111,4 @@ def service(
         accuracy = result.accuracy[name]
         table.add_row(name, "–" if value is None else f"{value:.4f}", "–" if accuracy is None else f"{accuracy:.4f}")
     out.print(table)
-    out.print(f"ECE of the fused probabilities: {result.ece} ({result.ece_if_calibrated} by chance alone)")
+    out.print(f"ECE of the fused probabilities: {result.ece} ({result.ece_if_calibrated} expected by chance)")

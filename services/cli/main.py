@@ -30,8 +30,12 @@ app = typer.Typer(
 )
 for module in (demo, stack, submit, batches, report, smears, training, evaluate):
     app.add_typer(module.commands)
-app.add_typer(release.commands, name="release", help="Build, publish, list and activate releases of the networks.")
-app.add_typer(bench.commands, name="bench", help="Measure the service and its feed on this machine.")
+app.add_typer(
+    release.commands,
+    name="release",
+    help="Build, compile, publish and activate releases of the networks; apply a new fusion to old cells.",
+)
+app.add_typer(bench.commands, name="bench", help="Measure the speed of the service on this machine.")
 
 
 def main() -> None:

@@ -56,11 +56,11 @@ def reapply(
             )
         outcome["cells_per_second"] = round(plan.cells / (time.perf_counter() - started))
         err.print(
-            f"{outcome['written_slides']} slides have a new analysis; {outcome['cells_per_second']} cells a second",
+            f"{outcome['written_slides']} slides have a new analysis; {outcome['cells_per_second']} cells per second",
             highlight=False,
         )
         if left := plan.slides - outcome["written_slides"]:
-            err.print(f"[yellow]note[/]: {left} slides were queued again meanwhile and are left out")
+            err.print(f"[yellow]note[/]: {left} slides were queued again meanwhile and were left out")
     elif plan.slides and not as_json:
         err.print("nothing was written")
     engine.dispose()
@@ -98,7 +98,7 @@ def _show(plan: "Reapplication", since: datetime, outcome: dict[str, Any]) -> No
     from rich.table import Table
 
     if not plan.slides:
-        out.print(f"every slide since {since:%Y-%m-%d} has its result from {plan.release.id}: nothing to do")
+        out.print(f"every slide since {since:%Y-%m-%d} already has its result from {plan.release.id}: nothing to do")
         return
     cells = max(plan.cells, 1)
     out.print(

@@ -41,7 +41,7 @@ def install(
         typer.Argument(help="Folder of a release: publish and activate it.", exists=True, file_okay=False),
     ] = None,
 ) -> None:
-    """See that the active release is whole and laid out for Triton; the shipped one becomes it if there is none."""
+    """Ensure that the active release is complete and laid out for Triton; without one, activate the shipped release."""
     if folder is not None:
         _activate(_publish(folder).id)
         return
@@ -56,7 +56,7 @@ def publish(
     folder: Annotated[Path, typer.Argument(help="Folder of the release.", exists=True, file_okay=False)],
     as_json: JsonOption = False,
 ) -> None:
-    """Verify a release, copy it to the object store and record it. It is not active by that."""
+    """Verify a release, copy it to the object store and record it. This does not activate it."""
     release = _publish(folder)
     if as_json:
         print_json({"id": release.id, "kind": release.kind})
@@ -67,10 +67,10 @@ def activate(
     release_id: Annotated[str, typer.Argument(metavar="ID", help="A published release; see `release list`.")],
     as_json: JsonOption = False,
 ) -> None:
-    """Switch the service to a published release, also back to an earlier one. No running slide is lost.
+    """Switch the service to a published release, or back to an earlier one. No slide is lost.
 
-    New and queued slides are analysed under it; one that runs ends under the old release or starts again under this
-    one. The embedded stack's Triton is restarted, which the workers wait out.
+    New and queued slides are analysed under it; a running slide ends under the old release or starts again under the
+    new one. The embedded stack's Triton is restarted; the workers wait for it.
     """
     outcome = _activate(release_id)
     if as_json:
@@ -80,7 +80,7 @@ def activate(
 @commands.command()
 def derive(
     release_id: Annotated[str, typer.Argument(metavar="ID", help="A published release; see `release list`.")],
-    fusion: Annotated[Path, typer.Option(help="fusion.json of another fusion.", exists=True, dir_okay=False)],
+    fusion: Annotated[Path, typer.Option(help="fusion.json of the other fusion.", exists=True, dir_okay=False)],
     folder: Annotated[Path, typer.Option("--out", help="Folder of the new release; must not exist.")],
     as_json: JsonOption = False,
 ) -> None:
@@ -99,7 +99,7 @@ def _publish(folder: Path) -> "Release":
     done = releases_here().registry.publish(folder)
     what = [word for word, happened in (("recorded", done.recorded), ("published", done.published)) if happened]
     err.print(
-        f"release {done.release.id} ({done.release.kind}): {', '.join(what) or 'is published already'}", highlight=False
+        f"release {done.release.id} ({done.release.kind}): {', '.join(what) or 'already published'}", highlight=False
     )
     return done.release
 

@@ -1,4 +1,4 @@
-"""`morphbatch report`: what came out of a batch, at any time; and its files, once it is closed."""
+"""`morphbatch report`: the results of a batch at any time, and its files once it is closed."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -28,7 +28,7 @@ def report(
         Path | None, typer.Option("--out", metavar="DIR", help="Also download the files of results/ into DIR.")
     ] = None,
 ) -> None:
-    """Show the results of a batch: read from the database, so also while it is being analysed."""
+    """Show the results of a batch. They are read from the database, so also while it is being analysed."""
     from services.batches.progress import find_batch
     from services.database.session import make_engine, transaction
     from services.reporting.reading import read_report
@@ -63,7 +63,9 @@ def download(store: "ObjectStore", lab: str, batch: str, folder: Path) -> list[s
 
     prefix = results_prefix(lab, batch)
     if store.stat(report_key(lab, batch)) is None:
-        raise PermanentError(f"there are no files of {lab}/{batch} yet: they are written when its last slide has ended")
+        raise PermanentError(
+            f"there are no files of {lab}/{batch} yet: they are written after its last slide has ended"
+        )
     keys = {found.key.removeprefix(prefix): found.key for found in store.list(prefix)}
     names = sorted(keys, key=lambda name: (name == REPORT_NAME, name))
     for name in names:

@@ -13,33 +13,38 @@ commands = typer.Typer()
 
 @commands.command()
 def smears(
-    folder: Annotated[Path, typer.Argument(metavar="OUT", help="Where to write; made if it is not there.")],
-    slides: Annotated[int, typer.Option(help="Slides; two to a specimen.", min=1, max=999)] = 8,
-    fields: Annotated[int, typer.Option(help="Fields a slide.", min=1, max=999)] = 6,
-    cells: Annotated[int, typer.Option(help="Cells a field, about.", min=0, max=5000)] = 12,
+    folder: Annotated[Path, typer.Argument(metavar="OUT", help="Folder to write; created if missing.")],
+    slides: Annotated[int, typer.Option(help="Slides; two per specimen.", min=1, max=999)] = 8,
+    fields: Annotated[int, typer.Option(help="Fields per slide.", min=1, max=999)] = 6,
+    cells: Annotated[int, typer.Option(help="Cells per field, about.", min=0, max=5000)] = 12,
     seed: Annotated[int, typer.Option(help="The same seed draws the same bytes.", min=0)] = 1,
-    um_per_px: Annotated[float, typer.Option(help="Micrometres a pixel.", min=0.02, max=1.0, callback=finite)] = 0.09,
+    um_per_px: Annotated[float, typer.Option(help="Micrometres per pixel.", min=0.02, max=1.0, callback=finite)] = 0.09,
     stain: Annotated[
         list[str] | None, typer.Option(help="diff-quik, papanicolaou or shorr; may be repeated; all by default.")
     ] = None,
     blur: Annotated[
         float | None,
         typer.Option(
-            help="Sigma of the blur, µm (0.09 is well focused). Varies a little by default.", min=0, callback=finite
+            help="Sigma of the blur, µm (0.09 is well focused). By default it varies a little.", min=0, callback=finite
         ),
     ] = None,
-    balanced: Annotated[bool, typer.Option(help="All 18 classes equally often; else as in the published set.")] = False,
+    balanced: Annotated[
+        bool, typer.Option(help="All 18 classes equally often; default: as in the published data set.")
+    ] = False,
     faults: Annotated[
-        float, typer.Option(help="Share of fields out of focus, ill lit or vignetted.", min=0, max=1, callback=finite)
+        float,
+        typer.Option(
+            help="Share of fields that are out of focus, badly lit or vignetted.", min=0, max=1, callback=finite
+        ),
     ] = 0,
-    debris: Annotated[float, typer.Option(help="Debris; 1 is usual.", min=0, max=20, callback=finite)] = 1,
-    width: Annotated[int, typer.Option(help="Pixels across a field.", min=64, max=8192)] = 1280,
-    height: Annotated[int, typer.Option(help="Pixels down a field.", min=64, max=8192)] = 1024,
+    debris: Annotated[float, typer.Option(help="Amount of debris; 1 is usual.", min=0, max=20, callback=finite)] = 1,
+    width: Annotated[int, typer.Option(help="Width of a field, pixels.", min=64, max=8192)] = 1280,
+    height: Annotated[int, typer.Option(help="Height of a field, pixels.", min=64, max=8192)] = 1024,
     lab: Annotated[str, typer.Option(help="The lab in the manifest.")] = "demo-lab",
-    batch: Annotated[str | None, typer.Option(help="The batch id in the manifest; `smears-SEED` by default.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Draw anew over an earlier batch of drawn smears.")] = False,
+    batch: Annotated[str | None, typer.Option(help="The batch id in the manifest; default: `smears-SEED`.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace an earlier batch of drawn smears.")] = False,
 ) -> None:
-    """Draw a batch of stained smears: images, manifest.json, and truth.jsonl with every cell's class and outline."""
+    """Draw a batch of stained smears: images, manifest.json, and truth.jsonl with each cell's class and outline."""
 
     from services.smears.batch import BatchSpec, write_batch
     from services.smears.field import FieldSpec

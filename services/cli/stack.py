@@ -25,13 +25,15 @@ _COLOURS = {"ready": "green", "starting": "yellow", "crashed": "red", "down": "d
 @commands.command()
 def up(
     services: Services = None,
-    foreground: Annotated[bool, typer.Option("--foreground", help="Stay, and stop everything on Ctrl-C.")] = False,
+    foreground: Annotated[
+        bool, typer.Option("--foreground", help="Stay in the foreground, and stop everything on Ctrl-C.")
+    ] = False,
     s3: Annotated[
         Literal["minio", "rclone"] | None,
-        typer.Option(help="minio or rclone; default: what this home has, for a new one MinIO if found."),
+        typer.Option(help="S3 server; default: the one this home has; for a new home MinIO, if found."),
     ] = None,
 ) -> None:
-    """Start the stack in its data folder, or what is missing of one that runs, and wait until all of it is ready."""
+    """Start the stack, or those of its services that do not run, and wait until all are ready."""
     from services.local.control import is_running, start_stack
     from services.local.installation import SERVICES
     from services.local.settings import home
@@ -49,7 +51,7 @@ def up(
                 on_change=lambda now: status.update(_progress(now)),
             )
         if adopted:
-            err.print(f"the stack runs already since {state['started_at'][:19]}Z; all of it answers")
+            err.print(f"the stack has been running since {state['started_at'][:19]}Z; all services answer")
         _print_services(state)
         _print_where(folder)
         while foreground and is_running(folder):
@@ -60,7 +62,7 @@ def up(
 
 @commands.command()
 def down(services: Services = None) -> None:
-    """Stop the stack: the workers first, which end the slides at hand, Postgres last."""
+    """Stop the stack: workers first, which finish the slides they are working on; Postgres last."""
     from services.local.control import change_services, stop_stack
     from services.local.settings import home
 
@@ -75,7 +77,7 @@ def down(services: Services = None) -> None:
 
 @commands.command()
 def status(as_json: JsonOption = False) -> None:
-    """What runs, since when, how often it crashed; and how many batches and slides are in which state."""
+    """Show which services run, since when and how often they crashed, and the number of batches and slides by state."""
     from services.local.control import read_state
     from services.local.settings import home
 
@@ -101,7 +103,7 @@ def status(as_json: JsonOption = False) -> None:
 
 @commands.command()
 def doctor(as_json: JsonOption = False) -> None:
-    """Check every dependency, and say how to mend what fails. Exits 1 if anything does."""
+    """Check every dependency, and say how to fix what fails. Exits 1 if a check fails."""
     from services.cli.doctor import examine
     from services.local.settings import home
     from services.settings import load_settings
@@ -114,15 +116,15 @@ def doctor(as_json: JsonOption = False) -> None:
             mark = "[green]ok[/]  " if finding.ok else "[bold red]FAIL[/]"
             out.print(f"{mark} {finding.check}: ", end="", highlight=False)
             out.print(finding.found, markup=False, highlight=False, soft_wrap=True)
-            if finding.mend:
-                out.print(f"     → {finding.mend}", markup=False, highlight=False, soft_wrap=True)
+            if finding.fix:
+                out.print(f"     → {finding.fix}", markup=False, highlight=False, soft_wrap=True)
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)
 
 
 @commands.command()
 def migrate() -> None:
-    """Bring the database to the revision that this code needs."""
+    """Bring the database to the revision that this version requires."""
     from migrations.run import head_revision, upgrade
     from services.settings import load_settings
 

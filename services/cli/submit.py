@@ -25,27 +25,32 @@ SHOWN_LINES = 20
 
 @commands.command()
 def submit(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A sub-folder is a slide; may hold a manifest.json.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(metavar="DIR", help="Folder of the batch: a sub-folder per slide; may hold a manifest.json."),
+    ],
     lab: Annotated[
-        str | None, typer.Option("--lab", help="The lab's code. Needed unless DIR/manifest.json says it.")
+        str | None, typer.Option("--lab", help="The lab's code; required unless DIR/manifest.json states it.")
     ] = None,
     batch: Annotated[
-        str | None, typer.Option("--batch", help="Batch id; default: from DIR's name and content.")
+        str | None, typer.Option("--batch", help="Batch id; default: made of DIR's name and content.")
     ] = None,
     um_per_px: Annotated[
         float | None,
         typer.Option(
-            "--um-per-px", help="Micrometres per pixel. Needed unless DIR/manifest.json says it.", callback=finite
+            "--um-per-px", help="Micrometres per pixel; required unless DIR/manifest.json states it.", callback=finite
         ),
     ] = None,
     stain: Annotated[str | None, typer.Option("--stain", help="Name of the stain; default: `unknown`.")] = None,
     skip_unusable: Annotated[
         bool, typer.Option("--skip-unusable", help="Submit without the images that cannot be taken; each is listed.")
     ] = False,
-    wait: Annotated[bool, typer.Option("--wait", help="Follow it to the end; exit 0 only if it is complete.")] = False,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Follow the batch to its end; exits 0 only if it is complete.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Upload DIR as a batch: checksums, fields, the manifest last. Broken off, the same command goes on from there."""
+    """Upload DIR as a batch: checksums, fields, the manifest last. If interrupted, rerun to resume."""
     from services.database.states import BatchState
     from services.intake.problems import ManifestRejected
 
@@ -77,7 +82,7 @@ def send(delivery: "Delivery", *, wait: bool) -> str:
     if delivered.unannounced:
         err.print(
             "[yellow]note[/]: the broker is down; "
-            f"the sweep finds the batch within {settings.sweep_seconds} s of its return"
+            f"the sweep finds the batch within {settings.sweep_seconds} s after it returns"
         )
     return _wait_for_end(settings, delivered) if wait else "uploaded"
 
@@ -116,7 +121,7 @@ def _wait_for_end(settings: "Settings", delivered: "Delivered") -> str:
 
     engine = make_engine(settings.database_url)
     started, told = time.monotonic(), False
-    with err.status("waiting for the service to take the batch in"):
+    with err.status("waiting for the service to register the batch"):
         while True:
             try:
                 batch_key = taken_in(engine, delivered)
@@ -127,7 +132,7 @@ def _wait_for_end(settings: "Settings", delivered: "Delivered") -> str:
                 break
             if not told and time.monotonic() - started > settings.sweep_seconds + 30:
                 err.print(
-                    "[yellow]note[/]: the batch is not taken in yet; is a worker running? `morphbatch doctor` says"
+                    "[yellow]note[/]: the batch is not registered yet; is a worker running? `morphbatch doctor` checks"
                 )
                 told = True
             time.sleep(POLL_S)

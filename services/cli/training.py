@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 commands = typer.Typer()
 data = typer.Typer(no_args_is_help=True)
-commands.add_typer(data, name="data", help="Look at labelled images before training on them.")
+commands.add_typer(data, name="data", help="Check labelled images before training on them.")
 
 
 class TrainingExtraMissing(ConfigurationError):
-    """The command needs torch and what belongs to it, which the service does without."""
+    """The command requires torch and related packages, which the service does not."""
 
     reason = "training_extra_missing"
 
@@ -38,27 +38,30 @@ def training_extra() -> Iterator[None]:
         if (error.name or "").partition(".")[0] in {"services", "triton_models"}:
             raise
         raise TrainingExtraMissing(
-            f"{error.name} is not installed; training has an extra of its own: pip install 'morphbatch[train]'"
+            f"{error.name} is not installed; install the training extra: pip install 'morphbatch[train]'"
         ) from error
 
 
 @data.callback()
 def group() -> None:
-    """A group of commands even while it has one."""
+    """Keeps `data` a group while it has one command."""
 
 
 @data.command()
 def check(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="[<split>/]<class>/<image>, or a CSV.", exists=True)],
-    html: Annotated[Path | None, typer.Option(help="Where the page goes; without it: data-check.html here.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="HTML page to write; default: data-check.html in this folder.")
+    ] = None,
     likeness: Annotated[
-        float, typer.Option(min=0.5, max=1, help="From here on two images count as one.", callback=finite)
+        float,
+        typer.Option(min=0.5, max=1, help="Correlation from which two images count as the same.", callback=finite),
     ] = 0.95,
     as_json: JsonOption = False,
 ) -> None:
-    """Classes, duplicates (also turned or re-encoded), unreadable files, leakage across splits: a table and a page.
+    """Report classes, duplicates (also turned or re-encoded), unreadable files and leakage across splits.
 
-    Exits 1 if something must be mended before a figure measured on this data may be believed.
+    Exits 1 if something must be fixed before results on this data can be trusted.
     """
     from rich.table import Table
 
@@ -74,7 +77,7 @@ def check(
         print_json({**found.document(), "page": str(page)})
     else:
         splits = sorted({split for counts in found.counts.values() for split in counts})
-        table = Table("class", "spelt in the data", *splits, "all", box=None, header_style="bold")
+        table = Table("class", "spelling in the data", *splits, "all", box=None, header_style="bold")
         for name, counts in found.counts.items():
             cells = [str(counts.get(split, 0)) for split in splits]
             table.add_row(name, ", ".join(found.spellings[name]), *cells, str(sum(counts.values())))
@@ -112,12 +115,14 @@ class _Bars:
 def train(
     config: Annotated[Path, typer.Argument(metavar="CONFIG", help="TOML file of the run.", exists=True)],
     member: Annotated[Literal["efficientnetv2_s", "resnetv2_50"], typer.Option(help="Which network.")],
-    images: Annotated[Path | None, typer.Option("--data", help="Other images than the TOML file names.")] = None,
-    folder: Annotated[Path | None, typer.Option("--out", help="Run folder; default runs/<config>-<member>.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the run folder's last checkpoint.")] = False,
+    images: Annotated[
+        Path | None, typer.Option("--data", help="Images to use instead of those in the TOML file.")
+    ] = None,
+    folder: Annotated[Path | None, typer.Option("--out", help="Run folder; default: runs/<config>-<member>.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume from the run folder's last checkpoint.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Train one member. Ctrl-C writes a checkpoint first; --resume goes on from it, to the bit."""
+    """Train one member. Ctrl-C writes a checkpoint first; --resume continues from it with bit-identical results."""
     import signal
 
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -151,8 +156,8 @@ def train(
 @commands.command()
 def fuse(
     first: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of one member.", exists=True)],
-    second: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of the other.", exists=True)],
-    folder: Annotated[Path, typer.Option("--out", help="Fusion folder: fusion.json, choice.json, curve.svg.")],
+    second: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder of the other member.", exists=True)],
+    folder: Annotated[Path, typer.Option("--out", help="Fusion folder to write: fusion.json, choice.json, curve.svg.")],
     objective: Annotated[
         Literal["macro_f1", "macro_recall", "macro_precision"], typer.Option(help="What α maximises.")
     ] = "macro_f1",

@@ -76,7 +76,7 @@ def test_services_that_are_down(
 ) -> None:
     words = arguments(command, filled(given, places, tmp_path / "new"))
     outcome = run(words, monkeypatch, capsys)
-    outcome = replace(outcome, stderr=outcome.stderr.replace("skipped: truth.jsonl\n", ""))
+    outcome = replace(outcome, stderr=outcome.stderr.replace("left out: truth.jsonl: not an image\n", ""))
     assert fault_of(outcome) is None
     assert "127.0.0.1:1" in outcome.stderr or "port 1 " in outcome.stderr or "port=1" in outcome.stderr
     assert "hunter2" not in outcome.stderr
