@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Self
 
 from services.errors import PermanentError
-from services.imaging.decoding.decode import decode_field
-from services.imaging.types import DecodedField
+from services.imaging.decoding.apart import decode_apart
+from services.imaging.types import DecodedField, FieldFault
 from services.keys import field_key
 from services.settings import Settings
 from services.storage import ObjectMissing, ObjectStore
@@ -15,13 +15,13 @@ from services.storage import ObjectMissing, ObjectStore
 class FieldMissing(PermanentError):
     """The manifest names a field that the object store does not hold."""
 
-    reason = "field_missing"
+    reason = FieldFault.MISSING
 
 
 class ChecksumMismatch(PermanentError):
     """The uploaded bytes are not those whose checksum the manifest gives."""
 
-    reason = "checksum_mismatch"
+    reason = FieldFault.CHECKSUM_MISMATCH
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +78,10 @@ def fetch(store: ObjectStore, field: UploadedField, limits: FieldLimits) -> byte
 
 
 def decode(data: bytes, field: UploadedField, limits: FieldLimits) -> DecodedField:
-    """The pixels of the fetched bytes.
+    """The pixels of the fetched bytes, decoded in a process of their own.
 
     Raises:
         FieldRefused: they are not a picture that is accepted; the subclass's `reason` says why.
+        TransientError: there is no process to decode them now.
     """
-    return decode_field(data, field.key, max_bytes=limits.max_bytes, max_pixels=limits.max_pixels)
+    return decode_apart(data, str(field), max_bytes=limits.max_bytes, max_pixels=limits.max_pixels)

@@ -12,9 +12,11 @@ from services.analysis.queries import FieldWork, SlideWork
 from services.errors import PermanentError
 from services.fields import FieldLimits, decode
 from services.imaging.crops import crop_cells, crop_of_cell_image
+from services.imaging.decoding.channel_files import check_one_channel
 from services.imaging.heads import find_heads
 from services.imaging.quality import measure_quality
-from services.imaging.types import RGB, Box, FieldQuality, FoundHeads, Head, SetAside
+from services.imaging.types import RGB, Box, FieldFault, FieldQuality, FoundHeads, Head, SetAside
+from services.imaging.working_size import check_working_size
 
 T = TypeVar("T")
 _MEASURES: Final = ("exposure_pct", "clipped_pct", "background_pct", "unevenness_pct", "stain_od")
@@ -24,7 +26,7 @@ NOTHING_FOUND: Final = FoundHeads((), ())
 class CellOutsideField(PermanentError):
     """A box that the manifest gives reaches beyond the field."""
 
-    reason = "cell_outside_field"
+    reason = FieldFault.CELL_OUTSIDE
 
 
 @dataclass(slots=True)
@@ -41,7 +43,11 @@ class StageClock:
             return work()
         finally:
             self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
-            self.cpu[stage] = self.cpu.get(stage, 0.0) + time.thread_time() - cpu_start
+            self.add_cpu(stage, time.thread_time() - cpu_start)
+
+    def add_cpu(self, stage: str, seconds: float) -> None:
+        """Add processor time that another process spent on `stage`."""
+        self.cpu[stage] = self.cpu.get(stage, 0.0) + seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +74,18 @@ def prepare(data: bytes, slide: SlideWork, work: FieldWork, limits: FieldLimits,
     Raises:
         PermanentError: the image cannot be decoded, or the manifest's boxes do not fit it.
     """
-    decoded = clock.timed("decode", lambda: decode(data, slide.uploaded(work), limits))
+    uploaded = slide.uploaded(work)
+    decoded = clock.timed("decode", lambda: decode(data, uploaded, limits))
+    clock.add_cpu("decode", decoded.cpu_s)
     pixels = decoded.pixels
     height, width = pixels.shape[:2]
+    if work.named_as_channel:
+        check_one_channel(str(uploaded), pixels)
     if work.is_crop:
         crop = crop_of_cell_image(pixels, um_per_px=slide.um_per_px, crop_um=slide.crop_um, size_px=slide.crop_px)
         whole = FoundHeads((Head(Box(0, 0, width, height)),), ())
         return PreparedField(work, width, height, {"notes": decoded.notes}, whole, crop[np.newaxis])
+    check_working_size(str(uploaded), width, height, slide.um_per_px, limits.max_pixels)
     measured = clock.timed("quality", lambda: measure_quality(pixels, slide.um_per_px))
     quality = _as_document(measured, decoded.notes)
     if measured.unusable is not None:

@@ -8,18 +8,23 @@ from sqlalchemy.orm import Session
 
 from services.database.models import Analysis, Batch, FieldRow, Lab, ModelRelease, Slide
 from services.fields import UploadedField
+from services.imaging.decoding.channel_files import channel_files
 from services.imaging.types import Box, Microns, Pixels, UmPerPx
 
 
 @dataclass(frozen=True, slots=True)
 class FieldWork:
-    """One image to fetch. `given` are the cells that the manifest named, `None` where they are to be found."""
+    """One image to fetch. `given` are the cells that the manifest named, `None` where they are to be found.
+
+    `named_as_channel`: by its name it may be one of several colour channels of one picture.
+    """
 
     id: int
     key: str
     sha256: str
     is_crop: bool
     given: tuple[Box, ...] | None
+    named_as_channel: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +61,8 @@ def load_work(session: Session, analysis_id: int) -> SlideWork:
         .join(ModelRelease, Analysis.release_id == ModelRelease.id)
         .where(Analysis.id == analysis_id)
     ).one()
-    rows = session.scalars(select(FieldRow).where(FieldRow.slide_key == slide.id).order_by(FieldRow.position))
+    rows = session.scalars(select(FieldRow).where(FieldRow.slide_key == slide.id).order_by(FieldRow.position)).all()
+    channels = channel_files(row.key for row in rows)
     return SlideWork(
         analysis_id=analysis.id,
         batch_key=batch.id,
@@ -75,6 +81,7 @@ def load_work(session: Session, analysis_id: int) -> SlideWork:
                 sha256=row.sha256,
                 is_crop=row.kind == "crop",
                 given=None if row.given_cells is None else tuple(Box(*cell["box"]) for cell in row.given_cells),
+                named_as_channel=row.key in channels,
             )
             for row in rows
         ),

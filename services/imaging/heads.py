@@ -12,8 +12,8 @@ from services.imaging.detection.tracing import Closeup, trace
 from services.imaging.detection.transmittance import flatten
 from services.imaging.measuring.morphometry import measure
 from services.imaging.types import RGB, Box, FoundHeads, Head, RejectedObject, RejectReason, UmPerPx
+from services.imaging.working_size import WORKING_UM
 
-_WORKING_UM: Final = 0.09
 _SMALLEST_UM2: Final = 4.0
 _LARGEST_UM2: Final = 24.0
 _USUAL_UM2: Final = (5.0, 11.0)
@@ -30,7 +30,7 @@ def find_heads(pixels: RGB, um_per_px: UmPerPx) -> FoundHeads:
 
     Objects that are not a whole head come back in `rejected`, each with its reason. Specks below 2 µm² are not listed.
     """
-    flat = flatten(pixels, um_per_px, _WORKING_UM)
+    flat = flatten(pixels, um_per_px, WORKING_UM)
     candidates = find_candidates(flat)
     usual_hue = _usual_hue(candidates)
     scale = np.array(flat.shrink, np.float32)

@@ -85,10 +85,14 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class DecodedField:
-    """A field as 8-bit RGB. `notes` names what had to be converted (`depth_16_bit`, `palette`, …)."""
+    """A field as 8-bit RGB. `notes` names what had to be converted (`depth_16_bit`, `palette`, …).
+
+    `cpu_s` is processor time spent on it in another process, seconds.
+    """
 
     pixels: RGB
     notes: tuple[str, ...] = ()
+    cpu_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

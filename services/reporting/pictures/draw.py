@@ -158,7 +158,8 @@ class SlidePictures:
             return None, field.reason
         uploaded = UploadedField(self.report.lab, self.report.batch_id, self.slide.slide_id, field.key, field.sha256)
         try:
-            return decode(fetch(self.store, uploaded, self.limits), uploaded, self.limits).pixels, None
+            # Its own copy: the decoder's memory is for the next field.
+            return decode(fetch(self.store, uploaded, self.limits), uploaded, self.limits).pixels.copy(), None
         except PermanentError as error:
             log.warning("%s: %s", error.reason, error)
             self._note(f"field {field.key} cannot be drawn any more ({error.reason}); what was counted on it stands")

@@ -3,6 +3,7 @@
 import hashlib
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 from datetime import date
 
 import cv2
@@ -13,6 +14,7 @@ from services.analysis.fields import PreparedField, StageClock
 from services.analysis.pipeline import READ_AHEAD, run_slide
 from services.analysis.queries import FieldWork, SlideWork
 from services.fields import FieldLimits
+from services.imaging.decoding.channel_files import channel_files
 from services.imaging.types import Box, Head
 from services.inference.predictions import Predictions
 from services.releases.served import ServedRelease
@@ -164,3 +166,46 @@ def test_a_box_beyond_the_field_is_a_fault_of_that_slide() -> None:
     faults = run_slide(slide, MemoryStore(slide, images), CountingNetworks(), ListSink(), LIMITS, StageClock())
     assert [fault.reason for fault in faults] == ["cell_outside_field"]
     assert "[350, 10, 420, 60]" in str(faults[0])
+
+
+def png(pixels: np.ndarray) -> bytes:
+    return cv2.imencode(".png", pixels)[1].tobytes()
+
+
+def named(slide: SlideWork, *names: str) -> SlideWork:
+    channels = channel_files(names)
+    return replace(
+        slide,
+        fields=tuple(
+            replace(work, key=name, named_as_channel=name in channels)
+            for work, name in zip(slide.fields, names, strict=True)
+        ),
+    )
+
+
+def faults_of(slide: SlideWork, images: list[bytes]) -> list[tuple[str, str]]:
+    faults = run_slide(slide, MemoryStore(slide, images), CountingNetworks(), ListSink(), LIMITS, StageClock())
+    return [(fault.reason, str(fault)) for fault in faults]
+
+
+def test_files_that_are_channels_of_one_picture_are_not_fields() -> None:
+    colour = cv2.imdecode(np.frombuffer(field_image(0), np.uint8), cv2.IMREAD_COLOR)
+    grey = [png(colour[..., channel]) for channel in range(3)]
+    names = ("s/a_ch00.png", "s/a_ch01.png", "s/a_ch02.png")
+    assert [reason for reason, _ in faults_of(named(slide_of(grey, BOXES), *names), grey)] == [
+        "field_separate_channels"
+    ] * 3
+    # In colour, or numbered, they are fields.
+    coloured = [field_image(number) for number in range(3)]
+    assert faults_of(named(slide_of(coloured, BOXES), *names), coloured) == []
+    assert faults_of(named(slide_of(grey, BOXES), "s/a_1.png", "s/a_2.png", "s/a_3.png"), grey) == []
+
+
+def test_a_field_of_a_size_that_cannot_be_worked_on_is_named_with_its_scale() -> None:
+    images = [field_image(0), png(np.full((16, 2000, 3), 200, np.uint8)), field_image(1)]
+    slide = slide_of(images, ())
+    narrow, coarse = replace(slide, um_per_px=0.1), replace(slide, um_per_px=2.0)
+    ((reason, message),) = faults_of(narrow, images)
+    assert reason == "field_too_small"
+    assert message.startswith("lab lab, batch batch, slide slide: field f1.png: 2,000 × 16 pixels of 0.1 µm")
+    assert {reason for reason, _ in faults_of(coarse, images)} == {"field_too_coarse"}
