@@ -150,7 +150,7 @@ def test_the_command_prints_the_batch_and_notes_a_broker_that_is_down(
     assert result.exit_code == 0, result.output
     batch = result.stdout.strip()
     assert empty_bucket.stat(f"incoming/berlin/{batch}/manifest.json") is not None
-    assert "skipped: notes.txt" in result.stderr
+    assert "left out: notes.txt: not an image" in result.stderr
     assert "the broker is down" in result.stderr
     as_json = submit(str(folder), "--lab", "berlin", "--um-per-px", "0.1", "--json")
     assert json.loads(as_json.stdout) == {
