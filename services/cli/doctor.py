@@ -11,11 +11,10 @@ from typing import Any, Final
 
 import redis
 import urllib3
-from sqlalchemy import Engine, text
-from sqlalchemy.exc import SQLAlchemyError
 
 from migrations.run import head_revision, require_head
-from services.database.session import make_engine
+from services.database.queries import clock_ahead_s, has_role, months_ahead, readable_views, server_version
+from services.database.session import Engine, make_engine, transaction
 from services.dispatch import CONTROL, SLIDES, connect_publisher
 from services.errors import ConfigurationError, MorphbatchError
 from services.inference.known_answers import require_known_answers
@@ -23,6 +22,7 @@ from services.inference.networks import Networks
 from services.intake.uploads import unusable_uploads
 from services.local.control import is_running, read_state
 from services.releases.activation import require_known_release
+from services.releases.queries import active_release
 from services.releases.registry import recorded_release
 from services.settings import Settings
 from services.storage import connect_store
@@ -105,8 +105,8 @@ def examine(settings: Settings, home: Path) -> list[Finding]:
 def _look(check: str, ask: Callable[[], str], fix: str) -> Finding:
     try:
         return Finding(check, ok=True, found=ask())
-    except (MorphbatchError, SQLAlchemyError, redis.RedisError, urllib3.exceptions.HTTPError, OSError) as error:
-        found = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+    except (MorphbatchError, redis.RedisError, urllib3.exceptions.HTTPError, OSError) as error:
+        found = str(error).strip().splitlines()[0]
         return Finding(check, ok=False, found=found, fix=fix)
 
 
@@ -124,8 +124,8 @@ def _stack(home: Path) -> str:
 
 
 def _database(engine: Engine) -> str:
-    with engine.connect() as connection:
-        return f"PostgreSQL {connection.execute(text('show server_version')).scalar_one()}"
+    with transaction(engine) as session:
+        return f"PostgreSQL {server_version(session)}"
 
 
 def _revision(engine: Engine) -> str:
@@ -134,36 +134,22 @@ def _revision(engine: Engine) -> str:
 
 
 def _views(engine: Engine) -> str:
-    with engine.connect() as connection:
-        views = connection.scalars(text("select viewname from pg_views where schemaname = 'reporting'")).all()
-        if not views:
-            raise Unwell("schema reporting has no views")
-        for view in views:
-            connection.execute(text(f'select from reporting."{view}" limit 0'))
-        analysts = text("select from pg_roles where rolname = 'morphbatch_analyst'")
-        if connection.execute(analysts).first() is None:
-            raise Unwell("the analysts' role morphbatch_analyst is missing")
+    with transaction(engine) as session:
+        views = readable_views(session)
+        analysts = has_role(session, "morphbatch_analyst")
+    if not views:
+        raise Unwell("schema reporting has no views")
+    if not analysts:
+        raise Unwell("the analysts' role morphbatch_analyst is missing")
     return f"{len(views)} views, role morphbatch_analyst"
 
 
 def _partitions(engine: Engine) -> str:
-    # The names of the partitions say nothing here: their bounds decide where a cell goes.
-    covered = text(
-        "select count(*) from pg_inherits join pg_class on pg_class.oid = inhrelid"
-        " where inhparent = 'cell'::regclass and pg_get_expr(relpartbound, pg_class.oid) like :start"
-    )
-    months = text("select to_char(date_trunc('month', now() at time zone 'utc') + make_interval(months => n),"
-                  " 'YYYY-MM') from generate_series(0, 1) n")  # fmt: skip
-    with engine.connect() as connection:
-        wanted = connection.scalars(months).all()
-        missing = [
-            month
-            for month in wanted
-            if not connection.execute(covered, {"start": f"FOR VALUES FROM ('{month}-01')%"}).scalar_one()
-        ]
-    if missing:
+    with transaction(engine) as session:
+        months = {f"{first_day:%Y-%m}": covered for first_day, covered in months_ahead(session, 2).items()}
+    if missing := [month for month, covered in months.items() if not covered]:
         raise Unwell(f"table cell has no partition for {', '.join(missing)}")
-    return f"for {' and '.join(wanted)}"
+    return f"for {' and '.join(months)}"
 
 
 def _store(settings: Settings) -> str:
@@ -203,15 +189,15 @@ def _triton(networks: Networks, settings: Settings) -> str:
 
 
 def _release(engine: Engine, networks: Networks) -> str:
-    with engine.connect() as connection:
-        active = connection.execute(text("select id, kind from model_release where active")).first()
+    with transaction(engine) as session:
+        active = active_release(session)
     if active is None:
         raise Unwell("no release is active")
     served = networks.served_release()
     require_known_release(engine, served)
-    if served.release_id != active.id:
-        raise Unwell(f"Triton serves {served.release_id}, the active release is {active.id}")
-    return f"{active.id} ({active.kind}) is active and served as {served.form}"
+    if served.release_id != active.release_id:
+        raise Unwell(f"Triton serves {served.release_id}, the active release is {active.release_id}")
+    return f"{active.release_id} ({active.kind}) is active and served as {served.form}"
 
 
 def _answers(engine: Engine, networks: Networks, settings: Settings) -> str:
@@ -233,10 +219,8 @@ def _api(settings: Settings) -> str:
 
 
 def _database_clock(engine: Engine) -> str:
-    with engine.connect() as connection:
-        before = time.time()
-        theirs = float(connection.execute(text("select extract(epoch from clock_timestamp())")).scalar_one())
-    return _skew(theirs - (before + time.time()) / 2)
+    with transaction(engine) as session:
+        return _skew(clock_ahead_s(session))
 
 
 def _store_clock(settings: Settings) -> str:
