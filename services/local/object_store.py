@@ -14,7 +14,7 @@ from services.errors import ConfigurationError
 from services.local.installation import Installation
 from services.local.service import NotReady, Service
 from services.settings import Settings
-from services.storage import connect_store
+from services.storage import StoreRefused, connect_store
 
 _WEBHOOK: Final = "morphbatch"
 
@@ -75,8 +75,11 @@ def _minio(installation: Installation, settings: Settings, binary: Path) -> Serv
 
 def _make_bucket_with_events(settings: Settings) -> None:
     store = connect_store(settings)
-    store.ensure_bucket()
-    store.subscribe_to_manifests(f"arn:minio:sqs::{_WEBHOOK}:webhook")
+    try:
+        store.ensure_bucket()
+        store.subscribe_to_manifests(f"arn:minio:sqs::{_WEBHOOK}:webhook")
+    except StoreRefused as error:  # MinIO listens before it knows its own root user
+        raise NotReady(str(error)) from error
 
 
 def _rclone(installation: Installation, settings: Settings) -> Service:
