@@ -16,7 +16,7 @@ join lab l on l.id = b.lab_id
 join field f on f.id = c.field_id
 join reporting.morphology_class m on m.class_index = c.class_index;
 comment on view reporting.cell is
-    'One row a classified cell of the analyses that count; give a received_on range to read few partitions';
+    'One row per classified cell of the analyses that count; give a received_on range to read few partitions';
 
 
 create view reporting.confidence_by_slide as
@@ -26,7 +26,7 @@ select batch_key, lab, batch_id, received_on, slide_id, stain, release_id, relea
 from reporting.cell
 group by batch_key, lab, batch_id, received_on, slide_id, stain, release_id, release_kind;
 comment on view reporting.confidence_by_slide is
-    'One row a slide: how sure the networks are of its cells; a fall over weeks is the first sign of drift';
+    'One row per slide: how sure the networks are of its cells; a fall over weeks is the first sign of drift';
 
 
 create view reporting.morphometry_by_slide as
@@ -50,4 +50,4 @@ join reporting.measure m on m.measure = v.measure
 group by c.batch_key, c.lab, c.batch_id, c.received_on, c.slide_id, c.specimen, c.replicate, c.stain, m.measure,
     m.unit, m.who_low, m.who_high;
 comment on view reporting.morphometry_by_slide is
-    'One row a slide and measure: median, 5th and 95th percentile of the cells measured, beside the WHO range';
+    'One row per slide and measure: median, 5th and 95th percentile of the cells measured, beside the WHO range';

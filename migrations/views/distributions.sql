@@ -11,7 +11,7 @@ cross join reporting.morphology_class m
 left join slide_class_count c on c.analysis_id = s.analysis_id and c.class_index = m.class_index
 where s.state in ('done', 'insufficient') and s.cells > 0;
 comment on view reporting.class_distribution is
-    'One row a slide and class, 18 rows a slide: cells, share and its Wilson interval';
+    'One row per slide and class, 18 rows per slide: cells, share and its Wilson interval';
 
 
 create view reporting.region_share as
@@ -24,7 +24,7 @@ from reporting.class_distribution
 group by batch_key, lab, batch_id, received_on, slide_id, specimen, replicate, stain, analysis_id, release_id,
     release_kind, region, cells_total;
 comment on view reporting.region_share is
-    'One row a slide and region of the defect (head, neck, tail; none: normal forms). One class a cell, so they add up';
+    'One row per slide and region of the defect (head, neck, tail; none: normal forms). One class per cell, so they add up';
 
 
 create view reporting.specimen_distribution as
@@ -42,4 +42,4 @@ from reporting.class_distribution
 group by batch_key, lab, batch_id, received_on, specimen, stain, release_id, release_kind, class_index, class_name,
     region;
 comment on view reporting.specimen_distribution is
-    'One row a specimen and class, the replicates of one batch, stain and release joined';
+    'One row per specimen and class, the replicates of one batch, stain and release joined';

@@ -18,4 +18,4 @@ cross join lateral (
         coalesce(jsonb_object_agg(why, n), '{}') as by_reason
     from (select item ->> 'reason' as why, count(*) as n from jsonb_array_elements(r.rejected) item group by 1) reasons
 ) o;
-comment on view reporting.quality_by_field is 'One row a field: focus, light, stain, what was left out and why';
+comment on view reporting.quality_by_field is 'One row per field: focus, light, stain, what was left out and why';

@@ -9,9 +9,9 @@ language sql immutable parallel safe return
         / (1 + 3.8414588206941245 / total)
     end;
 comment on function reporting.wilson_low_pct(bigint, bigint) is
-    'Lower bound, %, of the Wilson score interval at 95 % of the share cells / total; null of nothing';
+    'Lower bound, %, of the 95 % Wilson score interval of the share cells / total; null where total is 0';
 
 create function reporting.wilson_high_pct(cells bigint, total bigint) returns double precision
 language sql immutable parallel safe return 100 - reporting.wilson_low_pct(total - cells, total);
 comment on function reporting.wilson_high_pct(bigint, bigint) is
-    'Upper bound, %, of the Wilson score interval at 95 % of the share cells / total; null of nothing';
+    'Upper bound, %, of the 95 % Wilson score interval of the share cells / total; null where total is 0';

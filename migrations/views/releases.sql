@@ -13,4 +13,4 @@ select r.id as release_id, r.kind, r.active, r.created_at,
             with ordinality given(share, place) order by place
     ) end as fusion_alpha_by_class
 from model_release r;
-comment on view reporting.release is 'One row a release of the networks; `untrained` and `demonstration` say nothing';
+comment on view reporting.release is 'One row per release of the networks; classes by `untrained` and `demonstration` ones mean nothing';

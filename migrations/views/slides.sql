@@ -40,7 +40,7 @@ left join lateral (
     where c.analysis_id = a.analysis_id and m.region = 'none'
 ) n on a.state in ('done', 'insufficient') and a.cells_classified > 0;
 comment on view reporting.slide_result is
-    'One row a slide: its state, what was counted, and its normal forms with their interval. Not a diagnosis';
+    'One row per slide: its state, what was counted, and its normal forms with their interval. Not a diagnosis';
 
 
 create view reporting.batch_overview as
@@ -62,7 +62,7 @@ from batch b
 join lab l on l.id = b.lab_id
 left join reporting.slide_result s on s.batch_key = b.id
 group by b.id, l.code;
-comment on view reporting.batch_overview is 'One row a batch: is last night complete, and how much was counted';
+comment on view reporting.batch_overview is 'One row per batch: is last night complete, and how much was counted';
 
 
 create view reporting.throughput_by_night as
@@ -75,4 +75,4 @@ from reporting.slide_result s
 where s.finished_at is not null and s.state not in ('queued', 'running')
 group by 1, s.lab, s.release_id;
 comment on view reporting.throughput_by_night is
-    'One row a night (noon to noon UTC, named by its evening), lab and release: work done and its speed';
+    'One row per night (noon to noon UTC, named by its evening), lab and release: work done and its speed';

@@ -52,10 +52,6 @@ def _one_of(column: str, states: Iterable[str]) -> CheckConstraint:
     return CheckConstraint(f"{column} in ({', '.join(repr(str(s)) for s in states)})", name=f"{column}_known")
 
 
-# The first revision's name for a batch before its first slide was queued: no transaction ever left one in that state.
-_NEVER_COMMITTED = "received"
-
-
 class Lab(Base):
     """A clinic's laboratory: the first folder under incoming/."""
 
@@ -72,14 +68,14 @@ class Batch(Base):
     __tablename__ = "batch"
     __table_args__ = (
         UniqueConstraint("lab_id", "batch_code"),
-        _one_of("state", (_NEVER_COMMITTED, *BatchState)),
-        Index("ix_batch_open", "id", postgresql_where="state in ('received', 'analysing')"),
+        _one_of("state", BatchState),
+        Index("ix_batch_open", "id", postgresql_where="state = 'analysing'"),
     )
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     lab_id: Mapped[int] = mapped_column(ForeignKey("lab.id"))
     batch_id: Mapped[str] = mapped_column("batch_code", comment="batch_id of the manifest")
-    state: Mapped[str] = mapped_column(server_default=_NEVER_COMMITTED)
+    state: Mapped[str]
     manifest_sha256: Mapped[str]
     manifest_etag: Mapped[str] = mapped_column(comment="ETag of the manifest object; the sweep skips what it has seen")
     problems: Mapped[list[dict[str, Any]]] = mapped_column(
@@ -192,7 +188,7 @@ class Analysis(Base):
     objects_rejected: Mapped[int] = mapped_column(server_default="0", comment="Debris and other objects left out")
     timings: Mapped[dict[str, Any]] = mapped_column(server_default="{}", comment="Seconds by stage")
     fused_from: Mapped[int | None] = mapped_column(
-        ForeignKey("analysis.id"), comment="The analysis whose logits were fused anew; null: the networks ran"
+        ForeignKey("analysis.id"), comment="The analysis whose logits were fused again; null: the networks ran"
     )
 
     slide: Mapped[Slide] = relationship()
@@ -215,7 +211,7 @@ class FieldResult(Base):
     detail: Mapped[str | None]
     quality: Mapped[dict[str, Any]] = mapped_column(server_default="{}", comment="Measures with units, flags and notes")
     rejected: Mapped[list[dict[str, Any]]] = mapped_column(
-        server_default="[]", comment="Objects that are no whole head: [{box, reason}]"
+        server_default="[]", comment="Objects that are not a whole head: [{box, reason}]"
     )
 
 
