@@ -100,7 +100,10 @@ def _our_error(error: BaseException) -> MorphbatchError | None:
     if state.startswith(_UNAVAILABLE):
         return DatabaseUnavailable(f"Postgres is unavailable: {_said(error)}")
     if state in _OUTDATED:
-        return DatabaseOutdated(f"{_said(error)}: run `morphbatch migrate`")
+        # To a role that may not even look into its schema, a table is not there.
+        return DatabaseOutdated(
+            f"{_said(error)}: run `morphbatch migrate`, or MORPHBATCH_DATABASE_URL needs a role that may read it"
+        )
     if state.startswith(_REFUSED):
         return DatabaseRefused(
             f"Postgres refuses: {_said(error)}; check the role in MORPHBATCH_DATABASE_URL"

@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import Engine, text
 
 from services.database.session import make_engine
+from services.local.installation import ANALYST
 from services.smears.batch import BatchSpec, write_batch
 from services.smears.field import FieldSpec
 from tests.integration.servers import Postgres
@@ -144,13 +145,9 @@ def test_a_database_of_a_newer_version(
 
 
 def test_a_role_without_rights(
-    engine: Engine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    postgres: Postgres, engine: Engine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with engine.begin() as connection:
-        connection.execute(text("drop role if exists nobody_at_all"))
-        connection.execute(text("create role nobody_at_all login password 'hunter2'"))
-    url = engine.url.set(username="nobody_at_all", password="hunter2").render_as_string(hide_password=False)
-    monkeypatch.setenv("MORPHBATCH_DATABASE_URL", url)
+    monkeypatch.setenv("MORPHBATCH_DATABASE_URL", postgres.url(ANALYST, engine))
     outcome = run(["watch", "night-1"], monkeypatch, capsys)
     assert fault_of(outcome) is None
-    assert "permission denied" in outcome.stderr
+    assert "MORPHBATCH_DATABASE_URL needs a role that may read it" in outcome.stderr

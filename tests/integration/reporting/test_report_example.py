@@ -76,8 +76,8 @@ def test_the_report_and_the_table_are_those_stored_byte_for_byte(postgres: Postg
         ), name
 
 
-def test_a_batch_that_is_being_analysed_has_the_same_report_without_files(night: Night) -> None:
-    mixed(night)
+def test_a_batch_that_is_being_analysed_has_the_same_report_without_files(postgres: Postgres, night: Night) -> None:
+    mixed(postgres, night)
     with transaction(night.engine) as session:
         live = json.loads(read_report(session, night.batch_key).as_json())
     closed = json.loads((STORED / "report.json").read_bytes())

@@ -175,9 +175,9 @@ def test_a_field_that_is_gone_or_changed_costs_its_picture_only(full: Night) -> 
 
 
 def test_a_field_that_analysis_could_not_decode_is_not_even_fetched(
-    full: Night, monkeypatch: pytest.MonkeyPatch
+    postgres: Postgres, full: Night, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with transaction(full.engine) as session:
+    with postgres.as_owner(full.engine) as session:
         session.execute(
             text(
                 "update field_result set reason = 'field_damaged', width_px = null, height_px = null where field_id ="
