@@ -1,4 +1,4 @@
-"""Runs the migrations and tells which revision a database should have."""
+"""Runs the migrations and states which revision a database should have."""
 
 from pathlib import Path
 
@@ -38,7 +38,7 @@ def downgrade(database_url: str, revision: str) -> None:
 
 
 def head_revision() -> str:
-    """The revision that this code needs."""
+    """The revision that this version requires."""
     head = ScriptDirectory.from_config(_config()).get_current_head()
     if head is None:
         raise ConfigurationError("no migrations are installed beside the code")
@@ -46,7 +46,7 @@ def head_revision() -> str:
 
 
 def require_head(engine: Engine) -> None:
-    """Check that the database is at the revision that this code needs.
+    """Check that the database is at the revision that this version requires.
 
     Raises:
         ConfigurationError: it is not; the message says which it has and what to run.
@@ -56,5 +56,5 @@ def require_head(engine: Engine) -> None:
     wanted = head_revision()
     if found != wanted:
         raise ConfigurationError(
-            f"the database is at revision {found or 'none'}, this code needs {wanted}: run `morphbatch migrate`"
+            f"the database is at revision {found or 'none'}, this version requires {wanted}: run `morphbatch migrate`"
         )

@@ -12,7 +12,7 @@ _DRAFT = ".partial"
 
 
 class AlreadyThere(ConfigurationError, FileExistsError):
-    """What would be made exists, and nothing is ever written over it."""
+    """The file or folder to write exists, and it is never overwritten."""
 
     reason = "already_there"
 

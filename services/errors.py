@@ -1,7 +1,7 @@
-"""The two kinds of failure: one that a retry may mend, and one that it cannot.
+"""The two kinds of failure: one that a retry may fix, and one that it cannot.
 
 The retry policy follows the class of an error and never its message. `reason` is the stable code that goes into the
-database, the reports and the metrics; the message is for people and says who, what, and what to do.
+database, the reports and the metrics; the message is for people and states who, what, and what to do.
 """
 
 from typing import ClassVar
@@ -32,6 +32,6 @@ class OutageError(TransientError):
 
 
 class ConfigurationError(MorphbatchError):
-    """The installation is set up wrongly; nothing is attempted until an operator mends it."""
+    """The installation is set up wrongly; nothing is attempted until an operator fixes it."""
 
     reason: ClassVar[str] = "configuration"

@@ -1,7 +1,7 @@
 """The object store: one bucket behind a small interface, spoken to in plain S3.
 
 Every error of the SDK, of HTTP and of the network becomes one of four, told apart by what a caller does next: the
-object is not there, it is larger than asked for, the store is down (wait), or it refuses (an operator must mend it).
+object is not there, it is larger than asked for, the store is down (wait), or it refuses (an operator must fix it).
 """
 
 import io
@@ -33,13 +33,13 @@ _ASK_AGAIN_CODES: Final = frozenset({"SlowDown", "RequestTimeout", "ServiceUnava
 
 
 class ObjectMissing(PermanentError):
-    """No object of that key in the bucket."""
+    """The bucket has no object with this key."""
 
     reason = "object_missing"
 
 
 class ObjectTooLarge(PermanentError):
-    """The object has more bytes than the caller is willing to read; nothing of it was kept."""
+    """The object is larger than the caller accepts; nothing of it was kept."""
 
     reason = "object_too_large"
 
@@ -51,7 +51,7 @@ class StoreUnavailable(OutageError):
 
 
 class StoreRefused(ConfigurationError):
-    """The object store answers, and says no: keys, rights, clock or bucket are wrong."""
+    """The object store refuses the request: keys, rights, clock or bucket are wrong."""
 
     reason = "store_refused"
 
@@ -68,7 +68,7 @@ class ObjectInfo:
 class ObjectStore:
     """One bucket. May be shared by threads, never across a fork.
 
-    Every method raises `StoreUnavailable` when the store is down and `StoreRefused` when it says no.
+    Every method raises `StoreUnavailable` when the store is down and `StoreRefused` when it refuses.
     """
 
     def __init__(self, client: Minio, bucket: str) -> None:
@@ -98,10 +98,10 @@ class ObjectStore:
             size = int(response.headers.get("content-length", -1))
             if size > max_bytes:
                 response.close()  # or the rest of the body would be read to reuse the connection
-                raise ObjectTooLarge(f"{key}: {size} bytes are more than the {max_bytes} allowed")
+                raise ObjectTooLarge(f"{key}: {size} bytes; {max_bytes} are allowed")
             data = response.read(max_bytes + 1, decode_content=False)
         except (HTTPError, OSError) as error:
-            raise _BodyBroken(f"{key}: the object store broke off while sending it: {error}") from error
+            raise _BodyBroken(f"{key}: the object store closed the connection while sending it: {error}") from error
         finally:
             response.release_conn()
         if len(data) > max_bytes:
@@ -161,7 +161,7 @@ class ObjectStore:
                     yield (found.object_name or "")[len(prefix) :].rstrip("/")
 
     def delete(self, key: str) -> None:
-        """Remove the object; that it is not there is no error."""
+        """Remove the object; it is not an error if there is none."""
         with self._errors(key):
             self._client.remove_object(self.bucket, key)
 
@@ -187,7 +187,7 @@ class ObjectStore:
         self.put(key, content)
         try:
             if self.get(key, max_bytes=1024) != content:
-                raise StoreRefused(f"bucket {self.bucket}: a probe object came back changed")
+                raise StoreRefused(f"bucket {self.bucket}: a probe object was read back altered")
         finally:
             self.delete(key)
 
@@ -256,7 +256,7 @@ def connect_store(settings: Settings) -> ObjectStore:
     """The store that the settings name. Nothing is sent yet; make it after a fork, never before.
 
     Raises:
-        StoreRefused: the endpoint is no http(s) URL of a host.
+        StoreRefused: the endpoint is not an http(s) URL of a host.
     """
     url = urlsplit(settings.s3_endpoint)
     if url.scheme not in ("http", "https") or not url.netloc or url.path.strip("/"):

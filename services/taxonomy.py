@@ -79,5 +79,5 @@ def class_named(spelling: str) -> MorphologyClass:
     """
     folded = "".join(ch for ch in spelling if ch.isalnum()).casefold()
     if folded not in _BY_SPELLING:
-        raise KeyError(f"{spelling!r} is no morphology class; known: {', '.join(CLASS_NAMES)}")
+        raise KeyError(f"{spelling!r} is not a morphology class; known: {', '.join(CLASS_NAMES)}")
     return _BY_SPELLING[folded]

@@ -86,7 +86,7 @@ class Lease:
     def check(self) -> None:
         """Raises `LeaseLost` as soon as it is known that someone else took the slide over."""
         if self._lost.is_set():
-            raise LeaseLost(f"analysis {self.analysis_id}: the lease ran out; another worker takes the slide over")
+            raise LeaseLost(f"analysis {self.analysis_id}: its lease expired; another worker takes the slide over")
 
     def _renew(self) -> None:
         while not self._ended.wait(self._lease_s / 3):

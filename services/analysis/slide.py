@@ -148,7 +148,7 @@ def analyse_slide(
     """
     lease = claim(engine, analysis_id, settings.lease_seconds)
     if lease is None:
-        log.info("analysis %d is not queued (done, or another worker has it): nothing to do", analysis_id)
+        log.info("analysis %d is not queued (done, or taken by another worker): nothing to do", analysis_id)
         return Attempted()
     bind(attempt=lease.attempt)
     with lease:
@@ -174,7 +174,7 @@ def _record_failure(engine: Engine, lease: Lease, error: Exception, settings: Se
     if not isinstance(error, MorphbatchError):
         log.error("analysis %d: attempt %d failed", lease.analysis_id, lease.attempt, exc_info=error)
     if lease.attempt >= settings.max_attempts and not isinstance(error, NOT_THE_SLIDES_FAULT):
-        detail = f"gave up after {lease.attempt} attempts; the last: {error}"
+        detail = f"gave up after {lease.attempt} attempts; last error: {error}"
         return _quarantine(engine, lease, reason, detail, settings)
     log.warning("analysis %d: attempt %d: %s: %s; tried again later", lease.analysis_id, lease.attempt, reason, error)
     policy = RetryPolicy(settings.retry_base_seconds, settings.retry_cap_seconds, settings.outage_delay_seconds)
@@ -197,14 +197,14 @@ def _attempt(
     bind(batch=f"{slide.lab}/{slide.batch_id}", slide=slide.slide_id)
     if lease.attempt > settings.max_attempts:
         raise _Exhausted(
-            f"{slide}: its worker died {settings.max_attempts} times while analysing it; look at its fields before"
+            f"{slide}: its worker died {settings.max_attempts} times while analysing it; check its fields before"
             " requeueing it"
         )
     served = networks.served_release()
     if slide.release_id != served.release_id:
         raise ReleaseNotServed(
-            f"{slide}: queued for release {slide.release_id}, Triton serves {served.release_id}: restart it, if it is"
-            " not about to change"
+            f"{slide}: queued for release {slide.release_id}, Triton serves {served.release_id}: restart Triton,"
+            " unless a switch is under way"
         )
     require_same_crops(served, slide.crop_px, slide.crop_um)
     result = SlideResult(slide, lease)
@@ -257,7 +257,7 @@ def _verdict(
     if faults:
         return SlideMove.QUARANTINE, faults[0].reason, "\n".join(map(str, faults[:50]))
     if result.classified < minimum_cells:
-        detail = f"{slide}: {result.classified} cells in {len(slide.fields)} fields, {minimum_cells} asked"
+        detail = f"{slide}: {result.classified} cells in {len(slide.fields)} fields, at least {minimum_cells} required"
         return SlideMove.FALL_SHORT, "too_few_cells", detail
     return SlideMove.FINISH, None, None
 

@@ -29,7 +29,7 @@ _BODY_TIMEOUT_S: Final = 10.0
 
 
 class MalformedEvent(ValueError):
-    """The body is no S3 bucket event."""
+    """The body is not an S3 bucket event."""
 
 
 def create_app(settings: Settings | None = None, publisher: Publisher | None = None) -> FastAPI:
@@ -56,7 +56,7 @@ def create_app(settings: Settings | None = None, publisher: Publisher | None = N
             raise HTTPException(400, str(error)) from error
         batches = announced[:_MAX_HINTS]
         if len(announced) > len(batches):
-            logger.warning("an event announces %d batches: the sweep takes in the rest", len(announced))
+            logger.warning("an event announces %d batches: the sweep registers the rest", len(announced))
         try:
             for lab, batch_id in batches:
                 await run_in_threadpool(hints.intake_batch, lab, batch_id)
@@ -108,9 +108,9 @@ async def _limited_body(request: Request) -> bytes:
                 if len(body) > _MAX_EVENT_BYTES:
                     raise HTTPException(413, f"an event has at most {_MAX_EVENT_BYTES} bytes")
     except TimeoutError as error:
-        logger.warning("an event's body did not come within %.0f s", _BODY_TIMEOUT_S)
-        raise HTTPException(408, "the body did not come in time", {"Connection": "close"}) from error
+        logger.warning("the body of an event did not arrive within %.0f s", _BODY_TIMEOUT_S)
+        raise HTTPException(408, "the body did not arrive in time", {"Connection": "close"}) from error
     except ClientDisconnect as error:
-        logger.warning("the sender of an event hung up after %d bytes of its body", len(body))
-        raise HTTPException(400, "the body broke off") from error
+        logger.warning("the sender of an event disconnected after %d bytes of its body", len(body))
+        raise HTTPException(400, "the body ended early") from error
     return bytes(body)

@@ -74,7 +74,7 @@ def _end_expired_leases(engine: Engine) -> None:
             Analysis.lease_until < func.now(),
             publish_at=func.now(),
             reason="lease_expired",
-            detail="the worker stopped renewing its lease (killed, or cut off)",
+            detail="the worker stopped renewing its lease (killed, or disconnected)",
         )
         gone = [(analysis.id, analysis.attempts) for analysis in expired]
     for analysis_id, attempt in gone:

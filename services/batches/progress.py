@@ -12,7 +12,7 @@ from services.errors import PermanentError
 
 
 class UnknownBatch(PermanentError):
-    """No batch of that name, or several labs have one."""
+    """No batch has this id, or several labs have one."""
 
     reason = "unknown_batch"
 
@@ -82,7 +82,7 @@ def find_batch(engine: Engine, batch_id: str, lab: str | None = None) -> int:
         if len(found) == 1:
             return next(iter(found.values()))
         if found:
-            raise UnknownBatch(f"batch {batch_id} exists in labs {', '.join(found)}: say --lab")
+            raise UnknownBatch(f"batch {batch_id} exists in labs {', '.join(found)}: name one with --lab")
         latest = ", ".join(latest_batches(session, 5))
     raise UnknownBatch(f"no batch {batch_id}{f' of lab {lab}' if lab else ''}; the latest are: {latest or 'none'}")
 

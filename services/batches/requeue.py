@@ -66,7 +66,7 @@ def requeue(engine: Engine, batch_key: int, slide_ids: Sequence[str] = (), *, by
         queued = sorted(session.scalars(select(Slide.slide_id).where(Slide.id.in_(moved))))
         unknown = sorted(set(slide_ids) - set(queued))
         if unknown:
-            raise NothingToRequeue(f"no ended slide called {', '.join(unknown)} in this batch; nothing was requeued")
+            raise NothingToRequeue(f"there is no ended slide {', '.join(unknown)} in this batch; nothing was requeued")
         if not queued:
             raise NothingToRequeue("no slide of this batch is quarantined; name slides to run them again anyway")
         move(session, BatchMove.REOPEN, Batch.id == batch_key)  # unless it is still being analysed

@@ -22,7 +22,7 @@ _REAL: Final = "stained_fields"
 
 
 class NoFields(PermanentError):
-    """The folder named holds no image."""
+    """The folder holds no image."""
 
     reason = "no_fields"
 
@@ -54,7 +54,7 @@ def fields_of(folder: Path, um_per_px: float, limit: int) -> Fields:
     """
     paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())[:limit]
     if not paths:
-        raise NoFields(f"{folder}: no image in it")
+        raise NoFields(f"{folder} holds no image")
     return Fields(tuple(paths), UmPerPx(um_per_px), folder.name)
 
 

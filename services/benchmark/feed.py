@@ -24,7 +24,7 @@ Tell = Callable[[str], None]
 
 
 class OneCoreOnly(ConfigurationError):
-    """The feed of one core can only be measured where everything else has another."""
+    """What one core prepares can only be measured where everything else runs on another."""
 
     reason = "one_core_only"
 
@@ -37,7 +37,7 @@ def measure_feed(home: Path, fields: Fields, repeats: int, tell: Tell = lambda _
     """
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < 2:
-        raise OneCoreOnly("this machine has one core; the feed of one core is measured beside another")
+        raise OneCoreOnly("this machine has one core; measuring what one core prepares takes at least two")
     about = machine()
     with (
         tempfile.TemporaryDirectory(prefix="morphbatch-bench-") as name,

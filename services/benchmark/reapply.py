@@ -68,7 +68,7 @@ def measure_reapply(home: Path, cells: int, repeats: int, tell: Tell = lambda _:
             for what, (seconds, cpu) in (("counted", counting), ("written", writing), ("both", both)):
                 runs[what].append(plan.cells / seconds)
                 runs[f"{what}_of_one_core"].append(plan.cells / cpu)
-            tell(f"repeat {number + 1} of {repeats}: {runs['written'][-1]:.0f} cells a second")
+            tell(f"repeat {number + 1} of {repeats}: {runs['written'][-1]:.0f} cells per second")
     return {
         "machine": about,
         "cells": plan.cells,

@@ -32,13 +32,13 @@ _PATIENCE_S: Final = 900.0
 
 
 class BenchmarkFailed(PermanentError):
-    """What was measured did not end as it should; its figures would mean nothing."""
+    """The measured work did not end as it should; its figures would mean nothing."""
 
     reason = "benchmark_failed"
 
 
 class TooSlow(TransientError):
-    """A batch did not end in a time that is far beyond what it should take."""
+    """A batch did not end within far more time than it should take."""
 
     reason = "too_slow"
 

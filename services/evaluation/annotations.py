@@ -100,7 +100,7 @@ def read_annotations(folder: Path, part: Part = Part.ALL) -> list[AnnotatedField
 def _cell(entry: dict[str, object]) -> AnnotatedCell:
     box, parts = entry["head_box"], entry["parts"]
     if not isinstance(box, list) or len(box) != 4 or not isinstance(parts, dict):
-        raise ValueError("a cell needs head_box [x0, y0, x1, y1] and parts")
+        raise ValueError("a cell must have head_box [x0, y0, x1, y1] and parts")
     polygons = {
         name: tuple(np.asarray(p, np.float64).reshape(-1, 2) for p in outlines) for name, outlines in parts.items()
     }

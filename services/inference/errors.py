@@ -14,25 +14,25 @@ class InferenceUnavailable(OutageError):
 
 
 class InferenceQueueFull(OutageError):
-    """Triton's queue is full of the work of others: wait. No slide is at fault, so no attempt is counted."""
+    """Triton's queue is full of other requests: wait. No slide is at fault, so no attempt is counted."""
 
     reason = "inference_queue_full"
 
 
 class InferenceTimeout(TransientError):
-    """No answer within the deadline. Counted as an attempt, for it may be this slide that makes Triton hang."""
+    """No answer within the deadline. It counts as an attempt, since this slide may be what makes Triton hang."""
 
     reason = "inference_timeout"
 
 
 class InferenceFailed(TransientError):
-    """Triton took the request and failed over it, or its answer cannot be right (wrong shape, values not finite)."""
+    """Triton accepted the request and failed, or its answer is invalid (wrong shape, values that are not finite)."""
 
     reason = "inference_failed"
 
 
 class InferenceRejected(PermanentError):
-    """Triton says that the request is wrong: its shape or type is not what the release takes."""
+    """Triton rejects the request: its shape or type is not what the release takes."""
 
     reason = "inference_rejected"
 

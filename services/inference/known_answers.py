@@ -44,8 +44,8 @@ def _require_consistent_answers(networks: Networks, release: Release) -> None:
     )
     if off > 0.1:
         raise AnswersDiffer(
-            f"release {release.id} is served wrongly: a crop's logits differ by {off:.3g} with what it is sent with."
-            " Check the versions in Triton's environment"
+            f"release {release.id} is served wrongly: a crop's logits differ by {off:.3g} with the other"
+            " crops of its request. Check the versions in Triton's environment"
         )
 
 

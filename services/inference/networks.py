@@ -127,7 +127,9 @@ class Networks:
             gathering.part_ended(as_ours(error, self.endpoint))
         except ValueError as error:  # grpc's way to say that the channel is closed
             self._slots.release()
-            gathering.part_ended(InferenceUnavailable(f"the line to Triton at {self.endpoint} was closed: {error}"))
+            gathering.part_ended(
+                InferenceUnavailable(f"the connection to Triton at {self.endpoint} was closed: {error}")
+            )
 
     def _answered(
         self,
@@ -164,7 +166,7 @@ class Networks:
 
     def _require_own_process(self) -> None:
         if os.getpid() != self._process:
-            raise RuntimeError("this line to Triton was opened before a fork; open one in each process")
+            raise RuntimeError("this connection to Triton was opened before a fork; open one in each process")
 
 
 class _Gathering:

@@ -14,7 +14,7 @@ from services.intake.problems import ManifestRejected, Problem
 from services.intake.validation import parse_manifest
 
 SMALL_BYTES: Final = 256 * 2**10
-"""A manifest up to here is read at once: it cannot cost much, and most nights' manifests are smaller."""
+"""A manifest up to this size is read at once: it cannot cost much, and most manifests are smaller."""
 
 _MEMORY_BYTES: Final = 2 * 2**30
 _CPU_S: Final = 60
@@ -42,7 +42,7 @@ def _check_apart(data: bytes, lab: str, batch_id: str) -> None:
     if done.returncode == _REJECTED:
         raise ManifestRejected([Problem(**problem) for problem in json.loads(done.stdout)])
     if done.returncode != 0:
-        raise _too_costly(f"{_CPU_S} s of processor time or {_MEMORY_BYTES // 2**30} GiB of memory")
+        raise _too_costly(f"{_CPU_S} s of CPU time or {_MEMORY_BYTES // 2**30} GiB of memory")
 
 
 def _too_costly(limit: str) -> ManifestRejected:

@@ -30,7 +30,7 @@ _HASHING_THREADS: Final = 2
 
 
 class UnusableFolder(PermanentError):
-    """The folder is not there, or holds nothing that could be submitted."""
+    """The folder does not exist, or holds nothing that can be submitted."""
 
     reason = "unusable_folder"
 
@@ -145,7 +145,7 @@ def _drawn_up(tree: Tree) -> tuple[dict[str, Any], dict[str, Path]]:
         own = slide_folder.resolve().name
         name = _identifier(own)
         if name is None:
-            problems.append(Problem(own, "slide_name_unusable", "no letter or digit to make a slide_id of: rename it"))
+            problems.append(Problem(own, "slide_name_unusable", "has no letter or digit for a slide_id: rename it"))
             continue
         if (other := named.setdefault(name.casefold(), own)) != own:
             message = f"both this folder and {other!r} would be slide {name}: rename one of them"
@@ -155,7 +155,7 @@ def _drawn_up(tree: Tree) -> tuple[dict[str, Any], dict[str, Path]]:
         for image in images:
             key = f"{name}/{unicodedata.normalize('NFC', image.name)}"
             if key in paths:
-                message = f"is written like {paths[key].name!r} for readers, with other code points: rename one"
+                message = f"reads like {paths[key].name!r} but has other code points: rename one"
                 problems.append(Problem(f"{own}/{image.name}", "manifest_duplicate_field", message))
             fields.append({"key": key})
             paths[key] = image
@@ -168,7 +168,7 @@ def _drawn_up(tree: Tree) -> tuple[dict[str, Any], dict[str, Path]]:
 def _nothing_in_it(left_out: tuple[LeftOut, ...], folder: Path) -> str:
     kinds = ", ".join(sorted(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES))
     seen = "; ".join(f"{entry.path.relative_to(folder)}: {entry.why}" for entry in left_out[:5])
-    return f"no image ({kinds}) in it or in its sub-folders" + (f" ({seen})" if seen else "")
+    return f"no image ({kinds}) in the folder or its sub-folders" + (f" ({seen})" if seen else "")
 
 
 def _identifier(name: str) -> str | None:
@@ -225,7 +225,7 @@ def _located(problem: Problem, document: dict[str, Any], folder: Path) -> Proble
             hint = "; --um-per-px X gives it for all slides" if problem.reason == "um_per_px_missing" else ""
             return Problem(f"{problem.path} ({name})", problem.reason, problem.message + hint)
     if problem.path == "lab" and document["lab"] is None:
-        return Problem("lab", problem.reason, "is needed: --lab LAB")
+        return Problem("lab", problem.reason, "is required: --lab LAB")
     if problem.path == "batch_id":
         return Problem(f"batch_id ({folder.resolve().name})", problem.reason, f"{problem.message}; see --batch")
     return problem
@@ -250,7 +250,7 @@ def _read_files(
             message = f"no such file in {folder}"
             problems.append(Problem(f"{where}.key ({field.key})", "field_missing", message))
         elif field.key not in unstated and file.sha256 != field.sha256:
-            message = f"the manifest says another checksum than the file has ({file.sha256[:12]}…)"
+            message = f"the manifest states another checksum than the file has ({file.sha256[:12]}…)"
             problems.append(Problem(f"{where}.sha256 ({field.key})", "checksum_mismatch", message))
     if problems:
         raise ManifestRejected(problems)

@@ -47,7 +47,7 @@ def _cannot_be_in_a_key(character: str) -> bool:
 
 
 def _named(character: str) -> str:
-    return f"U+{ord(character):04X} ({unicodedata.name(character, 'a control character or none at all').lower()})"
+    return f"U+{ord(character):04X} ({unicodedata.name(character, 'a control or unassigned character').lower()})"
 
 
 def _inside_the_batch(key: str) -> str:
@@ -62,19 +62,19 @@ def _inside_the_batch(key: str) -> str:
     ):
         raise PydanticCustomError(
             "field_outside_batch",
-            "leaves the batch's prefix; give a key relative to it, such as slide-01/field-001.jpg",
+            "leads out of the batch's prefix; give a key relative to it, such as slide-01/field-001.jpg",
         )
     for place, character in enumerate(key, start=1):
         if _cannot_be_in_a_key(character):
             raise PydanticCustomError(
                 "manifest_bad_value",
-                "has {character} as character {place}, which cannot be in an object key: rename the file",
+                "has {character} as character {place}, which is not allowed in an object key: rename the file",
                 {"character": _named(character), "place": place},
             )
     if any(s in ("", ".") for s in segments) or len(key.encode()) > _MAX_KEY_BYTES:
         raise PydanticCustomError(
             "manifest_bad_value",
-            "is not a valid object key: folder names cannot be empty or '.', and {most} bytes is the most",
+            "is not a valid object key: folder names cannot be empty or '.', and {most} bytes are allowed",
             {"most": _MAX_KEY_BYTES},
         )
     if key == MANIFEST_NAME:
@@ -120,7 +120,7 @@ class GivenCell(_Strict):
     def _has_an_area(self) -> Self:
         x0, y0, x1, y1 = self.box
         if x0 >= x1 or y0 >= y1:
-            raise PydanticCustomError("manifest_bad_value", "the box is empty: x0 < x1 and y0 < y1 are needed")
+            raise PydanticCustomError("manifest_bad_value", "the box is empty: x0 < x1 and y0 < y1 are required")
         return self
 
 
@@ -130,10 +130,10 @@ class ManifestField(_Strict):
     key: FieldKey = Field(description="Object key relative to incoming/<lab>/<batch_id>/.", max_length=_MAX_KEY_BYTES)
     sha256: Sha256 = Field(description="SHA-256 of the object, hexadecimal.")
     kind: Literal["field", "crop"] = Field(
-        "field", description="`field`: a whole microscope field. `crop`: the image is one cell; none is searched for."
+        "field", description="`field`: a whole microscope field. `crop`: one cell; no cells are searched for."
     )
     cells: Annotated[list[GivenCell], Field(max_length=MAX_CELLS_PER_FIELD, fail_fast=True)] | None = Field(
-        None, description="Heads found already; used as given, and none is searched for. Not with `crop`."
+        None, description="Heads found before; used as given, no others are searched for. Not allowed with `crop`."
     )
 
     @model_validator(mode="after")

@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 
 class NoActiveRelease(OutageError):
-    """There is no release of the networks to analyse the batch under; it waits in the store until there is."""
+    """No release of the networks is active; the batch waits in the store until one is."""
 
     reason = "no_active_release"
 
@@ -73,7 +73,7 @@ def register_batch(engine: Engine, store: ObjectStore, lab: str, batch_id: str) 
     check_names(lab, batch_id)
     found = store.stat(manifest_key(lab, batch_id))
     if found is None:
-        raise ObjectMissing(f"{manifest_key(lab, batch_id)}: there is no manifest; it is uploaded last")
+        raise ObjectMissing(f"{manifest_key(lab, batch_id)}: there is no manifest yet; it is uploaded last")
     manifest, sha256, problems = _read(store, found, lab, batch_id)
     with transaction(engine) as session:
         if manifest is None:

@@ -16,7 +16,7 @@ from services.intake.problems import ManifestRejected, Problem
 IMAGE_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".tif", ".tiff", ".bmp", ".dib"})
 _FORMATS: Final[dict[str, str]] = {
     **dict.fromkeys((".heic", ".heif", ".hif", ".avif"), "a phone's HEIF image"),
-    **dict.fromkeys((".webp", ".gif", ".jxl", ".jp2", ".j2k", ".jpx", ".jpf"), "an image in a format for the web"),
+    **dict.fromkeys((".webp", ".gif", ".jxl", ".jp2", ".j2k", ".jpx", ".jpf"), "an image in a web format"),
     **dict.fromkeys(
         (".cr2", ".cr3", ".nef", ".arw", ".dng", ".orf", ".rw2", ".raf", ".pef", ".srw", ".raw"), "a camera's raw image"
     ),
@@ -141,21 +141,21 @@ def _why_not(path: Path, root: Path) -> tuple[str | None, bool]:
     """Why a file is no image of the batch, and whether an image is lost by that; `None`: it is one."""
     inside = path.relative_to(root).parts[:-1]
     if any(part.startswith(".") or part.casefold() in _SYSTEM_FOLDERS for part in inside):
-        return "in a folder that a system or a program made", False
+        return "in a folder that the system or a program created", False
     if path.name.startswith((".", "~$")):
         return "a hidden file", False
     suffix = path.suffix.casefold()
     if suffix in _UNFINISHED:
         named = Path(path.stem).suffix.casefold()
         if named in IMAGE_SUFFIXES or named in _FORMATS or _begins_like_an_image(path):
-            return "an unfinished upload or download: wait for its end, or remove it", True
+            return "an unfinished upload or download: wait until it is complete, or remove it", True
         return "a temporary file", False
     if suffix in _FORMATS:
         return f"{_FORMATS[suffix]} ({suffix.removeprefix('.')}): export it as TIFF, PNG or JPEG", True
     if suffix in IMAGE_SUFFIXES:
         return _why_unreadable(path)
     if _begins_like_an_image(path):
-        return "an image whose name does not end like one: rename it, to .tif or .jpg for example", True
+        return "an image without an image suffix: rename it, for example to .tif or .jpg", True
     return "not an image", False
 
 

@@ -1,4 +1,4 @@
-"""Uploads a delivery as a LIMS does: every field, then the manifest. Broken off, it goes on where it was."""
+"""Uploads a delivery as a LIMS does: every field, then the manifest. If interrupted, it resumes."""
 
 import hashlib
 import json
@@ -25,19 +25,19 @@ _PARALLEL: Final = 4
 
 
 class BatchExists(PermanentError):
-    """Another batch of that id was uploaded before; it is left as it is."""
+    """Another batch with this id was uploaded before; it is not changed."""
 
     reason = "batch_exists"
 
 
 class ChangedWhileUploading(TransientError):
-    """A file is not what it was when its checksum was taken."""
+    """A file changed after its checksum was taken."""
 
     reason = "changed_while_uploading"
 
 
 class UploadBroken(TransientError):
-    """The store went away in the middle; the same command goes on from there."""
+    """The store became unreachable during the upload; rerun to resume."""
 
     reason = "upload_broken"
 
@@ -101,7 +101,7 @@ def upload(store: ObjectStore, delivery: Delivery, advance: Advance = lambda _: 
         _upload_fields(store, manifest, delivery.files, there, advance)
         store.put(manifest_key(manifest.lab, manifest.batch_id), data, "application/json")
     except StoreUnavailable as error:
-        raise UploadBroken(f"{error}; run the same command again, it goes on from here") from error
+        raise UploadBroken(f"{error}; rerun the same command to resume") from error
     return data
 
 
@@ -134,7 +134,7 @@ def _upload_fields(
             put = store.put_file(field_key(manifest.lab, manifest.batch_id, file.key), file.path, kind)
             # The ETag of an object that was sent in parts says nothing of its content; the worker checks the SHA-256.
             if put.size != file.size or ("-" not in put.etag and put.etag != file.md5):
-                raise ChangedWhileUploading(f"{file.path} changed while it was uploaded; run the same command again")
+                raise ChangedWhileUploading(f"{file.path} changed while it was uploaded; rerun the same command")
         advance(file.size)
 
     pool = ThreadPoolExecutor(_PARALLEL)

@@ -20,14 +20,14 @@ from services.storage import ObjectStore, StoreUnavailable
 logger = logging.getLogger(__name__)
 
 SETTLED_AFTER: Final = timedelta(days=7)
-"""A batch that was finished longer ago is not looked at again, or a year of nights would be asked for every minute."""
+"""A batch that ended longer ago is not checked again, or a year of nights would be checked every minute."""
 
 _MESSAGE_CHARACTERS: Final = 500
 _OUTAGES_IN_A_ROW: Final = 3
 
 
 class SweepIncomplete(MorphbatchError):
-    """Some batches could not be registered. `registered` holds those that could: publish them all the same."""
+    """Some batches could not be registered. `registered` holds those that could: publish them nevertheless."""
 
     reason = "sweep_incomplete"
 
@@ -124,7 +124,7 @@ def _can_be_asked_for(name: str) -> bool:
 
 def _note(errors: dict[str, Exception], key: str, error: Exception) -> None:
     ours = isinstance(error, MorphbatchError)
-    logger.warning("%s is not taken in: %s", key, error, exc_info=None if ours else error)
+    logger.warning("%s is not registered: %s", key, error, exc_info=None if ours else error)
     errors[key] = error
 
 

@@ -93,8 +93,8 @@ def read_json(data: bytes) -> object:
         # With a byte-order mark, as .NET writes it.
         document = json.loads(data.decode("utf-8-sig"), object_pairs_hook=members, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
-        where = f"line {error.lineno}, column {error.colno}"
-        raise ManifestRejected([Problem("", "manifest_not_json", f"is no JSON: {error.msg} at {where}")]) from error
+        fault = f"is not valid JSON: {error.msg} at line {error.lineno}, column {error.colno}"
+        raise ManifestRejected([Problem("", "manifest_not_json", fault)]) from error
     except (UnicodeDecodeError, RecursionError, ValueError) as error:
         what = {UnicodeDecodeError: "is not UTF-8", RecursionError: "is nested too deeply"}.get(
             type(error), "holds a number that cannot be read (NaN, Infinity or thousands of digits)"
@@ -136,9 +136,9 @@ def _problem(error: ErrorDetails) -> Problem:
     if kind == "extra_forbidden":
         return Problem(path, "manifest_unknown_key", "is not a key of a manifest; a misspelling?")
     if last == "um_per_px":
-        return Problem(path, "um_per_px_missing", "is needed: micrometres per pixel of the slide's images, a number")
+        return Problem(path, "um_per_px_missing", "is required: micrometres per pixel of the slide's images, a number")
     if kind == "missing":
-        return Problem(path, "manifest_missing_key", "is needed")
+        return Problem(path, "manifest_missing_key", "is required")
     if last == "fields" and kind == "too_long":
         return Problem(path, "too_many_fields", f"a batch has at most {MAX_FIELDS} fields; split it")
     return Problem(path, "manifest_bad_value", error["msg"][:1].lower() + error["msg"][1:])

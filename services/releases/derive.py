@@ -18,7 +18,7 @@ from services.documents import describe, read_json_object
 from services.releases.schema import FileDigest, Fusion, Release, ReleaseBroken, digest, verify_release
 
 _OF_FUSION: Final = "fusion/"
-"""Where a release keeps how its fusion was chosen; another fusion was chosen otherwise."""
+"""Where a release keeps how its fusion was chosen; another fusion was chosen in another way."""
 _BESIDE: Final = ("choice.json", "curve.svg")
 
 

@@ -27,7 +27,7 @@ def fuse(
     weight = np.asarray(alpha, np.float64)
     classes = efficientnetv2_s_logits.shape[1]
     if weight.shape not in ((), (classes,)):
-        raise ValueError(f"alpha must be one number or {classes}, one a class, not of shape {weight.shape}")
+        raise ValueError(f"alpha must be one number or {classes}, one per class, not of shape {weight.shape}")
     if not ((weight >= 0) & (weight <= 1)).all() or efficientnetv2_s_temperature <= 0 or resnetv2_50_temperature <= 0:
         raise ValueError(f"alpha {alpha} must be in 0..1, temperatures positive")
     z = (
@@ -42,5 +42,5 @@ def fuse(
 def weight_text(alpha: float | Sequence[float]) -> str:
     """α as a reader is told it: the number, or the range of one a class."""
     if isinstance(alpha, Sequence):
-        return f"{min(alpha):.3g} to {max(alpha):.3g}, one a class"
+        return f"{min(alpha):.3g} to {max(alpha):.3g}, one per class"
     return f"{alpha:g}"

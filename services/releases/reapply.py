@@ -33,7 +33,7 @@ _KEPT_COLUMNS = tuple(column.name for column in Cell.__table__.columns if column
 
 
 class NotReapplicable(PermanentError):
-    """The logits on record are of other networks, or there is no such release."""
+    """The stored logits are of other networks, or there is no such release."""
 
     reason = "not_reapplicable"
 
@@ -84,7 +84,7 @@ def plan_reapplication(engine: Engine, release_id: str, since: date) -> Reapplic
         slides = sum(len(result.analyses) for result in found if result.release_id in others)
         raise NotReapplicable(
             f"{slides} slides since {since} were analysed by other networks than {release_id} has (releases"
-            f" {', '.join(others)}): only the logits of the same ONNX files can be fused anew; nothing was changed."
+            f" {', '.join(others)}): only logits of the same ONNX files can be reused; nothing was changed."
             " Give a later --since, or analyse those slides again: `morphbatch requeue`"
         )
     return Reapplication(release, sources, tuple(found))

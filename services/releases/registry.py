@@ -196,7 +196,7 @@ class Registry:
         if known is not None:
             if known != release.document():
                 key = release_file_key(release.id, DOCUMENT)
-                raise ReleaseBroken(f"{key} in the object store is of another release; one never changes")
+                raise ReleaseBroken(f"{key} in the object store is of another release; a release never changes")
             return False
         folder = self._kept / release.id
         for name in (*release.files, DOCUMENT):
@@ -234,12 +234,12 @@ def recorded_release(engine: Engine, release_id: str) -> Release:
 
 
 class UnknownRelease(ConfigurationError):
-    """No release of that id is on record."""
+    """No release with this id is on record."""
 
     reason = "unknown_release"
 
 
 class ReleaseLost(ConfigurationError):
-    """The files of a recorded release are nowhere."""
+    """The files of a recorded release are neither here nor in the object store."""
 
     reason = "release_lost"

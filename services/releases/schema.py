@@ -65,7 +65,7 @@ class Member(_Part):
 class Fusion(_Part):
     """z = α·z₁/T₁ + (1 − α)·z₂/T₂, with α the weight of EfficientNetV2-S; the probabilities are softmax(z)."""
 
-    alpha: float | tuple[float, ...] = Field(description="One number, or one a class in the order of the classes.")
+    alpha: float | tuple[float, ...] = Field(description="One number, or one per class in the order of the classes.")
     temperatures: dict[str, _Temperature]
 
     @field_validator("alpha")
@@ -94,7 +94,7 @@ class Fusion(_Part):
             ValueError: it is not.
         """
         if isinstance(self.alpha, tuple) and len(self.alpha) != classes:
-            raise ValueError(f"fusion.alpha has {len(self.alpha)} numbers; one a class would be {classes}")
+            raise ValueError(f"fusion.alpha has {len(self.alpha)} numbers, not one per class ({classes})")
 
 
 class Release(_Part):
@@ -122,7 +122,7 @@ class Release(_Part):
         self.fusion.check_classes(len(self.classes))
         missing = [member.onnx for member in self.members.values() if member.onnx not in self.files]
         if missing:
-            raise ValueError(f"files lacks {', '.join(missing)}")
+            raise ValueError(f"files does not list {', '.join(missing)}")
         return self
 
     def document(self) -> dict[str, Any]:
@@ -160,10 +160,10 @@ def verify_release(folder: Path, classes: tuple[str, ...] | None = CLASS_NAMES) 
     release = read_release(folder)
     faults = []
     if classes is not None and release.classes != classes:
-        faults.append(f"classes are {', '.join(release.classes)}; this version knows {', '.join(classes)}")
+        faults.append(f"its classes are {', '.join(release.classes)}; this version has {', '.join(classes)}")
     found_files = {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
     present = {path.as_posix() for path in found_files if path.parts[0] != FORMS} - {DOCUMENT}
-    faults += [f"{name} is no part of the release" for name in sorted(present - set(release.files))]
+    faults += [f"{name} does not belong to the release" for name in sorted(present - set(release.files))]
     for name, expected in release.files.items():
         if name not in present:
             faults.append(f"{name} is missing")

@@ -57,7 +57,7 @@ def served_release(configurations: Mapping[str, Mapping[str, Any]], *, batch: in
         most = int(configuration.get("max_batch_size", 0))
         if most < batch:
             raise ConfigurationError(
-                f"Triton's {model} takes at most {most} crops a request, not {batch}: lower MORPHBATCH_INFERENCE_BATCH"
+                f"Triton's {model} takes {most} crops per request, not {batch}; lower MORPHBATCH_INFERENCE_BATCH"
             )
     return release
 
@@ -74,6 +74,6 @@ def _release_of(model: str, configuration: Mapping[str, Any]) -> ServedRelease:
         )
     except (KeyError, ValueError) as error:
         raise ConfigurationError(
-            f"the configuration of Triton's {model} does not say its release ({type(error).__name__}: {error});"
+            f"the configuration of Triton's {model} does not state its release ({type(error).__name__}: {error});"
             " lay the repository out from a release"
         ) from error

@@ -25,7 +25,7 @@ _FAULTS: Final = tuple(fault for fault in Fault if fault is not Fault.NONE)
 
 
 class FolderNotEmpty(PermanentError):
-    """The folder to write into holds something that must not be lost."""
+    """The folder to write holds files that must not be lost."""
 
     reason = "folder_not_empty"
 
@@ -131,7 +131,7 @@ def _make_room(out: Path, *, force: bool) -> None:
         return
     earlier = (out / TRUTH_NAME).is_file() and (out / MANIFEST_NAME).is_file()
     if not (earlier and force):
-        hint = "--force draws it anew" if earlier else "name a new folder"
+        hint = "--force replaces it" if earlier else "name another folder"
         raise FolderNotEmpty(f"{out} is not empty; {hint}")
     # The manifest goes first: a folder without one is no batch, should this be broken off.
     for old in (out / MANIFEST_NAME, *sorted(out.glob("slide-*/field-*.jpg"))):

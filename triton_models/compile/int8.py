@@ -194,12 +194,12 @@ def _refuse_if_worse(measured: dict[str, Any], max_drop: float) -> None:
     classes = ", ".join(f"{name} {change:+.3f}" for name, change in worst)
     if -measured["macro_f1"][FUSED]["change"] > max_drop:
         raise AccuracyLost(
-            f"int8 loses more than {max_drop} of macro-F1: {changes}; most in {classes}. More --cells may help, or the"
-            " release stays in fp32"
+            f"int8 loses more than {max_drop} of macro-F1: {changes}; most in {classes}. More --cells may help;"
+            " otherwise the release stays in fp32"
         )
     wrong = fault("int8", measured["difference"])
     if wrong is not None:
-        raise FormDiffers(f"int8 is not what the ONNX files answer: {wrong}; macro-F1: {changes}")
+        raise FormDiffers(f"int8 does not answer like the ONNX files: {wrong}; macro-F1: {changes}")
 
 
 def _document(classifier: ReleasedClassifier, files: dict[str, Any], measured: dict[str, Any]) -> Form:

@@ -93,7 +93,7 @@ def require_proven(release: Release, proofs: Sequence[Proof], wanted: Sequence[s
     if missing:
         raise FormMissing(f"release {release.id} has no form {', '.join(sorted(missing))}")
     faults = [f"{proof.form}: {proof.fault}" for proof in proofs if proof.fault is not None]
-    faults += [f"{p.form} was not proven: {p.not_run}" for p in proofs if p.not_run is not None and p.form in wanted]
+    faults += [f"{p.form} was not verified: {p.not_run}" for p in proofs if p.not_run is not None and p.form in wanted]
     if faults:
         raise FormDiffers(f"release {release.id}: {'; '.join(faults)}")
 
@@ -115,7 +115,7 @@ def compile_and_prove_tensorrt(
     def prove(folder: Path, form: Form) -> dict[str, Any]:
         away = differences(classifier, reference, tensorrt.run_form(release_dir, release, form, crops, folder))
         if (wrong := fault(form.precision, away)) is not None:
-            raise FormDiffers(f"{form.form} is not what the ONNX files of {release.id} answer: {wrong}")
+            raise FormDiffers(f"{form.form} does not answer like the ONNX files of {release.id}: {wrong}")
         return {"cells": len(crops), "difference": away}
 
     return tensorrt.compile_tensorrt(release_dir, release, crops, prove, replace=replace, say=say)

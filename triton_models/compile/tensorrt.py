@@ -56,7 +56,7 @@ class MachineUnsuited(ConfigurationError):
 
 
 class EngineFailed(ConfigurationError):
-    """A program of NVIDIA's failed; nothing was written."""
+    """A program of NVIDIA failed; nothing was written."""
 
     reason = "engine_failed"
 
@@ -110,7 +110,7 @@ def version_of(said: str) -> str:
     if packed := re.search(r"TensorRT v(\d{5,6})\b", said):  # major · 10000 + minor · 100 + patch, since 10.0
         number = int(packed[1])
         return f"{number // 10000}.{number // 100 % 100}.{number % 100}"
-    raise MachineUnsuited(f"trtexec does not say its version: {said[:200]!r}")
+    raise MachineUnsuited(f"trtexec does not state its version: {said[:200]!r}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,7 +340,7 @@ def _document(plan: Plan, files: dict[str, FileDigest]) -> Form:
 def _found(program: str) -> str:
     path = shutil.which(program)
     if path is None:
-        raise MachineUnsuited(f"{program} is not here: {_WHERE}")
+        raise MachineUnsuited(f"{program} is not installed: {_WHERE}")
     return path
 
 

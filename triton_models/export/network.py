@@ -69,7 +69,7 @@ def export_network(
         verbose=False,
     )
     if program is None:
-        raise ExportRefused("torch.onnx.export gave no program")
+        raise ExportRefused("torch.onnx.export returned no program")
     model = program.model_proto
     strip_traces(model)
     if compress:

@@ -12,7 +12,7 @@ AGREEMENT: Final = {"int8": 0.98, "fp16": 0.99}  # share of crops with the same 
 
 
 class FormDiffers(ConfigurationError):
-    """A compiled form does not answer what the ONNX files answer; it must not be served."""
+    """A compiled form does not answer like the ONNX files; it must not be served."""
 
     reason = "form_differs"
 

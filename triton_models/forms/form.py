@@ -67,11 +67,11 @@ class Form(_Part):
     release_id: str
     classes: tuple[str, ...]
     crop_px: int
-    onnx: dict[str, Sha256] = Field(description="SHA-256 of each member's ONNX file that it was made of.")
-    tool: str = Field(description="What made it.")
-    versions: dict[str, str] = Field(description="Of the tool and what it stands on.")
-    profile: Profile | None = Field(default=None, description="Null: any batch.")
-    machine: dict[str, str] = Field(default_factory=dict, description="What it is bound to; empty: any machine.")
+    onnx: dict[str, Sha256] = Field(description="SHA-256 of each member's ONNX file that it was compiled from.")
+    tool: str = Field(description="The tool that compiled it.")
+    versions: dict[str, str] = Field(description="Of the tool and what it depends on.")
+    profile: Profile | None = Field(default=None, description="Null: any batch size.")
+    machine: dict[str, str] = Field(default_factory=dict, description="The machine it is bound to; empty: any.")
     members: dict[str, RelativePath] = Field(description="The file that a backend opens, `<member>/<name>`.")
     files: dict[RelativePath, FileDigest]
     measured: dict[str, Any] = Field(description="Accuracy control and verification, when it was made.")
@@ -83,7 +83,7 @@ class Form(_Part):
                 raise ValueError(f"{what} must be {', '.join(MEMBERS)}, not {', '.join(names)}")
         missing = set(self.members.values()) - set(self.files)
         if missing:
-            raise ValueError(f"files lacks {', '.join(sorted(missing))}")
+            raise ValueError(f"files does not list {', '.join(sorted(missing))}")
         return self
 
     def files_of(self, member: str) -> tuple[str, ...]:
@@ -113,12 +113,12 @@ def read_form(release_dir: Path, release: Release, name: str) -> Form:
     if not (folder / FORM_DOCUMENT).exists():
         raise FormMissing(
             f"release {release.id} in {release_dir} has no form {name}; it has"
-            f" {', '.join(forms_of(release_dir)) or 'none'}. `morphbatch release compile` makes one"
+            f" {', '.join(forms_of(release_dir)) or 'none'}. `morphbatch release compile` creates one"
         )
     form = read_model(folder / FORM_DOCUMENT, Form, FormBroken)
     faults = _disagreements(form, release, name)
     present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - {FORM_DOCUMENT}
-    faults += [f"{path} is no part of the form" for path in sorted(present - set(form.files))]
+    faults += [f"{path} does not belong to the form" for path in sorted(present - set(form.files))]
     for path, expected in form.files.items():
         if path not in present:
             faults.append(f"{path} is missing")
@@ -134,7 +134,7 @@ def read_form(release_dir: Path, release: Release, name: str) -> Form:
 def _disagreements(form: Form, release: Release, name: str) -> list[str]:
     faults = []
     if form.form != name:
-        faults.append(f"it calls itself {form.form}")
+        faults.append(f"its document names it {form.form}")
     if form.release_id != release.id:
         faults.append(f"it is of release {form.release_id}")
     if form.classes != release.classes:
@@ -142,7 +142,7 @@ def _disagreements(form: Form, release: Release, name: str) -> list[str]:
     if form.crop_px != release.crop_px:
         faults.append(f"it takes crops of {form.crop_px} px, the release has {release.crop_px}")
     faults += [
-        f"it was made of another {member} (ONNX sha256 {form.onnx[member][:12]}, the release's {found[:12]})"
+        f"it was compiled from another {member} (ONNX sha256 {form.onnx[member][:12]}, the release's {found[:12]})"
         for member, found in onnx_hashes(release).items()
         if form.onnx[member] != found
     ]
@@ -189,7 +189,7 @@ def new_form(release_dir: Path, name: str, *, replace: bool = False) -> Iterator
     """
     folder = form_folder(release_dir, name)
     if folder.exists() and not replace:
-        raise AlreadyThere(f"{folder} exists; --replace makes it again")
+        raise AlreadyThere(f"{folder} exists; --replace compiles it again")
     with whole_folder(folder, replace=True) as draft:
         yield draft
 

@@ -91,7 +91,7 @@ def lay_out_repository(
     """
     if repository_dir.exists() and not _is_ours(repository_dir):
         raise AlreadyThere(
-            f"{repository_dir} is not empty and no model repository of morphbatch: choose another folder, or remove it"
+            f"{repository_dir} holds something other than a model repository: choose another folder, or remove it"
         )
     release = verify_release(release_dir)
     compiled = form_served(release_dir, release, backend, form)

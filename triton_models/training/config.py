@@ -62,9 +62,9 @@ class Preparation(_Part):
 
     fit: Fit = Fit.VIEW
     view_px: int = Field(
-        default=160, ge=8, le=4096, description="Side of the middle square that is shown; fit = view only."
+        default=160, ge=8, le=4096, description="Side of the central square that is used; for fit = view only."
     )
-    side_px: int = Field(default=128, ge=32, le=1024, description="Side of the crops the network is given.")
+    side_px: int = Field(default=128, ge=32, le=1024, description="Side of the crops that the network is given.")
 
 
 class Data(_Part):
@@ -88,7 +88,7 @@ class Data(_Part):
     @model_validator(mode="after")
     def _splits(self) -> Self:
         if set(self.train) & set(self.validation):
-            raise ValueError(f"{sorted(set(self.train) & set(self.validation))} is both trained and validated on")
+            raise ValueError(f"{sorted(set(self.train) & set(self.validation))} trains and validates")
         if self.fold >= self.folds:
             raise ValueError(f"fold {self.fold} of {self.folds}: folds count from 0")
         return self
@@ -153,16 +153,16 @@ class Optimisation(_Part):
     epochs: int = Field(default=40, ge=1)
     batch: int = Field(default=32, ge=2)
     learning_rate: float = Field(default=1e-3, gt=0)
-    final_rate: Share = Field(default=0.01, description="Share of the learning rate that is left at the end.")
+    final_rate: Share = Field(default=0.01, description="Share of the learning rate that remains at the end.")
     weight_decay: float = Field(default=0.05, ge=0)
     warmup_epochs: float = Field(default=3.0, ge=0)
     clip_norm: float = Field(default=1.0, gt=0)
     precision: Precision = Field(
-        default=Precision.AUTO, description="bf16 on a CPU without units for it takes many times as long as fp32."
+        default=Precision.AUTO, description="bf16 on a CPU without bf16 units takes many times as long as fp32."
     )
     ema_decay: float = Field(default=0.998, ge=0, lt=1, description="0: no EMA.")
     patience: int = Field(
-        default=0, ge=0, description="Epochs without a better macro-F1 before it stops; 0: runs to the end."
+        default=0, ge=0, description="Epochs without a better macro-F1 before the run stops; 0: never."
     )
     keep: Literal["best", "last"] = Field(
         default="best", description="Weights of the best validation macro-F1, or the last."
@@ -177,9 +177,9 @@ class Run(_Part):
     devices: int = Field(default=1, ge=1)
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
     loader_workers: int = Field(default=0, ge=0)
-    threads: int = Field(default=0, ge=0, description="0: as many as torch takes.")
+    threads: int = Field(default=0, ge=0, description="0: as many as torch chooses.")
     checkpoint_minutes: float = Field(
-        default=10.0, ge=0, description="Between checkpoints inside an epoch; 0: each step."
+        default=10.0, ge=0, description="Minutes between checkpoints inside an epoch; 0: after each step."
     )
 
 

@@ -119,17 +119,17 @@ def reproduce(
     out: Annotated[Path | None, typer.Option(help="Default: runs/<name>, or runs/<name>-scratch.")] = None,
     scratch: Annotated[
         bool,
-        typer.Option("--scratch", help="Draw the first weights; else those of the shipped release are trained on."),
+        typer.Option("--scratch", help="Start from random weights; default: from those of the shipped release."),
     ] = False,
-    epochs: Annotated[int, typer.Option(help="Other than the TOML file says; 0: as it says.")] = 0,
+    epochs: Annotated[int, typer.Option(help="Number of epochs; 0: as in the TOML file.")] = 0,
 ) -> None:
     """Train both members on a public data set, fuse, write a release, evaluate it."""
     if name not in SETS:
-        raise typer.BadParameter(f"'{name}' is none of {', '.join(SETS)}")
+        raise typer.BadParameter(f"'{name}' is not one of {', '.join(SETS)}")
     chosen = SETS[name]
     root = data or Path(os.environ.get("MORPHBATCH_DATA", REPOSITORY.parent / "shared" / "data")) / name
     if not root.is_dir():
-        raise DataMissing(f"{root} is not there; set MORPHBATCH_DATA to the folder that holds {name}")
+        raise DataMissing(f"{root} does not exist; set MORPHBATCH_DATA to the folder that holds {name}")
     out = out or REPOSITORY / "runs" / (f"{name}-scratch" if scratch else name)
     config = with_data(read_config(CONFIGS / f"{name}.toml"), root)
     if epochs:

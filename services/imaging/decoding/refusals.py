@@ -17,7 +17,7 @@ class FieldRefused(PermanentError):
 
 
 class FieldEmpty(FieldRefused):
-    """Zero bytes."""
+    """The file is empty."""
 
     reason: ClassVar[str] = FieldFault.EMPTY
 
@@ -29,7 +29,7 @@ class FieldTruncated(FieldRefused):
 
 
 class FieldDamaged(FieldRefused):
-    """All bytes are there by count, but they do not decode, or only a part of the picture is in them."""
+    """The file has its full length, but it does not decode, or holds only a part of the picture."""
 
     reason: ClassVar[str] = FieldFault.DAMAGED
 
@@ -41,7 +41,7 @@ class FieldNotAnImage(FieldRefused):
 
 
 class FieldFormatNotAllowed(FieldRefused):
-    """An image, but of a format that is not taken (GIF, WebP, HEIF, PDF)."""
+    """An image in a format that is not accepted (GIF, WebP, HEIF, PDF)."""
 
     reason: ClassVar[str] = FieldFault.FORMAT_NOT_ALLOWED
 
@@ -53,13 +53,13 @@ class FieldTooLarge(FieldRefused):
 
 
 class FieldTooSmall(FieldRefused):
-    """Too narrow for a single head."""
+    """Too small to show a single head."""
 
     reason: ClassVar[str] = FieldFault.TOO_SMALL
 
 
 class FieldTooCoarse(FieldRefused):
-    """At its scale the field would have to be enlarged to more pixels than can be worked on."""
+    """At its scale the field would have to be enlarged to too many pixels."""
 
     reason: ClassVar[str] = FieldFault.TOO_COARSE
 
@@ -83,7 +83,7 @@ class FieldTooManyParts(FieldRefused):
 
 
 class FieldTooCompressed(FieldRefused):
-    """So many pixels of so few bytes that it is not a photograph of anything."""
+    """Too many pixels in too few bytes to be a photograph."""
 
     reason: ClassVar[str] = FieldFault.TOO_COMPRESSED
 
@@ -101,13 +101,13 @@ class FieldCMYK(FieldRefused):
 
 
 class FieldAnimated(FieldRefused):
-    """Frames that are times: which of them is the field, nobody said."""
+    """The frames are a time series, and none is named as the field."""
 
     reason: ClassVar[str] = FieldFault.ANIMATED
 
 
 class FieldSeparateChannels(FieldRefused):
-    """Colour channels in pages, planes or files of their own, without word of which is red, green and blue."""
+    """Colour channels in separate pages, planes or files, without a statement which is red, green and blue."""
 
     reason: ClassVar[str] = FieldFault.SEPARATE_CHANNELS
 
@@ -119,6 +119,6 @@ class FieldTransparent(FieldRefused):
 
 
 class FieldUnsupportedMode(FieldRefused):
-    """A pixel type that has no safe way to 8-bit RGB: 1-bit, float, 32-bit, Lab."""
+    """A pixel type without a safe conversion to 8-bit RGB: 1-bit, float, 32-bit, Lab."""
 
     reason: ClassVar[str] = FieldFault.UNSUPPORTED_MODE

@@ -57,7 +57,7 @@ class Source:
         """
         if min(width, height) < MIN_SIDE:
             raise FieldTooSmall(
-                f"{self.name}: {width:,} × {height:,} pixels, at least {MIN_SIDE} each way are needed to hold a head;"
+                f"{self.name}: {width:,} × {height:,} pixels; at least {MIN_SIDE} each way are required to show a head;"
                 " send the whole field and requeue the slide"
             )
         if width * height > self.max_pixels or max(width, height) > MAX_SIDE:

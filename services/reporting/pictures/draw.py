@@ -162,7 +162,7 @@ class SlidePictures:
             return decode(fetch(self.store, uploaded, self.limits), uploaded, self.limits).pixels.copy(), None
         except PermanentError as error:
             log.warning("%s: %s", error.reason, error)
-            self._note(f"field {field.key} cannot be drawn any more ({error.reason}); what was counted on it stands")
+            self._note(f"field {field.key} can no longer be drawn ({error.reason}); its counts remain valid")
             return None, error.reason
 
     @property

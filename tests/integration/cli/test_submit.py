@@ -74,7 +74,7 @@ def test_a_broken_upload_goes_on_where_it_was(
     delivery = read_folder(folder, lab="berlin", batch_id="n-1", um_per_px=0.1)
     with monkeypatch.context() as patch:
         _Sent(patch, fail_after=7)
-        with pytest.raises(UploadBroken, match="same command again"):
+        with pytest.raises(UploadBroken, match="rerun the same command to resume"):
             upload(empty_bucket, delivery)
     there = {found.key for found in empty_bucket.list("incoming/")}
     assert len(there) == 7

@@ -158,7 +158,7 @@ def test_crops_sent_for_one_release_are_answered_by_no_other(networks: Networks,
 
 def test_a_batch_beyond_the_models_is_refused_at_the_release_check(triton: Server) -> None:
     line = triton.networks(batch=100)
-    with pytest.raises(ConfigurationError, match="at most 64"):
+    with pytest.raises(ConfigurationError, match="takes 64 crops"):
         line.served_release()
     line.close()
 

@@ -220,13 +220,13 @@ def test_a_release_that_weighs_by_class_is_evaluated_as_it_is_served(tmp_path: P
     before = evaluation.document["classifiers"]["fused"]["ece_before_temperature"]
     assert before == pytest.approx(calibration_error(softmax(alpha * first + (1 - alpha) * second), evaluation.labels))
     write_report(evaluation, tmp_path / "report.html")
-    assert "α = 0 to 1, one a class" in (tmp_path / "report.html").read_text()
+    assert "α = 0 to 1, one per class" in (tmp_path / "report.html").read_text()
 
 
 def test_logits_of_other_images_are_not_fused() -> None:
     first, _, labels = members(10)
     one = LabelledLogits(("a", "b", "c", "d"), tuple("0123456789"), labels, first)
-    with pytest.raises(LogitsDiffer, match="other images"):
+    with pytest.raises(LogitsDiffer, match="different images"):
         check_alike(one, LabelledLogits(one.classes, tuple("1234567890"), labels, first))
     with pytest.raises(LogitsDiffer, match="other classes"):
         check_alike(one, LabelledLogits(("a", "b", "d", "c"), one.names, labels, first))

@@ -131,9 +131,9 @@ def test_trtexec_says_its_version(said: str, version: str) -> None:
 
 def test_without_trtexec_one_is_told_where_to_go(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(MachineUnsuited, match="trtexec is not here: run this on the GPU that will serve"):
+    with pytest.raises(MachineUnsuited, match="trtexec is not installed: run this on the GPU that will serve"):
         Machine.here()
-    with pytest.raises(MachineUnsuited, match="does not say its version"):
+    with pytest.raises(MachineUnsuited, match="does not state its version"):
         version_of("command not found")
 
 
@@ -142,7 +142,7 @@ def test_nvidia_smi_must_be_there_too(nvidia: Path, monkeypatch: pytest.MonkeyPa
     only.mkdir()
     shutil.copy(tmp_path / "programs" / "trtexec", only)
     monkeypatch.setenv("PATH", str(only))
-    with pytest.raises(MachineUnsuited, match="nvidia-smi is not here"):
+    with pytest.raises(MachineUnsuited, match="nvidia-smi is not installed"):
         Machine.here()
 
 
@@ -209,7 +209,7 @@ def test_a_dry_run_needs_neither_gpu_nor_tensorrt(
 
     unknown = CliRunner().invoke(app, arguments)
     assert unknown.exit_code == 0
-    assert "trtexec is not here" in unknown.stderr
+    assert "trtexec is not installed" in unknown.stderr
     assert "trtTENSORRT_VERSION-smCAPABILITY" in unknown.stdout
 
 

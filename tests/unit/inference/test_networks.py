@@ -228,10 +228,10 @@ def test_another_class_order_is_refused() -> None:
 def test_a_model_that_does_not_say_its_release_is_refused() -> None:
     mute = configurations()
     mute["logit_fusion"] = {"max_batch_size": 64}
-    with pytest.raises(ConfigurationError, match="logit_fusion does not say its release"):
+    with pytest.raises(ConfigurationError, match="logit_fusion does not state its release"):
         served_release(mute, batch=16)
 
 
 def test_a_batch_larger_than_triton_takes_is_refused() -> None:
-    with pytest.raises(ConfigurationError, match="at most 64"):
+    with pytest.raises(ConfigurationError, match="takes 64 crops"):
         served_release(configurations(), batch=65)

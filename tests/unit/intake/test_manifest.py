@@ -82,7 +82,7 @@ def test_a_good_manifest_is_read_whole() -> None:
 @pytest.mark.parametrize(
     ("data", "words"),
     [
-        (b"", "no JSON"),
+        (b"", "not valid JSON"),
         (b"{", "line 1, column 2"),
         (b"\xff\xfe\x00", "not UTF-8"),
         (b"[]", "must be a JSON object"),

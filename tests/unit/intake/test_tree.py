@@ -78,8 +78,8 @@ def test_every_ending_of_a_jpeg_is_taken(tmp_path: Path) -> None:
     ("name", "said"),
     [
         ("s/IMG_4.HEIC", "HEIF"), ("s/scan.svs", "program's own format"), ("s/f.jpg.part", "unfinished"),
-        ("s/f.tif.crdownload", "unfinished"), ("s/upload.tmp", "unfinished"), ("s/field", "does not end like one"),
-        ("s/f.jpg_original", "does not end like one"), ("s/night.zip", "archive"), ("s/a.CR2", "raw image"),
+        ("s/f.tif.crdownload", "unfinished"), ("s/upload.tmp", "unfinished"), ("s/field", "without an image suffix"),
+        ("s/f.jpg_original", "without an image suffix"), ("s/night.zip", "archive"), ("s/a.CR2", "raw image"),
         ("s/a.webp", "web"), ("film.avi", "video"),
     ],
 )  # fmt: skip

@@ -91,7 +91,7 @@ def test_both_refuse_what_is_no_weight_of_these_classes(served: ModuleType, tmp_
 
 def test_a_weight_is_told_in_a_few_words() -> None:
     assert weight_text(0.55) == "0.55"
-    assert weight_text([0.5, 0.1234, 0.75]) == weight_text((0.5, 0.1234, 0.75)) == "0.123 to 0.75, one a class"
+    assert weight_text([0.5, 0.1234, 0.75]) == weight_text((0.5, 0.1234, 0.75)) == "0.123 to 0.75, one per class"
 
 
 def test_huge_logits_stay_finite(served: ModuleType) -> None:

@@ -122,7 +122,7 @@ def test_verification_names_every_fault(release_dir: Path) -> None:
     message = str(caught.value)
     assert f"{MEMBERS[0]}/model.onnx is altered" in message
     assert f"{MEMBERS[1]}/model.onnx is missing" in message
-    assert "extra.onnx is no part" in message
+    assert "extra.onnx does not belong" in message
 
 
 def test_another_class_order_is_refused(release_dir: Path) -> None:
@@ -145,7 +145,7 @@ def test_another_class_order_is_refused(release_dir: Path) -> None:
         ({"fusion": {"alpha": [0.5] * 17, "temperatures": dict.fromkeys(MEMBERS, 1.0)}}, "fusion.alpha has 17 numbers"),
         ({"fusion": {"alpha": 0.5, "temperatures": {MEMBERS[0]: 1.0}}}, "fusion.temperatures must be"),
         ({"members": {MEMBERS[0]: {"onnx": "x/model.onnx"}}}, "members must be"),
-        ({"files": {}}, "files lacks"),
+        ({"files": {}}, "files does not list"),
         ({"files": {"../../escape": {"sha256": "0" * 64, "size": 1}}}, "files"),
     ],
 )

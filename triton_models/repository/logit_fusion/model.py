@@ -29,7 +29,7 @@ class TritonPythonModel:
             raise ValueError("fusion.json and config.pbtxt differ in their classes; lay the repository out again")
         self.alpha = np.asarray(fusion["alpha"], np.float64)
         if self.alpha.shape not in ((), (len(fusion["classes"]),)):
-            raise ValueError(f"alpha must be one number or {len(fusion['classes'])}, one a class: {fusion['alpha']}")
+            raise ValueError(f"alpha must be one number or {len(fusion['classes'])}, one per class: {fusion['alpha']}")
         if not ((self.alpha >= 0) & (self.alpha <= 1)).all():
             raise ValueError(f"alpha must be in 0..1: {fusion['alpha']}")
         temperatures = fusion["temperatures"]

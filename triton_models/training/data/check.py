@@ -1,4 +1,4 @@
-"""`morphbatch data check`: what stands between a data set and an honest training run."""
+"""`morphbatch data check`: what would make training on a data set dishonest."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -64,35 +64,35 @@ class DataCheck:
 
     @property
     def imbalance(self) -> float:
-        """Images of the most frequent class for one of the rarest."""
+        """Images of the most frequent class for each of the rarest."""
         totals = [sum(splits.values()) for splits in self.counts.values()]
         return max(totals) / min(totals)
 
     @property
     def faults(self) -> list[str]:
-        """What must be mended before a figure measured on this data may be believed."""
+        """What must be fixed before results on this data can be trusted."""
         faults = []
         leaks = [twin for twin in self.twins if twin.leaks]
         contradictions = [twin for twin in self.twins if twin.contradicts]
         if self.unreadable:
             faults.append(f"{len(self.unreadable)} files are unreadable")
         if leaks:
-            faults.append(f"{len(leaks)} pairs of one image lie across splits")
+            faults.append(f"{len(leaks)} pairs of the same image lie in different splits")
         if contradictions:
-            faults.append(f"{len(contradictions)} pairs of one image carry different labels")
+            faults.append(f"{len(contradictions)} pairs of the same image have different labels")
         if self.leaked_specimens:
-            faults.append(f"{len(self.leaked_specimens)} specimens lie across splits")
+            faults.append(f"{len(self.leaked_specimens)} specimens lie in several splits")
         return faults
 
     @property
     def remarks(self) -> list[str]:
-        """What should be known, and may be meant."""
+        """What should be known, and may be intended."""
         remarks = []
         within = [twin for twin in self.twins if not twin.leaks]
         if within:
-            remarks.append(f"{len(within)} pairs of one image lie within a split")
+            remarks.append(f"{len(within)} pairs of the same image lie within a split")
         if self.imbalance >= 3:
-            remarks.append(f"the most frequent class has {self.imbalance:.1f} images for one of the rarest")
+            remarks.append(f"the most frequent class has {self.imbalance:.1f} images for each of the rarest")
         few = [name for name, splits in self.counts.items() if sum(splits.values()) < FEW]
         if few:
             remarks.append(f"fewer than {FEW} images: {', '.join(few)}")
@@ -101,9 +101,9 @@ class DataCheck:
             if gaps:
                 remarks.append(f"classes absent from a split: {', '.join(gaps)}")
         else:
-            remarks.append("no splits are named: training cuts its own, stratified and by specimen")
+            remarks.append("no splits are named: training makes its own, stratified and by specimen")
         if not self.specimens:
-            remarks.append("no specimens are named: leakage of a patient across splits cannot be seen")
+            remarks.append("no specimens are named: a patient in several splits cannot be detected")
         other = [name for name in self.classes if name not in CLASS_NAMES]
         if other:
             remarks.append(f"not in the taxonomy of 18 classes: {', '.join(other)}")

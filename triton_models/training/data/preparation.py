@@ -19,7 +19,7 @@ _DAMAGED = (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Imag
 
 
 class ImageUnreadable(PermanentError):
-    """A file of a data set is no image that can be trained on."""
+    """A file of a data set is not an image that can be trained on."""
 
     reason = "image_unreadable"
 
@@ -37,7 +37,7 @@ def read_image(path: Path) -> NDArray[np.uint8]:
             Image.open(file, formats=_FORMATS) as image,
         ):
             if image.width * image.height > _MAX_PIXELS:
-                raise ImageUnreadable(f"{path}: {image.width} × {image.height} pixels is more than a single cell has")
+                raise ImageUnreadable(f"{path}: {image.width} × {image.height} pixels are too many for a single cell")
             return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     except _DAMAGED as error:
         raise ImageUnreadable(f"{path}: {error}") from error

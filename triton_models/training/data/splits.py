@@ -20,7 +20,7 @@ def fold_numbers(images: Sequence[LabelledImage], folds: int, seed: int) -> list
     """
     groups = [image.specimen or image.path.as_posix() for image in images]
     if len(set(groups)) < folds:
-        raise DatasetBroken(f"{len(set(groups))} specimens cannot be cut into {folds} folds")
+        raise DatasetBroken(f"{len(set(groups))} specimens cannot be split into {folds} folds")
     labels = [image.label for image in images]
     rare = sorted({label for label in labels if labels.count(label) < folds})
     if rare:

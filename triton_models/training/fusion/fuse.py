@@ -32,10 +32,10 @@ def read_run(folder: Path) -> dict[str, Any]:
     """
     path = folder / RUN_NAME
     if not path.is_file():
-        raise LogitsDiffer(f"{folder} holds no {RUN_NAME}: the member is not trained to its end")
+        raise LogitsDiffer(f"{folder} holds no {RUN_NAME}: its training has not finished")
     record = read_json_object(path, LogitsDiffer)
     if missing := [name for name in ("member", "classes", "preparation", "weights") if name not in record]:
-        raise LogitsDiffer(f"{path} lacks {', '.join(missing)}: it is not of a run of this version")
+        raise LogitsDiffer(f"{path} lacks {', '.join(missing)}: it was not written by this version")
     return record
 
 

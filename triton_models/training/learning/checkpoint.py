@@ -1,4 +1,4 @@
-"""Everything a run needs to go on as if it had never stopped."""
+"""Everything a run needs to continue as if it had never stopped."""
 
 import pickle
 import random
@@ -17,11 +17,11 @@ BEST = "best.pt"
 
 
 UNREADABLE = (OSError, EOFError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, pickle.UnpicklingError)
-"""What torch raises on a file that is not one of its own."""
+"""What torch raises for a file that it did not write."""
 
 
 class CheckpointMissing(ConfigurationError):
-    """There is nothing to resume from, or it is of another run."""
+    """There is no checkpoint to resume from, or it is of another run."""
 
     reason = "checkpoint_missing"
 
@@ -74,7 +74,7 @@ def load(path: Path) -> tuple[dict[str, Any], Position]:
         CheckpointMissing: there is none, or it is damaged.
     """
     if not path.is_file():
-        raise CheckpointMissing(f"{path} is not there; start the run without --resume")
+        raise CheckpointMissing(f"{path} does not exist; start the run without --resume")
     try:
         content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
         return content, Position(**content.pop("position"))

@@ -41,7 +41,7 @@ def read_logits(path: Path) -> LabelledLogits:
         LogitsDiffer: there is no such file, or it is damaged.
     """
     if not path.is_file():
-        raise LogitsDiffer(f"{path} is not there: the member is not trained to its end")
+        raise LogitsDiffer(f"{path} does not exist: the training of this member has not finished")
     try:
         with np.load(path, allow_pickle=False) as file:
             return LabelledLogits(
@@ -61,6 +61,6 @@ def check_alike(first: LabelledLogits, second: LabelledLogits) -> None:
         LogitsDiffer: says in what they differ.
     """
     if first.classes != second.classes:
-        raise LogitsDiffer(f"the members know other classes: {first.classes} and {second.classes}")
+        raise LogitsDiffer(f"the members have different classes: {first.classes} and {second.classes}")
     if first.names != second.names or not np.array_equal(first.labels, second.labels):
-        raise LogitsDiffer("the members were validated on other images; train both on the same data and split")
+        raise LogitsDiffer("the members were validated on different images; train both on the same data and split")

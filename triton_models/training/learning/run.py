@@ -60,7 +60,7 @@ def make_fabric(config: TrainingConfig) -> Fabric:
     """
     run, precision, on_gpu = config.run, precision_of(config), _on_gpu(config)
     if precision is Precision.FP16 and not on_gpu:
-        raise ConfigurationError("precision = 'fp16' needs a GPU; a CPU trains in 'bf16' or 'fp32'")
+        raise ConfigurationError("precision = 'fp16' requires a GPU; a CPU trains in 'bf16' or 'fp32'")
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS is not deterministic
     # On a GPU some backward passes have no deterministic form: torch then warns and names them.
     torch.use_deterministic_algorithms(True, warn_only=on_gpu)
@@ -219,7 +219,7 @@ class TrainingRun:
             )
         if content["precision"] != self.precision:
             raise checkpoint.CheckpointMissing(
-                f"{path} was written in {content['precision']}, this machine would go on in {self.precision}; resume"
+                f"{path} was written in {content['precision']}, this machine would continue in {self.precision}; resume"
                 f" with precision = '{content['precision']}', or start another run"
             )
         self.network.load_state_dict(content["network"])

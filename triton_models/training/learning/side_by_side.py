@@ -21,7 +21,7 @@ console = Console(stderr=True)
 
 
 class RunOfOtherSettings(ConfigurationError):
-    """A run of other data, weights or settings lies where one would be written."""
+    """The folder holds a run with other data, weights or settings."""
 
     reason = "run_of_other_settings"
 
@@ -63,7 +63,7 @@ def train_each(jobs: Sequence[Job]) -> None:
     for job in jobs:
         begun = job.folder / CONFIG_NAME
         if begun.exists() and begun.read_text(encoding="utf-8") != as_toml(job.config):
-            raise RunOfOtherSettings(f"{begun} is of another run than this one; remove its folder or choose another")
+            raise RunOfOtherSettings(f"{begun} belongs to another run; remove its folder or choose another")
     with ProcessPoolExecutor(AT_ONCE, multiprocessing.get_context("spawn")) as pool:
         running = [pool.submit(_train, job) for job in jobs if not (job.folder / RUN_NAME).exists()]
         try:

@@ -117,7 +117,7 @@ def train(
         DatasetBroken, ImageUnreadable, WeightsUnusable, PrecisionNotInUse, CheckpointMissing.
     """
     if (folder / LAST).exists() and not resume:
-        raise AlreadyThere(f"{folder} holds a run: continue it with --resume, or choose another folder")
+        raise AlreadyThere(f"{folder} already holds a run: continue it with --resume, or choose another folder")
     watch = watch or Unwatched()
     fabric = make_fabric(config)
     dataset = read_dataset(config.data.path)
@@ -216,7 +216,7 @@ def _epochs(
             if run.any_process(stop()):
                 run.save(folder / LAST)
                 raise RunInterrupted(
-                    f"stopped in epoch {position.epoch}; `morphbatch train … --resume` goes on from here"
+                    f"stopped in epoch {position.epoch}; `morphbatch train … --resume` continues from here"
                 )
             if time.monotonic() - last_saved >= config.run.checkpoint_minutes * 60 and run.fabric.world_size == 1:
                 run.save(folder / LAST)

@@ -21,7 +21,7 @@ def write_check_page(check: DataCheck, path: Path) -> None:
     parts.append(pages.heading("Classes"))
     parts.append(
         pages.table(
-            ("class", "spelt in the data", *splits, "all"),
+            ("class", "spelling in the data", *splits, "all"),
             [
                 (name, ", ".join(check.spellings[name]), *(n.get(s, 0) for s in splits), sum(n.values()))
                 for name, n in check.counts.items()
@@ -33,11 +33,11 @@ def write_check_page(check: DataCheck, path: Path) -> None:
         parts.append(pages.heading("Unreadable files"))
         parts.append(pages.table(("file", "why"), list(check.unreadable.items())[:_SHOWN]))
     if check.leaked_specimens:
-        parts.append(pages.heading("Specimens across splits"))
+        parts.append(pages.heading("Specimens in several splits"))
         rows = [(specimen, ", ".join(names)) for specimen, names in check.leaked_specimens.items()]
         parts.append(pages.table(("specimen", "splits"), rows[:_SHOWN]))
     if check.twins:
-        parts.append(pages.heading("One image twice"))
+        parts.append(pages.heading("Images that occur twice"))
         twins = sorted(check.twins, key=lambda twin: (not twin.leaks, not twin.contradicts, -twin.likeness))
         found = [
             (
@@ -45,7 +45,7 @@ def write_check_page(check: DataCheck, path: Path) -> None:
                 twin.second,
                 float(twin.likeness),
                 "same bytes" if twin.exact else "re-encoded, resized, turned or mirrored",
-                "across splits" if twin.leaks else "",
+                "in different splits" if twin.leaks else "",
                 " ≠ ".join(twin.labels) if twin.contradicts else "",
             )
             for twin in twins[:_SHOWN]

@@ -21,7 +21,7 @@ Floats = NDArray[np.float64]
 
 
 class ClassesUnknown(PermanentError):
-    """The images carry classes that the release was not trained on."""
+    """The images have classes that the release was not trained on."""
 
     reason = "classes_unknown"
 
@@ -75,7 +75,7 @@ def labels_of(release: Release, images: Sequence[LabelledImage], data: Path) -> 
     unknown = sorted({image.label for image in images} - set(release.classes))
     if unknown:
         raise ClassesUnknown(
-            f"{data}: {', '.join(unknown)} is no class of release {release.id} ({', '.join(release.classes)})"
+            f"{data}: {', '.join(unknown)} is not a class of release {release.id} ({', '.join(release.classes)})"
         )
     return np.array([release.classes.index(image.label) for image in images], np.int64)
 

@@ -14,7 +14,7 @@ from triton_models.training.reports import metrics, pages
 from triton_models.training.reports.evaluation import FUSED, Evaluation
 
 _WARNING = {
-    ReleaseKind.UNTRAINED: "Untrained networks: these figures say nothing about any cell.",
+    ReleaseKind.UNTRAINED: "Untrained networks: these figures mean nothing.",
     ReleaseKind.DEMONSTRATION: "Demonstration, generated images, not for clinical use.",
 }
 _FIGURES = (
@@ -27,7 +27,7 @@ _FIGURES = (
     ("weighted recall", "weighted_recall"),
     ("weighted F1", "weighted_f1"),
     ("macro average precision", "macro_average_precision"),
-    ("class among the two likeliest", "top_2"),
+    ("class among the two most probable", "top_2"),
     ("ECE before temperature", "ece_before_temperature"),
     ("ECE", "ece"),
     ("cross-entropy", "cross_entropy"),
@@ -52,7 +52,7 @@ def write_report(evaluation: Evaluation, path: Path) -> None:
     if document["chose_alpha"]:
         parts.append(
             pages.paragraph(
-                "These images chose α, the temperatures and the epoch: the figures are kinder than on new images.",
+                "α, the temperatures and the epoch were chosen on these images: new images would give lower figures.",
                 "remark",
             )
         )
@@ -74,8 +74,8 @@ def write_report(evaluation: Evaluation, path: Path) -> None:
     low, high = test["macro_f1_gain_95"]
     parts.append(
         pages.paragraph(
-            f"Fused against {document['best_member']} on the same cells: {test['only_first_right']} cells only fused "
-            f"has right, {test['only_second_right']} only the member (McNemar p = {test['mcnemar_p']:.3g}); "
+            f"Fused against {document['best_member']} on the same cells: {test['only_first_right']} cells are right "
+            f"only after fusion, {test['only_second_right']} only by the member (McNemar p = {test['mcnemar_p']:.3g}); "
             f"macro-F1 gain {low:+.3f} to {high:+.3f} (95 %, paired bootstrap)."
         )
     )
@@ -119,12 +119,12 @@ def _pictures(evaluation: Evaluation) -> list[str]:
         )
     return [
         pages.heading("Confusion, fused"),
-        pages.drawing(figures.confusion(table, evaluation.classes), "rows: truth, columns: chosen"),
+        pages.drawing(figures.confusion(table, evaluation.classes), "rows: truth, columns: predicted"),
         pages.heading("F1 by class"),
         pages.drawing(figures.per_class(classifiers), "in brackets: cells of the class"),
         pages.heading("Reliability"),
-        pages.drawing(figures.reliability(banded), "a dot: a fifteenth of the cells, by confidence"),
+        pages.drawing(figures.reliability(banded), "each dot: a fifteenth of the cells, by confidence"),
         pages.heading("Risk and coverage"),
-        pages.drawing(figures.risk_coverage(curves, review["precision"]), "dashed: the risk that was asked for"),
+        pages.drawing(figures.risk_coverage(curves, review["precision"]), "dashed: the target risk"),
         pages.paragraph(sentence),
     ]
