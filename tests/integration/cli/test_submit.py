@@ -160,6 +160,7 @@ def test_the_command_prints_the_batch_and_notes_a_broker_that_is_down(
         "fields": 20,
         "bytes": 20_000,
         "state": "uploaded",
+        "left_out": [{"file": "notes.txt", "image": False, "why": "not an image"}],
     }
 
 
