@@ -34,7 +34,7 @@ from services.local.child import Child, ServiceState
 from services.local.installation import OWNER, SERVICE, prepare_installation
 from services.local.postgres import postgres_service
 from services.releases.fusion import fuse
-from services.releases.reapply import Reapplication, count_moves, plan_reapplication, write_reapplication
+from services.releases.reapply import Reapplication, count_changes, plan_reapplication, write_reapplication
 from services.releases.schema import MEMBERS, FileDigest, Fusion, Member, Release, ReleaseKind
 from services.taxonomy import CLASS_NAMES
 
@@ -152,7 +152,7 @@ def _release(release_id: str, alpha: float) -> Release:
 
 
 def _count(engine: Engine, plan: Reapplication) -> None:
-    count_moves(engine, plan)
+    count_changes(engine, plan)
 
 
 def _apply(engine: Engine, plan: Reapplication) -> None:

@@ -32,15 +32,15 @@ def reapply(
     """
 
     from services.database.session import make_engine
-    from services.releases.reapply import count_moves, plan_reapplication, write_reapplication
+    from services.releases.reapply import count_changes, plan_reapplication, write_reapplication
     from services.settings import load_settings
 
     engine = make_engine(load_settings().database_url)
     plan = plan_reapplication(engine, release, since.date())
     with bars() as progress:
         task = progress.add_task("counting", total=plan.cells)
-        moves = count_moves(engine, plan, lambda cells: progress.advance(task, cells))
-    outcome = _document(plan, since, moves)
+        changes = count_changes(engine, plan, lambda cells: progress.advance(task, cells))
+    outcome = _document(plan, since, changes)
     if not as_json:
         _show(plan, since, outcome)
     if plan.slides and not dry_run and (yes or (not as_json and typer.confirm("Write it?", err=True))):
@@ -68,10 +68,10 @@ def reapply(
         print_json(outcome)
 
 
-def _document(plan: "Reapplication", since: datetime, moves: "NDArray[np.int64]") -> dict[str, Any]:
-    from services.taxonomy import CLASS_NAMES
+def _document(plan: "Reapplication", since: datetime, changes: "NDArray[np.int64]") -> dict[str, Any]:
+    from services.releases.reapply import by_class
 
-    before, after, same = moves.sum(axis=1), moves.sum(axis=0), moves.diagonal()
+    classes = by_class(changes)
     return {
         "release": plan.release.id,
         "since": since.date(),
@@ -79,16 +79,16 @@ def _document(plan: "Reapplication", since: datetime, moves: "NDArray[np.int64]"
         "batches": plan.batches,
         "slides": plan.slides,
         "cells": plan.cells,
-        "cells_moved": int(moves.sum() - same.sum()),
+        "cells_moved": sum(change.moved_in for change in classes),
         "classes": [
             {
-                "class": name,
-                "before": int(before[index]),
-                "after": int(after[index]),
-                "moved_in": int(after[index] - same[index]),
-                "moved_out": int(before[index] - same[index]),
+                "class": change.class_name,
+                "before": change.before,
+                "after": change.after,
+                "moved_in": change.moved_in,
+                "moved_out": change.moved_out,
             }
-            for index, name in enumerate(CLASS_NAMES)
+            for change in classes
         ],
         "written_slides": 0,
     }

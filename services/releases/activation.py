@@ -1,17 +1,16 @@
 """Which release a slide is analysed under: the one that is served, on record, and active."""
 
-from sqlalchemy import Engine, exists, func, select, update
-from sqlalchemy.dialects.postgresql import aggregate_order_by
+from sqlalchemy import Engine, exists, func, update
 from sqlalchemy.orm import aliased
 
 from services.database.audit import AuditKind, record
-from services.database.models import Analysis, Slide
+from services.database.models import Analysis
 from services.database.moves import move
 from services.database.queries import active_release_id
 from services.database.session import transaction
 from services.database.states import SlideMove, SlideState
 from services.errors import ConfigurationError
-from services.releases.queries import release_row
+from services.releases.queries import release_row, slides_by_batch
 from services.releases.served import ServedRelease
 
 
@@ -72,7 +71,6 @@ def follow_active_release(engine: Engine) -> int:
             execution_options={"synchronize_session": False},
         )
         moved = [*(analysis.slide_key for analysis in again), *followed]
-        by_batch = select(Slide.batch_key, func.array_agg(aggregate_order_by(Slide.slide_id, Slide.slide_id)))
-        for batch_key, slides in session.execute(by_batch.where(Slide.id.in_(moved)).group_by(Slide.batch_key)).all():
+        for batch_key, slides in slides_by_batch(session, moved).items():
             record(session, AuditKind.SLIDES_MOVED_TO_RELEASE, batch_key=batch_key, release=active, slides=slides)
     return len(moved)

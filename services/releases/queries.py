@@ -1,6 +1,8 @@
 """What is asked of releases: which are on record, which is active, and what was analysed under them."""
 
 import json
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
@@ -9,7 +11,7 @@ from pydantic import ValidationError
 from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
-from services.database.models import ModelRelease
+from services.database.models import ModelRelease, Slide
 from services.database.queries import read_rows
 from services.documents import describe
 from services.releases.schema import Release, ReleaseBroken, ReleaseKind
@@ -78,6 +80,28 @@ def results_under_others(session: Session, release_id: str, since: date) -> list
         since=since,
         release=release_id,
     )
+
+
+def results_by_batch(session: Session, analyses: Sequence[int]) -> list[ResultsOfBatch]:
+    """These analyses, all under one release."""
+    return read_rows(
+        session,
+        ResultsOfBatch,
+        "select b.id as batch_key, b.received_on, min(a.release_id) as release_id,"
+        " array_agg(a.id order by a.id) as analyses, array_agg(a.cells_classified order by a.id) as cells"
+        " from analysis a join slide s on s.id = a.slide_id join batch b on b.id = s.batch_id"
+        " where a.id = any(:analyses) group by b.id order by b.id",
+        analyses=list(analyses),
+    )
+
+
+def slides_by_batch(session: Session, slide_keys: Sequence[int]) -> dict[int, list[str]]:
+    """The ids of these slides by the key of their batch."""
+    slides: dict[int, list[str]] = defaultdict(list)
+    named = select(Slide.batch_key, Slide.slide_id).where(Slide.id.in_(slide_keys)).order_by(Slide.slide_id)
+    for batch_key, slide_id in session.execute(named):
+        slides[batch_key].append(slide_id)
+    return slides
 
 
 def _releases(session: Session, query: Select[ModelRelease]) -> list[ReleaseRow]:

@@ -14,14 +14,14 @@ from sqlalchemy import Engine, func, literal, select, text
 from sqlalchemy.orm import Session
 
 from services.database.audit import AuditKind, record
-from services.database.models import Analysis, Batch, Cell, Slide
+from services.database.models import Analysis, Batch, Cell
 from services.database.moves import move, move_or_begin
 from services.database.queries import CURRENT_ANALYSIS
 from services.database.session import transaction
 from services.database.states import BatchMove, SlideMove
 from services.errors import PermanentError
 from services.releases.logits_on_record import Logits, read_logits, write_reapplied
-from services.releases.queries import ResultsOfBatch, release_row, results_under_others
+from services.releases.queries import ResultsOfBatch, release_row, results_by_batch, results_under_others
 from services.releases.schema import Release
 from services.taxonomy import CLASS_NAMES
 
@@ -90,21 +90,41 @@ def plan_reapplication(engine: Engine, release_id: str, since: date) -> Reapplic
     return Reapplication(release, sources, tuple(found))
 
 
-def count_moves(engine: Engine, plan: Reapplication, step: Callable[[int], None] | None = None) -> NDArray[np.int64]:
+@dataclass(frozen=True, slots=True)
+class ClassChange:
+    """How many cells of a class there are on record and under the new fusion, and how many come and go."""
+
+    class_name: str
+    before: int
+    after: int
+    moved_in: int
+    moved_out: int
+
+
+def by_class(changes: NDArray[np.int64]) -> tuple[ClassChange, ...]:
+    """What `count_changes` found, one entry per class."""
+    before, after, same = changes.sum(axis=1), changes.sum(axis=0), changes.diagonal()
+    return tuple(
+        ClassChange(name, int(was), int(will), int(will - stays), int(was - stays))
+        for name, was, will, stays in zip(CLASS_NAMES, before, after, same, strict=True)
+    )
+
+
+def count_changes(engine: Engine, plan: Reapplication, step: Callable[[int], None] | None = None) -> NDArray[np.int64]:
     """Cells `[18, 18]` by class on record (rows) and class under the new fusion (columns); nothing is written.
 
     `step` is called with the number of cells read, part by part.
     """
-    moves = np.zeros((len(CLASS_NAMES), len(CLASS_NAMES)), np.int64)
+    changes = np.zeros((len(CLASS_NAMES), len(CLASS_NAMES)), np.int64)
     for group in _groups(plan.results):
         with transaction(engine) as session:
             for part in _parts(group):
                 logits = read_logits(session, group[0].received_on, part)
                 after = plan.probabilities(logits).argmax(axis=1)
-                np.add.at(moves, (logits.class_index, after), 1)
+                np.add.at(changes, (logits.class_index, after), 1)
                 if step is not None:
                     step(len(logits.number))
-    return moves
+    return changes
 
 
 def write_reapplication(
@@ -267,12 +287,6 @@ def _copy_field_results(session: Session, new: list[int]) -> None:
 
 
 def _note(session: Session, release_id: str, new: list[int], by: str) -> None:
-    by_batch = (
-        select(Slide.batch_key, func.count(), func.sum(Analysis.cells_classified))
-        .join(Slide, Slide.id == Analysis.slide_key)
-        .where(Analysis.id.in_(new))
-        .group_by(Slide.batch_key)
-    )
-    for batch_key, slides, cells in session.execute(by_batch).all():
-        what = {"release": release_id, "by": by, "slides": slides, "cells": cells}
-        record(session, AuditKind.SLIDES_FUSED_ANEW, batch_key=batch_key, **what)
+    for found in results_by_batch(session, new):
+        what = {"release": release_id, "by": by, "slides": len(found.analyses), "cells": sum(found.cells)}
+        record(session, AuditKind.SLIDES_FUSED_ANEW, batch_key=found.batch_key, **what)

@@ -16,7 +16,7 @@ from services.benchmark.reapply import ALPHAS, DAY, fill
 from services.cli.release import commands
 from services.database.session import transaction
 from services.releases.fusion import fuse
-from services.releases.reapply import NotReapplicable, count_moves, plan_reapplication, write_reapplication
+from services.releases.reapply import NotReapplicable, count_changes, plan_reapplication, write_reapplication
 from services.settings import Settings
 from tests.integration.servers import Postgres
 
@@ -60,7 +60,7 @@ def current(engine: Engine) -> dict[str, int]:
 def test_every_slide_has_a_second_analysis_that_counts(filled: Engine) -> None:
     plan = plan_reapplication(filled, "bench-1", DAY)
     assert (plan.sources, plan.batches, plan.slides, plan.cells) == (("bench-0",), 2, SLIDES, CELLS)
-    moves = count_moves(filled, plan)
+    changes = count_changes(filled, plan)
     assert rows(filled, "select count(*) from analysis") == [(SLIDES,)], "counting writes nothing"
     assert write_reapplication(filled, plan, by="test") == SLIDES
 
@@ -93,11 +93,11 @@ def test_every_slide_has_a_second_analysis_that_counts(filled: Engine) -> None:
     np.testing.assert_allclose(confidence, right.max(axis=1), atol=1e-6)
 
     counted = rows(filled, "select class_index, sum(cells) from reporting.class_distribution group by 1 order by 1")
-    assert [cells for _, cells in counted] == moves.sum(axis=0).tolist() == np.bincount(index, minlength=18).tolist()
-    assert 0 < moves.sum() - moves.trace() < CELLS
+    assert [cells for _, cells in counted] == changes.sum(axis=0).tolist() == np.bincount(index, minlength=18).tolist()
+    assert 0 < changes.sum() - changes.trace() < CELLS
     before = rows(filled, "select class_index, sum(cells) from slide_class_count join analysis a on a.id = analysis_id"
                   " where release_id = 'bench-0' group by 1 order by 1")  # fmt: skip
-    assert [cells for _, cells in before] == moves.sum(axis=1).tolist(), "what was on record stays"
+    assert [cells for _, cells in before] == changes.sum(axis=1).tolist(), "what was on record stays"
 
     columns = "slide_id, state, reason, attempts, started_at, finished_at, cells_classified"
     assert rows(filled, f"select {columns} from analysis where release_id = 'bench-1' order by slide_id") == rows(
