@@ -9,6 +9,8 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy import Engine
 
+from services.database.faults import DatabaseRefused
+from services.database.session import transaction
 from services.errors import ConfigurationError
 
 
@@ -50,10 +52,16 @@ def require_head(engine: Engine) -> None:
 
     Raises:
         ConfigurationError: it is not; the message says which it has and what to run.
+        DatabaseUnavailable: it cannot be asked.
     """
-    with engine.connect() as connection:
-        found = MigrationContext.configure(connection).get_current_revision()
     wanted = head_revision()
+    try:
+        with transaction(engine) as session:
+            found = MigrationContext.configure(session.connection()).get_current_revision()
+    except DatabaseRefused as error:  # before the revision that lets the service read it
+        raise ConfigurationError(
+            f"the database's revision cannot be read, this code needs {wanted}: run `morphbatch migrate` ({error})"
+        ) from error
     if found != wanted:
         raise ConfigurationError(
             f"the database is at revision {found or 'none'}, this version requires {wanted}: run `morphbatch migrate`"

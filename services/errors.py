@@ -4,7 +4,7 @@ The retry policy follows the class of an error and never its message. `reason` i
 database, the reports and the metrics; the message is for people and states who, what, and what to do.
 """
 
-from typing import ClassVar
+from typing import ClassVar, Final
 
 
 class MorphbatchError(Exception):
@@ -35,3 +35,7 @@ class ConfigurationError(MorphbatchError):
     """The installation is set up wrongly; nothing is attempted until an operator fixes it."""
 
     reason: ClassVar[str] = "configuration"
+
+
+NOT_THE_WORKS_FAULT: Final = (OutageError, ConfigurationError)
+"""What is asked of the work is right, and a dependency is down or refuses us: it waits, and no attempt is counted."""

@@ -9,7 +9,7 @@ from typing import Any, Final
 from celery import Task
 from prometheus_client import Counter, Histogram
 
-from services.errors import OutageError
+from services.errors import NOT_THE_WORKS_FAULT
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ class Ended(StrEnum):
 
 
 class MeasuredTask(Task):  # type: ignore[misc]  # Celery has no types
-    """A task whose body returns how it ended; nothing means complete, and an outage that the sweep does it again."""
+    """A task whose body returns how it ended; nothing means complete, and an outage that a sweep finds it again."""
 
     abstract = True
 
@@ -45,7 +45,7 @@ class MeasuredTask(Task):  # type: ignore[misc]  # Celery has no types
         how, began = Ended.FAILED, time.perf_counter()
         try:
             how = self.run(*args, **kwargs) or Ended.COMPLETE
-        except OutageError:
+        except NOT_THE_WORKS_FAULT:
             how = Ended.RETRIED
             raise
         finally:

@@ -4,7 +4,7 @@ import logging
 
 from services.analysis.slide import analyse_slide
 from services.batches.closing import close_batch
-from services.batches.due import make_partitions, publish_due, sweep_database
+from services.batches.due import Sweep, make_partitions, publish_due
 from services.database.states import SlideMove
 from services.dispatch import (
     ANALYSE_SLIDE,
@@ -15,7 +15,7 @@ from services.dispatch import (
     SWEEP_INCOMING,
     Publisher,
 )
-from services.errors import OutageError
+from services.errors import NOT_THE_WORKS_FAULT
 from services.intake.registration import register_batch
 from services.intake.uploads import sweep_incoming
 from services.intake.validation import check_names
@@ -26,9 +26,10 @@ from worker.task import Ended
 
 log = logging.getLogger(__name__)
 publisher = Publisher(app)
+sweep = Sweep(publisher, settings.republish_seconds, settings.lease_seconds)
 
 # A hint whose task fails is not retried by Celery: the sweeps find the same work again in the database or the store.
-hint = {"throws": (OutageError,), "ignore_result": True}
+hint = {"throws": NOT_THE_WORKS_FAULT, "ignore_result": True}
 
 
 @app.task(name=ANALYSE_SLIDE, **hint)
@@ -70,7 +71,7 @@ def list_uploads() -> None:
 @app.task(name=SWEEP_DATABASE, **hint)
 def publish_what_is_due() -> None:
     """Publish slides and closings that are due."""
-    sweep_database(connections().engine, publisher, settings.republish_seconds)
+    sweep.run(connections().engine)
 
 
 @app.task(name=MAKE_PARTITIONS, **hint)

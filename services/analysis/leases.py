@@ -5,13 +5,16 @@ machine, a partition) can still compute, but each of its writes is fenced by the
 """
 
 import logging
+import math
 import random
 import threading
+import time
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from sqlalchemy import Engine, func, text
 from sqlalchemy.orm import Session
@@ -20,13 +23,11 @@ from services.database.models import Analysis
 from services.database.moves import move
 from services.database.session import transaction
 from services.database.states import SlideMove
-from services.errors import ConfigurationError, OutageError, TransientError
+from services.errors import NOT_THE_WORKS_FAULT, OutageError, TransientError
 from services.log_context import carried
 
 log = logging.getLogger(__name__)
-
-NOT_THE_SLIDES_FAULT = (OutageError, ConfigurationError)
-"""A dependency is down or refuses us: the slide waits, and no attempt is counted."""
+T = TypeVar("T")
 
 
 class LeaseLost(TransientError):
@@ -45,7 +46,7 @@ class RetryPolicy:
 
     def delay_s(self, attempt: int, error: Exception) -> float:
         """Delay after `attempt` (from 1): exponential with full jitter; flat with jitter while a dependency is down."""
-        if isinstance(error, NOT_THE_SLIDES_FAULT):
+        if isinstance(error, NOT_THE_WORKS_FAULT):
             return self.outage_s * random.uniform(0.5, 1.5)  # noqa: S311 - jitter
         return random.uniform(0.5, 1.0) * min(self.cap_s, self.base_s * 2.0 ** (attempt - 1))  # noqa: S311
 
@@ -108,6 +109,24 @@ class Lease:
                 return
 
 
+def through_outages(work: Callable[[], T], policy: RetryPolicy, patience_s: float = math.inf) -> T:
+    """What `work` returns, once nothing that it depends on is down any more; it is tried for `patience_s`.
+
+    Raises:
+        OutageError, ConfigurationError: it still is.
+    """
+    until = time.monotonic() + patience_s
+    while True:
+        try:
+            return work()
+        except NOT_THE_WORKS_FAULT as error:
+            delay_s = policy.delay_s(1, error)
+            if time.monotonic() + delay_s > until:
+                raise
+            log.warning("waiting: %s", error)
+            time.sleep(delay_s)
+
+
 def claim(engine: Engine, analysis_id: int, lease_s: int) -> Lease | None:
     """Take a queued analysis, or `None` if it is not queued: it is done, or somebody else works on it.
 
@@ -128,5 +147,5 @@ def give_back(session: Session, lease: Lease, error: Exception, reason: str, pol
         reason=reason,
         detail=str(error)[:2000],
         publish_at=func.now() + timedelta(seconds=policy.delay_s(lease.attempt, error)),
-        attempts=lease.attempt - int(isinstance(error, NOT_THE_SLIDES_FAULT)),
+        attempts=lease.attempt - int(isinstance(error, NOT_THE_WORKS_FAULT)),
     )

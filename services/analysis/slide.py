@@ -13,7 +13,14 @@ from sqlalchemy import Engine, func, select, text, update
 from sqlalchemy.orm import Session
 
 from services.analysis.fields import PreparedField, StageClock
-from services.analysis.leases import NOT_THE_SLIDES_FAULT, Lease, LeaseLost, RetryPolicy, claim, give_back
+from services.analysis.leases import (
+    Lease,
+    LeaseLost,
+    RetryPolicy,
+    claim,
+    give_back,
+    through_outages,
+)
 from services.analysis.pipeline import Classifier, run_slide
 from services.analysis.queries import SlideWork, load_work
 from services.analysis.rows import CopySpool
@@ -22,7 +29,7 @@ from services.database.models import Batch
 from services.database.queries import NO_SLIDE_IS_OPEN
 from services.database.session import transaction
 from services.database.states import BatchState, SlideMove
-from services.errors import MorphbatchError, OutageError, PermanentError
+from services.errors import NOT_THE_WORKS_FAULT, MorphbatchError, OutageError, PermanentError
 from services.fields import FieldLimits
 from services.imaging.types import Head, Morphometry
 from services.inference.predictions import Predictions
@@ -143,10 +150,16 @@ def analyse_slide(
 ) -> Attempted:
     """Analyse one slide, if it is queued.
 
-    Every outcome is in the database when this returns. It raises only when the outcome could not be recorded
-    (`OutageError` of Postgres): then the lease runs out and the sweep queues the slide again.
+    Every outcome is in the database when this returns: while Postgres takes no writes, it waits. It takes the place of
+    a slide that could be worked at, but none could be without Postgres.
+
+    Raises:
+        OutageError, ConfigurationError: the slide could not be claimed for so long that the sweep publishes it again.
     """
-    lease = claim(engine, analysis_id, settings.lease_seconds)
+    policy = RetryPolicy(settings.retry_base_seconds, settings.retry_cap_seconds, settings.outage_delay_seconds)
+    lease = through_outages(
+        partial(claim, engine, analysis_id, settings.lease_seconds), policy, settings.republish_seconds
+    )
     if lease is None:
         log.info("analysis %d is not queued (done, or taken by another worker): nothing to do", analysis_id)
         return Attempted()
@@ -157,29 +170,31 @@ def analyse_slide(
         except LeaseLost as error:
             log.warning("%s", error)
             return Attempted()
-        except Exception as error:  # noqa: BLE001 - recorded, then tried again or quarantined
+        except Exception as error:
             # Anything unforeseen, MemoryError among it, counts as an attempt: a slide that breaks its worker each time
             # ends in quarantine with the reason, not in a loop.
+            if not isinstance(error, MorphbatchError):
+                log.error("analysis %d: attempt %d failed", lease.analysis_id, lease.attempt, exc_info=error)
             try:
-                return _record_failure(engine, lease, error, settings)
+                # As long as the lease may be ours: another worker's claim ends the waiting by `LeaseLost`.
+                return through_outages(partial(_record_failure, engine, lease, error, settings, policy), policy)
             except LeaseLost as lost:
                 log.warning("%s", lost)
                 return Attempted()
 
 
-def _record_failure(engine: Engine, lease: Lease, error: Exception, settings: Settings) -> Attempted:
+def _record_failure(
+    engine: Engine, lease: Lease, error: Exception, settings: Settings, policy: RetryPolicy
+) -> Attempted:
     if isinstance(error, PermanentError):
         return _quarantine(engine, lease, error.reason, str(error), settings)
     reason = error.reason if isinstance(error, MorphbatchError) else f"unexpected_{type(error).__name__}"
-    if not isinstance(error, MorphbatchError):
-        log.error("analysis %d: attempt %d failed", lease.analysis_id, lease.attempt, exc_info=error)
-    if lease.attempt >= settings.max_attempts and not isinstance(error, NOT_THE_SLIDES_FAULT):
+    if lease.attempt >= settings.max_attempts and not isinstance(error, NOT_THE_WORKS_FAULT):
         detail = f"gave up after {lease.attempt} attempts; last error: {error}"
         return _quarantine(engine, lease, reason, detail, settings)
-    log.warning("analysis %d: attempt %d: %s: %s; tried again later", lease.analysis_id, lease.attempt, reason, error)
-    policy = RetryPolicy(settings.retry_base_seconds, settings.retry_cap_seconds, settings.outage_delay_seconds)
     with transaction(engine) as session:
         give_back(session, lease, error, reason, policy)
+    log.warning("analysis %d: attempt %d: %s: %s; tried again later", lease.analysis_id, lease.attempt, reason, error)
     return Attempted(SlideMove.GIVE_BACK)
 
 

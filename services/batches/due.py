@@ -5,17 +5,44 @@ from datetime import timedelta
 
 from sqlalchemy import Engine, func, text, update
 
+from services.database.faults import DatabaseUnavailable
 from services.database.models import Analysis, Batch
 from services.database.moves import move
 from services.database.queries import NO_SLIDE_IS_OPEN
 from services.database.session import transaction
-from services.database.states import BatchState, SlideMove
+from services.database.states import BatchState, SlideMove, SlideState
 from services.dispatch import BrokerUnavailable, Publisher
 from services.releases.activation import follow_active_release
 
 log = logging.getLogger(__name__)
 
 _MOST_AT_ONCE = 2000
+
+
+class Sweep:
+    """The sweeps of one process. It remembers an outage of Postgres, in which nobody could renew a lease."""
+
+    def __init__(self, publisher: Publisher, republish_s: int, lease_s: int) -> None:
+        self._publisher = publisher
+        self._republish_s = republish_s
+        self._lease_s = lease_s
+        self._after_outage = False
+
+    def run(self, engine: Engine) -> None:
+        """Sweep once; the first time after an outage no lease is ended, and those who hold one may renew it.
+
+        Raises:
+            DatabaseUnavailable: Postgres could not be asked.
+            BrokerUnavailable: what could not be published is due again at the next sweep.
+        """
+        try:
+            if self._after_outage:
+                _renew_expired_leases(engine, self._lease_s)
+                self._after_outage = False
+            sweep_database(engine, self._publisher, self._republish_s)
+        except DatabaseUnavailable:
+            self._after_outage = True
+            raise
 
 
 def sweep_database(engine: Engine, publisher: Publisher, republish_s: int) -> None:
@@ -64,6 +91,16 @@ def publish_now(engine: Engine, publisher: Publisher, republish_s: int) -> Broke
     except BrokerUnavailable as error:
         return error
     return None
+
+
+def _renew_expired_leases(engine: Engine, lease_s: int) -> None:
+    with transaction(engine) as session:
+        session.execute(
+            update(Analysis)
+            .where(Analysis.state == SlideState.RUNNING, Analysis.lease_until < func.now())
+            .values(lease_until=func.now() + timedelta(seconds=lease_s)),
+            execution_options={"synchronize_session": False},
+        )
 
 
 def _end_expired_leases(engine: Engine) -> None:

@@ -113,6 +113,9 @@ def batch_progress(engine: Engine, batch_key: int) -> BatchProgress:
 
 
 def count_work(engine: Engine) -> dict[str, dict[str, int]]:
-    """How many `batches` and `slides` are in which state; nothing of a database that is not migrated yet."""
+    """How many `batches` and `slides` are in which state, and what slides are `waiting` for after they were tried.
+
+    Nothing of a database that is not migrated yet.
+    """
     with transaction(engine) as session:
         return work_by_state(session)

@@ -86,11 +86,35 @@ def some_quarantined(session: Session, batch_key: int) -> bool | None:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class WaitingRow:
+    """How many slides are tried again and again for one reason, and that reason's latest words."""
+
+    reason: str
+    detail: str
+    slides: int
+
+
+def waiting_slides(session: Session) -> list[WaitingRow]:
+    """What open slides wait for that were tried and put back, also while they are tried again."""
+    return read_rows(
+        session,
+        WaitingRow,
+        "select reason, coalesce((array_agg(detail order by publish_at desc))[1], '') as detail, count(*) as slides"
+        " from analysis where state in ('queued', 'running') and reason is not null"
+        " group by reason order by slides desc, reason",
+    )
+
+
 def work_by_state(session: Session) -> dict[str, dict[str, int]]:
-    """How many batches and slides are in which state; nothing of a database that is not migrated yet."""
+    """How many batches and slides are in which state, and slides put back to be tried again for which reason.
+
+    Nothing of a database that is not migrated yet.
+    """
     if session.scalar(text("select to_regclass('reporting.current_analysis')")) is None:
         return {}
-    return {
+    counts: dict[str, dict[str, int]] = {
         what: dict(session.execute(text(f"select state, count(*) from {table} group by 1 order by 1")).all())
         for what, table in (("batches", "batch"), ("slides", "reporting.current_analysis"))
     }
+    return {**counts, "waiting": {f"{row.reason} ({row.detail})": row.slides for row in waiting_slides(session)}}

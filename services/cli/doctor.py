@@ -13,7 +13,15 @@ import redis
 import urllib3
 
 from migrations.run import head_revision, require_head
-from services.database.queries import clock_ahead_s, has_role, months_ahead, readable_views, server_version
+from services.batches.queries import waiting_slides
+from services.database.queries import (
+    clock_ahead_s,
+    has_role,
+    months_ahead,
+    readable_views,
+    server_version,
+    try_to_write,
+)
 from services.database.session import Engine, make_engine, transaction
 from services.dispatch import CONTROL, SLIDES, connect_publisher
 from services.errors import ConfigurationError, MorphbatchError
@@ -34,6 +42,7 @@ _START: Final = "`morphbatch up` starts what is missing; `morphbatch status` nam
 _INSTALL: Final = (
     "run `morphbatch release activate ID` (`morphbatch release list` names them): Triton is restarted with it"
 )
+_WRITES: Final = "its own log says why; what waits for it goes on by itself once it takes writes again"
 _ANSWERS: Final = "`make setup` restores Triton's environment; then `morphbatch release install`, and restart Triton"
 
 
@@ -66,6 +75,8 @@ def examine(settings: Settings, home: Path) -> list[Finding]:
         ("stack", lambda: _stack(home), (), _START),
         ("database", lambda: _database(engine), (), f"check MORPHBATCH_DATABASE_URL; {_START}"),
         ("revision", lambda: _revision(engine), ("database",), "run `morphbatch migrate`"),
+        ("database writes", lambda: _writes(engine), ("revision",), _WRITES),
+        ("waiting slides", lambda: _waiting(engine), ("revision",), "they go on by themselves once the cause is gone"),
         ("reporting views", lambda: _views(engine), ("revision",), "run `morphbatch migrate`"),
         ("partitions", lambda: _partitions(engine), ("revision",), "beat and a control worker create them: start both"),
         ("object store", lambda: _store(settings), (), f"check MORPHBATCH_S3_* and the bucket's rights; {_START}"),
@@ -131,6 +142,20 @@ def _database(engine: Engine) -> str:
 def _revision(engine: Engine) -> str:
     require_head(engine)
     return head_revision()
+
+
+def _writes(engine: Engine) -> str:
+    with transaction(engine) as session:
+        try_to_write(session)
+    return "a row was written and taken back"
+
+
+def _waiting(engine: Engine) -> str:
+    with transaction(engine) as session:
+        waiting = waiting_slides(session)
+    if waiting:
+        raise Unwell("; ".join(f"{row.slides} slides wait, {row.reason}: {row.detail}" for row in waiting))
+    return "no slide waits to be tried again"
 
 
 def _views(engine: Engine) -> str:

@@ -48,6 +48,13 @@ def server_version(session: Session) -> str:
     return str(session.execute(text("show server_version")).scalar_one())
 
 
+def try_to_write(session: Session) -> None:
+    """Write a row and take it back: proves that the database takes writes, which an answer to a question does not."""
+    with session.begin_nested() as written:
+        session.execute(text("insert into lab (code) values ('try-to-write')"))
+        written.rollback()
+
+
 def clock_ahead_s(session: Session) -> float:
     """How far Postgres' clock is ahead of this machine's, seconds; exact to half the time of a round trip."""
     session.connection()  # to open one takes longer than to ask

@@ -123,15 +123,16 @@ class Postgres:
         name = f"test_{next(self._numbers)}"
         # A file copy takes half as long as a copy through the log.
         statement = "create database {} owner {} template {} strategy file_copy"
-        self._administer(statement, name, OWNER, template)
+        self.administer(statement, name, OWNER, template)
         engine = make_engine(self._url(role, name))
         try:
             yield engine
         finally:
             engine.dispose()
-            self._administer("drop database {} with (force)", name)
+            self.administer("drop database {} with (force)", name)
 
-    def _administer(self, statement: str, *names: str | None) -> None:
+    def administer(self, statement: str, *names: str | None) -> None:
+        """Run a statement as the superuser; each `{}` of it is a name."""
         connection = psycopg2.connect(
             host="127.0.0.1",
             port=self.installation.ports["postgres"],

@@ -1,6 +1,7 @@
 """`morphbatch doctor` on a whole stack: well, and with services and records taken away."""
 
 import json
+from pathlib import Path
 
 import pytest
 from sqlalchemy import text
@@ -8,7 +9,9 @@ from sqlalchemy import text
 from migrations.run import head_revision
 from services.cli.doctor import Finding, examine
 from services.database.session import make_engine
+from services.smears.batch import BatchSpec, write_batch
 from tests.conftest import Stack
+from tests.waiting import wait_until
 
 
 def findings_of(stack: Stack) -> dict[str, Finding]:
@@ -68,3 +71,49 @@ def test_a_record_that_does_not_fit(stack: Stack, breaking: str, mending: str, c
     assert says in found.found
     assert found.fix
     assert "morphbatch" in found.fix
+
+
+def test_a_database_that_answers_and_takes_no_writes(stack: Stack) -> None:
+    assert stack.settings.migration_url
+    owner = make_engine(stack.settings.migration_url)
+    with owner.begin() as connection:
+        connection.execute(text("alter database morphbatch set default_transaction_read_only = on"))
+    try:
+        findings = findings_of(stack)
+        requeued = stack.run_cli("requeue", "any-batch")
+    finally:
+        with owner.begin() as connection:
+            connection.execute(text("alter database morphbatch reset default_transaction_read_only"))
+        owner.dispose()
+    assert findings["database"].ok
+    assert not findings["database writes"].ok
+    assert "takes no writes" in findings["database writes"].found
+    assert requeued.stderr.count("\n") == 1, "one line"
+
+
+def test_slides_that_wait_are_named_with_what_they_wait_for(stack: Stack, tmp_path: Path) -> None:
+    write_batch(tmp_path, slides=1, fields_per_slide=1, seed=1, spec=BatchSpec(lab="waiting", batch_id="waiting"))
+    assert stack.settings.migration_url
+    owner = make_engine(stack.settings.migration_url)
+    with owner.begin() as connection:
+        connection.execute(
+            text(
+                "create function full_disk() returns trigger language plpgsql as $$ begin"
+                " raise exception 'could not extend file: No space left on device' using errcode = '53100'; end $$"
+            )
+        )
+        connection.execute(
+            text("create trigger full_disk before insert on cell for each row execute function full_disk()")
+        )
+    try:
+        assert stack.run_cli("submit", str(tmp_path)).returncode == 0
+        told = ("database_full", "no disk space left")
+        wait_until(lambda: all(words in findings_of(stack)["waiting slides"].found for words in told), what="doctor")
+        wait_until(lambda: all(words in stack.run_cli("status").stdout for words in told), what="status")
+    finally:
+        with owner.begin() as connection:
+            connection.execute(text("drop trigger full_disk on cell"))
+            connection.execute(text("drop function full_disk"))
+        owner.dispose()
+    watched = stack.run_cli("watch", "waiting")
+    assert watched.returncode == 0, "it went on by itself"

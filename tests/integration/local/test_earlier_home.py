@@ -9,8 +9,9 @@ import pytest
 from sqlalchemy import text
 
 from migrations.run import require_head, upgrade
+from services.database.faults import DatabaseUnavailable
 from services.database.models import Lab
-from services.database.session import DatabaseUnavailable, make_engine, transaction
+from services.database.session import make_engine, transaction
 from services.errors import ConfigurationError
 from services.local.installation import OWNER, ROLES, SERVICE, Installation, load_installation, prepare_installation
 from services.local.postgres import postgres_service

@@ -10,7 +10,7 @@ from psycopg2.errors import InsufficientPrivilege
 from sqlalchemy import text
 
 from migrations.run import upgrade
-from services.database.session import DatabaseRefused
+from services.database.faults import DatabaseRefused
 from services.local.installation import ANALYST, OWNER, SERVICE
 from tests.integration.servers import Postgres
 

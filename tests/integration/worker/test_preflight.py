@@ -13,12 +13,12 @@ from sqlalchemy import Engine
 
 from migrations.run import downgrade, head_revision
 from services.errors import ConfigurationError
-from services.local.installation import prepare_installation
+from services.local.installation import OWNER, prepare_installation
 from services.local.triton import find_environment, triton_server
 from services.settings import Settings, load_settings
 from services.storage import ObjectStore
 from services.taxonomy import CLASS_NAMES
-from tests.integration.servers import S3Server, serving
+from tests.integration.servers import Postgres, S3Server, serving
 from tests.places import CHECKOUT
 from tests.small_release import build_small_release
 from triton_models.layout.repository import lay_out_repository
@@ -95,10 +95,9 @@ def test_what_fits_passes() -> None:
 
 
 @pytest.mark.parametrize("takes_slides", [True, False])
-def test_a_database_of_another_revision_is_refused(database: Engine, takes_slides: bool) -> None:
-    database.dispose()
-    downgrade(database.url.render_as_string(hide_password=False), "0001")
-    with pytest.raises(ConfigurationError, match=rf"at revision 0001, .* needs {head_revision()}.*morphbatch migrate"):
+def test_a_database_of_another_revision_is_refused(postgres: Postgres, database: Engine, takes_slides: bool) -> None:
+    downgrade(postgres.url(OWNER, database), "0001")
+    with pytest.raises(ConfigurationError, match=rf"revision .* {head_revision()}.*morphbatch migrate"):
         preflight(takes_slides=takes_slides)
 
 
