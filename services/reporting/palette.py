@@ -1,6 +1,7 @@
 """Colours of the regions and the lettering of the pictures."""
 
 from functools import lru_cache
+from pathlib import Path
 from typing import Final
 
 from PIL import ImageFont
@@ -8,6 +9,8 @@ from PIL import ImageFont
 from services.taxonomy import Region
 
 Colour = tuple[int, int, int]
+
+_FONT: Final = Path(__file__).parent / "fonts" / "DejaVuSans.ttf"
 
 # Told apart by people who confuse red and green, and away from the violets and blues of the stains.
 REGION_COLOURS: Final[dict[Region, Colour]] = {
@@ -34,12 +37,11 @@ WARNING_GROUND: Final[Colour] = (255, 221, 120)
 
 @lru_cache(maxsize=8)
 def lettering(size: int) -> ImageFont.FreeTypeFont:
-    """Pillow's own font at `size` pixels: no font file to ship. It has ASCII only: write um, not µm.
+    """DejaVu Sans at `size` pixels: Latin, Greek and Cyrillic, as slides and files are named anywhere in Europe.
+
+    It is shipped, as a server has no fonts, and Pillow's own has ASCII only.
 
     Raises:
-        OSError: this Pillow was built without FreeType.
+        OSError: this Pillow was built without FreeType; install its wheel to have pictures.
     """
-    font = ImageFont.load_default(size=size)
-    if not isinstance(font, ImageFont.FreeTypeFont):
-        raise OSError("this Pillow was built without FreeType; install its wheel to have pictures")
-    return font
+    return ImageFont.truetype(_FONT, size)

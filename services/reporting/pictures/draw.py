@@ -141,7 +141,7 @@ class SlidePictures:
                         wanted[row.field_key].append((row.number, Box(row.x0, row.y0, row.x1, row.y1)))
         if (cells := sum(totals.values())) > len(chosen):
             self._note(f"the sprite sheets show {len(chosen)} of {cells} cells, spread evenly over each class")
-        heading = Heading.of(self.report, self.slide, f", crops of {self._crop_um:g} um", marks=False)
+        heading = Heading.of(self.report, self.slide, f", crops of {self._crop_um:g} µm", marks=False)
         return SpriteSheets(chosen, totals, heading), dict(wanted)
 
     def _stream(

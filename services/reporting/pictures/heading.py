@@ -43,7 +43,7 @@ class Heading:
         """The heading of one picture of a slide; `part` ends the subtitle."""
         return cls(
             title=f"{report.lab} / {report.batch_id} / {slide.slide_id}",
-            subtitle=f"{slide.stain}, {slide.um_per_px:g} um/px, {slide.cells} cells, release {slide.release_id}{part}",
+            subtitle=f"{slide.stain}, {slide.um_per_px:g} µm/px, {slide.cells} cells, release {slide.release_id}{part}",
             warning=report.warning,
             marks=marks,
         )

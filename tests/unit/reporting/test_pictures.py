@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from services.imaging.types import Box, RejectedObject, RejectReason
-from services.reporting.palette import REGION_COLOURS, WARNING_GROUND
+from services.reporting.palette import REGION_COLOURS, WARNING_GROUND, lettering
 from services.reporting.pictures.heading import Heading, blank_sheet
 from services.reporting.pictures.overlay import ContactSheet, DrawnCell, DrawnField, draw_field
 from services.reporting.pictures.sprites import CELLS_PER_SHEET, CROP_PX, Sprite, SpriteSheets, is_chosen, quotas
@@ -143,3 +143,26 @@ def test_sheets_are_the_same_bytes_each_time() -> None:
         return data.getvalue()
 
     assert drawn() == drawn()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "".join(chr(code) for code in (*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x180))),
+        "".join(chr(code) for code in range(0x391, 0x3CF) if code != 0x3A2),
+        "".join(chr(code) for code in range(0x400, 0x460)),
+        "µ×–…√ıŞğŁőœ",
+    ],
+    ids=["latin", "greek", "cyrillic", "others"],
+)
+def test_pictures_have_letters_for_the_names_of_europe(text: str) -> None:
+    font = lettering(20)
+    box = bytes(font.getmask("\U0010fffd"))  # what stands for a letter that the font has not
+    assert [letter for letter in text if bytes(font.getmask(letter)) == box] == []
+
+
+def test_the_name_of_a_slide_is_drawn_as_it_is_written() -> None:
+    def drawn(title: str) -> bytes:
+        return blank_sheet(900, 200, Heading(title, "shorr, 0.1 µm/px")).tobytes()
+
+    assert len({drawn(title) for title in ("Мазок 1", "Слайд 1", "Δείγμα 1", "Straße 1", "Işık 1")}) == 5
