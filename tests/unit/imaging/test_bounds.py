@@ -2,6 +2,7 @@
 
 import itertools
 import struct
+import tracemalloc
 import warnings
 import zlib
 
@@ -40,6 +41,17 @@ def reason(data: bytes, max_pixels: int = LARGEST) -> str:
     with pytest.raises(FieldRefused) as caught:
         decode(data, max_pixels=max_pixels)
     return caught.value.reason
+
+
+def peak_of(data: bytes) -> int:
+    """Most bytes that Python's own objects took while `data` was refused."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(FieldRefused):
+            decode(data, max_pixels=LARGEST)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
 
 
 def header_only(width: int, height: int) -> bytes:
@@ -86,6 +98,12 @@ def test_strips_that_are_all_the_same_bytes() -> None:
     longest = int(np.argmax(lengths))
     shared = with_tag(data, 273, [places[longest]] * len(places))
     assert reason(with_tag(shared, 279, [lengths[longest]] * len(places))) == "field_damaged"
+    # The whole file as each of a thousand strips would be a gigabyte, before any of it is decoded.
+    rows = tiff(np.tile(FIELD, (12, 1, 1)), rowsperstrip=1) + bytes(1_000_000)
+    count = len(tag_values(rows, 273))
+    whole = with_tag(with_tag(rows, 273, [8] * count), 279, [1_000_000] * count)
+    assert reason(whole) == "field_damaged"
+    assert peak_of(whole) < 10_000_000
 
 
 def test_strips_of_one_byte() -> None:
@@ -99,8 +117,11 @@ def test_strips_of_one_byte() -> None:
 def test_tiles_of_one_pixel_and_tiles_larger_than_any_picture() -> None:
     data = tiff(FIELD, tile=(32, 32))
     assert reason(with_tag(with_tag(data, 322, [1]), 323, [1])) == "field_damaged"
-    for side in (2**16, 2**31):
-        assert reason(with_tag(with_tag(data, 322, [side]), 323, [side])) == "field_damaged"
+    one = tiff(FIELD, tile=(128, 128), compression="lzw")
+    decode(one)
+    for side in (2**13, 2**16, 2**31):
+        with pytest.raises(FieldRefused, match="tiles of"):
+            decode(with_tag(with_tag(one, 322, [side]), 323, [side]))
     large = with_tag(with_tag(data, 256, [7000]), 257, [7000])
     assert reason(with_tag(with_tag(large, 322, [4]), 323, [4])) in ("field_too_many_parts", "field_too_compressed")
 
@@ -128,10 +149,14 @@ def test_scans_of_a_large_picture_are_fewer() -> None:
 def test_an_inflated_stream_is_read_no_further_than_its_rows() -> None:
     bomb = zlib.compress(bytes(200_000_000), 9)
     assert len(bomb) < 250_000
-    assert reason(png((WIDTH, HEIGHT, 8, 2), (b"IDAT", bomb))) == "field_damaged"
+    picture = png((WIDTH, HEIGHT, 8, 2), (b"IDAT", bomb))
+    assert reason(picture) == "field_damaged"
+    assert peak_of(picture) < 10_000_000
     strips = tiff(FIELD, rowsperstrip=HEIGHT, compression="deflate")
     place = len(strips)
-    assert reason(with_tag(with_tag(strips + bomb, 273, [place]), 279, [len(bomb)])) == "field_damaged"
+    page = with_tag(with_tag(strips + bomb, 273, [place]), 279, [len(bomb)])
+    assert reason(page) == "field_damaged"
+    assert peak_of(page) < 10_000_000
 
 
 def test_a_tag_that_decoding_does_not_need_may_point_anywhere() -> None:
