@@ -39,6 +39,10 @@ class Settings(BaseSettings):
         None,
         description="The same with the owner's role, for `morphbatch migrate` only; default: database_url.",
     )
+    analyst_url: str | None = Field(
+        None,
+        description="The same with a role that only reads schema reporting, for `morphbatch sql`.",
+    )
     broker_url: str = Field("redis://127.0.0.1:6379/0", description="Redis, the Celery broker. It carries hints only.")
 
     s3_endpoint: str = Field("http://127.0.0.1:9000", description="URL of the object store (MinIO or any S3).")

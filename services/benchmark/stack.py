@@ -175,7 +175,15 @@ def _points_at_a_stack(home: Path) -> set[str]:
 _POINTERS: Final = tuple(
     f"MORPHBATCH_{name}"
     for name in (
-        *("DATABASE_URL", "MIGRATION_URL", "BROKER_URL", "S3_ENDPOINT", "S3_ACCESS_KEY", "S3_SECRET_KEY"),
+        *(
+            "DATABASE_URL",
+            "MIGRATION_URL",
+            "ANALYST_URL",
+            "BROKER_URL",
+            "S3_ENDPOINT",
+            "S3_ACCESS_KEY",
+            "S3_SECRET_KEY",
+        ),
         *("TRITON_ENDPOINT", "API_PORT", "WEBHOOK_TOKEN"),
     )
 )

@@ -1,6 +1,9 @@
 """Where commands write: results to stdout, everything else to stderr, so that `--json` can be piped."""
 
 import json
+import shutil
+import sys
+from pathlib import Path
 from typing import Any, Final
 
 from rich.console import Console
@@ -27,6 +30,15 @@ def print_json(value: Any) -> None:
 def bars(*columns: str | ProgressColumn) -> Progress:
     """Progress bars that leave nothing behind; none where nobody watches."""
     return Progress(*columns, console=err, transient=True, disable=not err.is_terminal)
+
+
+def program() -> str:
+    """What the user types to run a command of ours again: its name where PATH finds it, else the way to it."""
+    ours = Path(sys.executable).with_name("morphbatch")
+    found = shutil.which("morphbatch")
+    if found is not None and Path(found).resolve() == ours.resolve():
+        return "morphbatch"
+    return str(ours.relative_to(Path.cwd()) if ours.is_relative_to(Path.cwd()) else ours)
 
 
 def fail(reason: str, message: str) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from services.cli.console import err, out
+from services.cli.console import err, out, program
 
 if TYPE_CHECKING:
     from services.database.session import Engine
@@ -57,6 +57,7 @@ def demo(
     if stop:
         _step("stopping the stack (--keep leaves it up)")
         _morphbatch("down")
+    _show_what_next(next(iter(batches)), stopped=stop)
     if not complete:
         raise typer.Exit(1)
 
@@ -101,7 +102,6 @@ def _summary(settings: "Settings", batches: "Deliveries", seconds: float) -> Non
 
     from services.batches.progress import find_batch
     from services.database.session import make_engine, transaction
-    from services.keys import results_prefix
     from services.releases.schema import ReleaseKind
     from services.reporting.reading import read_report
 
@@ -122,14 +122,25 @@ def _summary(settings: "Settings", batches: "Deliveries", seconds: float) -> Non
     if release and release.kind is not ReleaseKind.UNTRAINED:
         _agreement(engine, batches)
     engine.dispose()
-    (lab, batch), folder = next(iter(batches.items()))
-    out.print(f"took {seconds:.0f} s; the drawn smears and their truth: {folder.parents[1]}", soft_wrap=True)
-    out.print(f"report:  morphbatch report {batch} --lab {lab}")
-    out.print(
-        f"files:   {results_prefix(lab, batch)} in the object store; morphbatch report {batch} --lab {lab} --out DIR",
-        soft_wrap=True,
-    )
-    out.print(f"SQL:     psql '{settings.database_url.replace('+psycopg2', '')}'", soft_wrap=True)
+    night = next(iter(batches.values())).parents[1]
+    out.print(f"took {seconds:.0f} s; the drawn smears and their truth: {night}", soft_wrap=True)
+
+
+def _show_what_next(first: tuple[str, str], *, stopped: bool) -> None:
+    """The commands with which a reader goes on, as they work from here."""
+    lab, batch = first
+    command = program()
+    lines = [f"start:   {command} up"] if stopped else []
+    lines += [
+        f"report:  {command} report {batch} --lab {lab}",
+        f"files:   {command} report {batch} --lab {lab} --out DIR",
+        f"SQL:     {command} sql 'select * from reporting.slide_result'",
+        f"         {command} sql",
+    ]
+    if not stopped:
+        lines.append(f"stop:    {command} down")
+    for line in lines:
+        out.print(line, soft_wrap=True, highlight=False, markup=False)
 
 
 def _agreement(engine: "Engine", batches: "Deliveries") -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from services.cli.console import err, out, print_json
+from services.cli.console import err, out, print_json, program
 from services.cli.options import JsonOption
 
 commands = typer.Typer()
@@ -167,14 +167,9 @@ def _print_services(state: dict[str, Any]) -> None:
 
 
 def _print_where(folder: Path) -> None:
-    from services.settings import load_settings
-
-    load_settings.cache_clear()  # the start wrote them
-    settings = load_settings()
     out.print(f"logs:      {folder / 'logs'}/SERVICE.log", soft_wrap=True, highlight=False)
     out.print(f"settings:  {folder / 'stack.env'}", soft_wrap=True, highlight=False)
-    url = settings.database_url.replace("+psycopg2", "")
-    out.print(f"SQL:       psql '{url}'", soft_wrap=True, highlight=False, markup=False)
+    out.print(f"SQL:       {program()} sql", soft_wrap=True, highlight=False)
 
 
 def _count_work() -> dict[str, dict[str, int]]:

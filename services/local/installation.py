@@ -63,6 +63,7 @@ class Installation:
         return {
             "MORPHBATCH_DATABASE_URL": self.database_url(SERVICE),
             "MORPHBATCH_MIGRATION_URL": self.database_url(OWNER),
+            "MORPHBATCH_ANALYST_URL": self.database_url(ANALYST),
             "MORPHBATCH_BROKER_URL": f"redis://:{keys['redis']}@127.0.0.1:{ports['redis']}/0",
             "MORPHBATCH_S3_ENDPOINT": f"http://127.0.0.1:{ports['s3']}",
             "MORPHBATCH_S3_ACCESS_KEY": "morphbatch",

@@ -33,6 +33,7 @@ RIGHT: dict[str, dict[str, str]] = {
     "watch": {"batch": "night-1"},
     "requeue": {"batch": "night-1"},
     "report": {"batch": "night-1"},
+    "sql": {"query": "select 1"},
     "release reapply": {"release": "another", "since": "2026-01-01"},
     "smears": {"folder": "{new}", "slides": "1", "fields": "1", "cells": "0", "width": "64", "height": "64"},
     "train": {"config": "{config}", "member": "resnetv2_50", "folder": "{new}"},
@@ -176,7 +177,8 @@ def test_a_number_that_is_none(
         ["release", "lay-out", ".", "new", "--backend=tvm"], ["release", "reapply", "--release=x", "--since=yesterday"],
         ["submit", ".", "--um-per-px=0.1"], ["submit", ".", "--lab=../x", "--um-per-px=0.1"],
         ["release", "compile", ".", "--target=openvino-int8"], ["bench", "e2e", "--fields=."],
-        ["requeue", "night-1", "--slide"], ["watch"], ["no-such-command"], ["release", "no-such-command"],
+        ["requeue", "night-1", "--slide"], ["sql", "--json"], ["sql", "select 1", "--json", "--csv"],
+        ["sql", "select 1", "--role=owner"], ["watch"], ["no-such-command"], ["release", "no-such-command"],
     ],
     ids=" ".join,
 )  # fmt: skip

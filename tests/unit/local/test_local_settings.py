@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from services.local.installation import OWNER, SERVICE, Installation
+from services.local.installation import ANALYST, OWNER, SERVICE, Installation
 from services.local.settings import home, load_local_settings, settings_of
 
 PORTS = {name: 20_000 + number for number, name in enumerate(("postgres", "redis", "s3", "triton_grpc", "api"))}
-SECRETS = {name: f"secret-of-{name}" for name in (SERVICE, OWNER, "redis", "s3", "webhook")}
+SECRETS = {name: f"secret-of-{name}" for name in (SERVICE, OWNER, ANALYST, "redis", "s3", "webhook")}
 
 
 @pytest.fixture
@@ -20,6 +20,7 @@ def test_the_services_settings_point_at_the_installation(installation: Installat
     settings = settings_of(installation)
     assert settings.database_url == _url_of("morphbatch_service")
     assert settings.migration_url == _url_of("morphbatch_owner")
+    assert settings.analyst_url == _url_of("morphbatch_analyst")
     assert settings.s3_secret_key.get_secret_value() == "secret-of-s3"
     assert settings.api_port == 20004
 
