@@ -7,7 +7,8 @@ from typing import Any
 from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
-from services.database.session import DatabaseOutdated, DatabaseRefused, make_engine
+from services.database.faults import DatabaseOutdated, DatabaseRefused
+from services.database.session import make_engine
 from services.errors import ConfigurationError, PermanentError
 
 
