@@ -45,7 +45,7 @@ bench: setup ## measure what the service and its feed reach on this machine
 
 bench-env: .venv-train/ready ## the environment of the plain PyTorch loop that `make bench` compares with, 6 GB
 
-demonstration: .venv-train/ready ## train the demonstration release anew, on drawn cells; runs/demonstration, about three hours
+demonstration: .venv-train/ready ## train the demonstration release again, on drawn cells; runs/demonstration, about three hours
 	.venv-train/bin/python -m triton_models.training.demonstration
 
 reproduce-smids: .venv-train/ready ## train, fuse, release and evaluate on SMIDS; report in runs/smids
@@ -61,7 +61,7 @@ test-training: .venv-train/ready ## the tests that need torch
 
 minio: $(CACHE)/bin/minio ## build MinIO from its Go module into the cache, for the S3 tests and the stack
 
-lock: .venv/ready ## pin every dependency anew, with hashes
+lock: .venv/ready ## pin every dependency again, with hashes
 	.venv/bin/python $(PIP) uv
 	$(LOCK) pyproject.toml --extra local --extra dev --output-file requirements/dev.txt
 	$(LOCK) pyproject.toml --extra local --extra train --extra dev --output-file requirements/train.txt
@@ -69,7 +69,7 @@ lock: .venv/ready ## pin every dependency anew, with hashes
 	@! grep -n '://' requirements/*.txt
 
 .venv/ready: requirements/dev.txt pyproject.toml
-	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed; name one: make PYTHON=…" >&2; exit 1; }
+	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is required; name one: make PYTHON=…" >&2; exit 1; }
 	test -x .venv/bin/python || $(PYTHON) -m venv .venv
 	.venv/bin/python $(PIP) --no-deps --require-hashes -r requirements/dev.txt
 	.venv/bin/python $(PIP) --no-deps --no-build-isolation --editable .
@@ -84,14 +84,14 @@ lock: .venv/ready ## pin every dependency anew, with hashes
 	@touch $@
 
 .venv-train/ready: requirements/train.txt
-	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed; name one: make PYTHON=…" >&2; exit 1; }
+	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is required; name one: make PYTHON=…" >&2; exit 1; }
 	test -x .venv-train/bin/python || $(PYTHON) -m venv .venv-train
 	.venv-train/bin/python $(PIP) --no-deps --require-hashes -r requirements/train.txt
 	@touch $@
 
 # Built beside its place and moved there, so that a broken build leaves no binary.
 $(CACHE)/bin/minio:
-	@command -v go >/dev/null || { echo "Go is needed to build MinIO; without it the embedded S3 server is used" >&2; exit 1; }
+	@command -v go >/dev/null || { echo "Go is required to build MinIO; without it the embedded S3 server is used" >&2; exit 1; }
 	mkdir -p $(CACHE)/bin
 	GOBIN=$(CACHE)/build go install $(MINIO)
 	mv $(CACHE)/build/minio $@

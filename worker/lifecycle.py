@@ -95,7 +95,7 @@ def _prepare_child(**_: object) -> None:
 def _keep_freed_memory() -> None:
     """Let glibc keep what is freed, up to 256 MB, instead of giving it back to the kernel.
 
-    Every field takes and frees tens of megabytes; to be given them anew, page by page, costs as long as decoding it.
+    Every field takes and frees tens of megabytes; to be given them again, page by page, costs as long as decoding it.
     """
     if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):  # musl has none
         for option, size in ((_M_MMAP_THRESHOLD, 32 * 2**20), (_M_TRIM_THRESHOLD, 256 * 2**20)):

@@ -72,7 +72,7 @@ class BatchProgress:
 
 
 def find_batch(engine: Engine, batch_id: str, lab: str | None = None) -> int:
-    """The key of the batch that its manifest calls `batch_id`; `lab` is needed only where two labs use the same.
+    """The key of the batch that its manifest calls `batch_id`; `lab` is required only where two labs use the same.
 
     Raises:
         UnknownBatch: none or several; the message lists what there is.

@@ -36,7 +36,7 @@ class Fields:
     source: str
 
     def repeated(self, count: int) -> "Fields":
-        """`count` of them, beginning anew after the last."""
+        """`count` of them, beginning again after the last."""
         return replace(self, paths=tuple(islice(cycle(self.paths), count)))
 
 

@@ -52,7 +52,7 @@ Tell = Callable[[str], None]
 
 
 def measure_reapply(home: Path, cells: int, repeats: int, tell: Tell = lambda _: None) -> dict[str, Any]:
-    """Fuse `cells` cells anew, `repeats` times, each time under another release and from that of the time before.
+    """Recompute `cells` cells, `repeats` times, each time under another release and from that of the time before.
 
     The figure of one core counts the processor's seconds of this process and of Postgres's backends together.
     """

@@ -9,7 +9,7 @@ from services.imaging.heads import find_heads
 from services.imaging.quality import measure_quality
 from services.imaging.types import RGB, FoundHeads, Microns, Pixels, UmPerPx
 
-# A release says what it wants; these are the sizes of the one that ships.
+# Crops are cut for the time that it takes; these are the sizes of the untrained release, the larger ones.
 _CROP_UM: Final = Microns(24.0)
 _CROP_PX: Final = Pixels(192)
 _MAX_BYTES: Final = 64 * 2**20

@@ -1,4 +1,4 @@
-"""Reads a manifest and finds everything that is wrong with it at once, so that a LIMS is mended in one round."""
+"""Reads a manifest and finds everything that is wrong with it at once, so that a LIMS is fixed in one round."""
 
 import json
 import re

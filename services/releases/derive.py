@@ -1,6 +1,6 @@
 """`morphbatch release derive`: the networks of a release with another fusion, as a release of its own.
 
-Its ONNX files are the same bytes, so that the logits on record under the old one may be fused anew
+Its ONNX files are the same bytes, so that the logits on record under the old one may be fused again
 (`morphbatch release reapply`), and nothing of it needs torch.
 """
 

@@ -19,10 +19,10 @@ def fuse(
 ) -> NDArray[np.float32]:
     """Probabilities `[N, C]` = softmax(α·z₁/T₁ + (1 − α)·z₂/T₂) of the logits `[N, C]`; α weighs EfficientNetV2-S.
 
-    α is one number for all classes, or one a class in the order of the logits.
+    α is one number for all classes, or one per class in the order of the logits.
 
     Raises:
-        ValueError: α is outside 0..1 or not one a class, or a temperature is not positive.
+        ValueError: α is outside 0..1 or not one per class, or a temperature is not positive.
     """
     weight = np.asarray(alpha, np.float64)
     classes = efficientnetv2_s_logits.shape[1]
@@ -40,7 +40,7 @@ def fuse(
 
 
 def weight_text(alpha: float | Sequence[float]) -> str:
-    """α as a reader is told it: the number, or the range of one a class."""
+    """α as a reader is told it: the number, or the range of one per class."""
     if isinstance(alpha, Sequence):
         return f"{min(alpha):.3g} to {max(alpha):.3g}, one per class"
     return f"{alpha:g}"

@@ -1,4 +1,4 @@
-"""Fuse the logits on record anew: another fusion of the same networks applied to old cells, and no network is run.
+"""Recompute classes from the logits on record: another fusion of the same networks for old cells; no network is run.
 
 Cells stay what they are; each slide gets a second analysis, under the new release, that counts from then on. The
 first stays on record.
@@ -40,7 +40,7 @@ class NotReapplicable(PermanentError):
 
 @dataclass(frozen=True, slots=True)
 class Reapplication:
-    """What is to be fused anew: `results` that the networks of the releases `sources` gave."""
+    """What is to be recomputed: `results` that the networks of the releases `sources` gave."""
 
     release: Release
     sources: tuple[str, ...]
@@ -138,7 +138,7 @@ def write_reapplication(
     """Write the new analyses, batch by batch, each whole or not at all; returns how many slides got one.
 
     A slide that was queued again since the plan was made is left out. `rewrite_reports`: the batches are closed again,
-    which writes their files anew. A second run finds nothing left to do.
+    which writes their files again. A second run finds nothing left to do.
     """
     written = 0
     for group in _groups(plan.results):

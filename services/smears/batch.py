@@ -133,7 +133,7 @@ def _make_room(out: Path, *, force: bool) -> None:
     if not (earlier and force):
         hint = "--force replaces it" if earlier else "name another folder"
         raise FolderNotEmpty(f"{out} is not empty; {hint}")
-    # The manifest goes first: a folder without one is no batch, should this be broken off.
+    # The manifest goes first: a folder without one is not a batch, should this be interrupted.
     for old in (out / MANIFEST_NAME, *sorted(out.glob("slide-*/field-*.jpg"))):
         old.unlink()
 

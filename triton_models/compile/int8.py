@@ -152,7 +152,7 @@ def _quantise(
         )
         truth, before, after = labels[places], chosen[places], found.argmax(1)
         # The worth of each cell, by which NNCF picks those that rank the layers. Its other way of ranking, by logits,
-        # puts those layers back first whose return mends least (3.4.0).
+        # puts those layers back first whose return helps least (3.4.0).
         kept = softmax(found)[np.arange(len(places)), before]
         return worth_kept(truth, before, after, how.max_drop), [float(value) for value in kept]
 

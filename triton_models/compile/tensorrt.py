@@ -5,7 +5,7 @@ stay UINT8, logits FP32) → an engine. Run it in the official Triton image whos
 the exact TensorRT version and the GPU ("TensorRT Documentation, Engine Compatibility"). What stands behind each flag:
 
 - Precision is in the ONNX file: TensorRT 11 removed weak typing, and with it `--fp16` ("Migrating from TensorRT 10.x to
-  11.x: trtexec"). `--stronglyTyped` is needed up to 10.16 and does nothing after.
+  11.x: trtexec"). `--stronglyTyped` is required up to 10.16 and does nothing after.
 - Model Optimizer, "AutoCast (ONNX)": `--keep_io_types`, or the logits would be FP16; calibration crops keep layers in
   FP32 whose values would overflow.
 - UINT8 is taken as a network input only, and only by Cast ("TensorRT Operators: Cast", onnx-tensorrt operators.md): the

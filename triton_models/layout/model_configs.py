@@ -27,7 +27,7 @@ class EmbeddedOptions:
 
     `max_queue_size` 0 bounds no queue: in the server of the wheel (Triton 2.51) a member that refuses a request of the
     ensemble, because its queue is full or its time in the queue is over, brings the whole server down with SIGSEGV or
-    leaves the request hanging (mended upstream in 2026: triton-inference-server/core #466 and #483). What bounds the
+    leaves the request hanging (fixed upstream in 2026: triton-inference-server/core #466 and #483). What bounds the
     work there is what each client may have in flight, and the clients' deadlines.
     """
 

@@ -1,7 +1,7 @@
 """Lay a release out as a Triton model repository.
 
-The embedded server is the `tritonserver` binary of the nvidia-pytriton wheel, in an environment of its own (Python
-3.11, `requirements/triton.txt`); `services/local/triton.py` starts it. The stub of its Python backend finds packages as
+The embedded server is the `tritonserver` binary of the nvidia-pytriton wheel, in an environment of its own
+(`requirements/triton.txt`); `services/local/triton.py` starts it. The stub of its Python backend finds packages as
 an activated environment does, by the `python3` that PATH names first; it ignores PYTHONPATH.
 """
 

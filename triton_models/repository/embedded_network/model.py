@@ -18,7 +18,7 @@ from tensors import array_of, response_of
 
 def unfold(network):
     # Weights that are stored as int8 in an ONNX file become fp32 here. Left to OpenVINO 2026.4.1, on two streams they
-    # yielded logits of 1e20 and more (seen with EfficientNetV2-S and ResNet50V2), and one layer ran in int8.
+    # yielded logits of 1e15 and more (seen with EfficientNetV2-S and ResNet50V2), and one layer ran in int8.
     folding = Manager()
     folding.register_pass(ConstantFolding())
     folding.run_passes(network)

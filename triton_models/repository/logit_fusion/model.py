@@ -2,7 +2,7 @@
 
 Runs in Triton's own environment and imports nothing of morphbatch; `services/releases/fusion.py` holds the same
 formula for the service, and a test holds the two together. Weight, temperatures and classes are read from fusion.json
-in the version folder; α is one number there, or one a class.
+in the version folder; α is one number there, or one per class.
 """
 
 import json

@@ -18,7 +18,7 @@ def seed_of(*parts: int) -> int:
 
 
 class VariedCrops(Dataset[tuple[Tensor, int]]):
-    """Training crops, each varied anew in each epoch, the same way whichever process does it.
+    """Training crops, each varied again in each epoch, the same way whichever process does it.
 
     Args:
         crops: UINT8 `[N, M, M, 3]`, with their margin.

@@ -50,7 +50,7 @@ class Weighting(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """A fitted weight: α for every class, or one a class; `slope` turns it by the members' difference in confidence."""
+    """A fitted weight: α for every class, or one per class; `slope` turns it by how the members' confidence differs."""
 
     weighting: Weighting
     alpha: Floats  # [1] or [classes]
@@ -106,7 +106,7 @@ class FittedFusion:
 
     @property
     def alpha(self) -> float | list[float]:
-        """The released weight of the first member: one number, or one a class."""
+        """The released weight of the first member: one number, or one per class."""
         return self.scalar_alpha if self.released.weighting is Weighting.SCALAR else self.released.alpha.tolist()
 
     @property
