@@ -6,10 +6,11 @@ from typing import Self
 
 from services.errors import PermanentError
 from services.imaging.decoding.apart import decode_apart
+from services.imaging.decoding.refusals import CONVERT, FieldTooLarge
 from services.imaging.types import DecodedField, FieldFault
 from services.keys import field_key
 from services.settings import Settings
-from services.storage import ObjectMissing, ObjectStore
+from services.storage import ObjectMissing, ObjectStore, ObjectTooLarge
 
 
 class FieldMissing(PermanentError):
@@ -61,13 +62,15 @@ def fetch(store: ObjectStore, field: UploadedField, limits: FieldLimits) -> byte
 
     Raises:
         FieldMissing, ChecksumMismatch: what is there is not what the manifest promises.
-        ObjectTooLarge: it has more bytes than allowed; it is not read.
+        FieldTooLarge: it has more bytes than allowed; it is not read.
         OutageError: the store cannot be reached.
     """
     try:
         data = store.get(field.object_key, max_bytes=limits.max_bytes)
     except ObjectMissing as error:
         raise FieldMissing(f"{field} is not in the object store; upload it and requeue the slide") from error
+    except ObjectTooLarge as error:
+        raise FieldTooLarge(f"{field}: more than the {limits.max_bytes:,} bytes allowed; {CONVERT}") from error
     digest = hashlib.sha256(data).hexdigest()
     if digest != field.sha256:
         raise ChecksumMismatch(

@@ -51,7 +51,6 @@ class FieldFault(StrEnum):
 
     MISSING = "field_missing"
     CHECKSUM_MISMATCH = "checksum_mismatch"
-    CHANGED = "field_changed"
     REFUSED = "field_refused"
     EMPTY = "field_empty"
     TRUNCATED = "field_truncated"

@@ -18,7 +18,7 @@ from services.imaging.decoding.channel_files import channel_files
 from services.imaging.types import Box, Head
 from services.inference.predictions import Predictions
 from services.releases.served import ServedRelease
-from services.storage import ObjectMissing, StoreUnavailable
+from services.storage import ObjectMissing, ObjectTooLarge, StoreUnavailable
 from services.taxonomy import CLASS_NAMES
 from tests.waiting import wait_until
 
@@ -49,6 +49,8 @@ class MemoryStore:
         self.reads += 1
         if key not in self.objects:
             raise ObjectMissing(key)
+        if len(self.objects[key]) > max_bytes:
+            raise ObjectTooLarge(key)
         return self.objects[key]
 
 
@@ -209,3 +211,10 @@ def test_a_field_of_a_size_that_cannot_be_worked_on_is_named_with_its_scale() ->
     assert reason == "field_too_small"
     assert message.startswith("lab lab, batch batch, slide slide: field f1.png: 2,000 × 16 pixels of 0.1 µm")
     assert {reason for reason, _ in faults_of(coarse, images)} == {"field_too_coarse"}
+
+
+def test_a_field_of_too_many_bytes_is_named_as_a_field() -> None:
+    images = [field_image(0), png(np.zeros((3000, 3000, 3), np.uint8)) + bytes(LIMITS.max_bytes)]
+    ((reason, message),) = faults_of(slide_of(images, BOXES), images)
+    assert reason == "field_too_large"
+    assert message.startswith("lab lab, batch batch, slide slide: field f1.png: more than the 10,000,000 bytes allowed")
