@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 _USUAL_PCT: Final = 95  # the background is in it, as long as a scale bar or a legend takes up less than a twentieth
 _SAMPLE_STEP: Final = 4
-_FULL_SCALE: Final = 65535
 _WHITE: Final = 255
 _AWAY: Final = 2  # bits; what is less than four times as bright as nearly all of the field belongs to it
 
@@ -31,8 +30,8 @@ def to_8_bit(values: NDArray[np.uint16], stated_bits: int | None = None) -> NDAr
 def _significant_bits(values: NDArray[np.uint16], stated: int | None) -> int:
     brightest = int(values.max()).bit_length()
     sample: NDArray[Any] = values[::_SAMPLE_STEP, ::_SAMPLE_STEP].ravel()
-    below = sample[sample < _FULL_SCALE]
-    if below.size > sample.size / 2:  # an overlay at full scale says nothing about the camera
+    below = sample[sample < sample.max()]
+    if below.size > sample.size / 2:  # an even overlay, however large, says nothing about the camera
         sample = below
     usual = int(np.percentile(sample, _USUAL_PCT)).bit_length()
     if stated is not None and usual <= stated < 16:

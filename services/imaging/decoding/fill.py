@@ -16,6 +16,7 @@ from services.imaging.types import RGB
 
 _LEAST_ROWS: Final = 8  # one row of blocks of a JPEG
 _LEAST_PIXELS: Final = 8
+_LARGE: Final = 1 / 3  # of the rows; no margin at one end alone is so high
 _GREY: Final = 128
 _FRAMED: Final = 0.9  # of all rows have a margin on both sides
 
@@ -76,14 +77,20 @@ def _grey_fill(pixels: RGB, rows: Rows) -> int:
 
 
 def _unwritten(plane: NDArray[np.uint8], rows: Rows) -> int:
-    """How many of `rows` are zero, if these begin or end in the middle of a row."""
+    """How many of `rows` are zero, if these begin or end in the middle of a row, or are a third of the picture."""
     height = len(plane)
     for begin, end in _bands(rows, plane, lambda part: np.asarray((part == 0).all(axis=1))):
         above = begin > 1 and _partly(plane[begin - 1], plane[begin - 2])
         below = end < height - 1 and _partly(plane[end], plane[end + 1])
-        if above or below:
+        at_one_end = (begin == 0) != (end == height)
+        if above or below or (at_one_end and end - begin > _LARGE * height and not _has_black_side(plane)):
             return end - begin
     return 0
+
+
+def _has_black_side(plane: NDArray[np.uint8]) -> bool:
+    """Whether there is a black margin at the left or right as well, as around a mosaic or an eyepiece."""
+    return any((plane[:, side] == 0).mean() > _FRAMED for side in (0, -1))
 
 
 def _partly(row: NDArray[np.uint8], beyond: NDArray[np.uint8]) -> bool:

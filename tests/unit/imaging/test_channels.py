@@ -157,6 +157,11 @@ def test_an_rgb_stack_of_imagej_is_not_three_slices() -> None:
     assert reason(data) == "field_separate_channels"
 
 
+def test_several_pictures_in_one_file_are_not_planes_of_one() -> None:
+    two = ome("") + ome("")
+    assert reason(pages(GREEN, blurred(GREEN, 3), description=two)) == "field_too_many_pages"
+
+
 def test_times_are_refused() -> None:
     for description in (
         ome("", t=3),

@@ -42,8 +42,9 @@ def test_what_is_brighter_than_the_camera_can_be_does_not_decide(level: int, row
     np.testing.assert_array_equal(decoded, expected)
 
 
-def test_an_overlay_at_full_scale_may_be_large() -> None:
-    decoded = decode(tiff(with_overlay(65535, slice(0, 30), slice(None)))).pixels
+@pytest.mark.parametrize("level", [65535, 65280, 40000])
+def test_an_even_overlay_may_be_large(level: int) -> None:
+    decoded = decode(tiff(with_overlay(level, slice(0, 30), slice(None)))).pixels
     np.testing.assert_array_equal(decoded[30:], FIELD[30:])
 
 

@@ -264,6 +264,42 @@ def test_a_black_margin_or_gutter_is_taken() -> None:
         np.testing.assert_array_equal(decode(tiff(picture.astype(np.uint8))).pixels, picture)
 
 
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "BMP", "JPEG"])
+def test_a_black_half_is_recognised(kind: str) -> None:
+    """As other programs save a PNG that inflated to half of its rows, or strips that were reserved and not written."""
+    for rows in (slice(HEIGHT // 2, None), slice(HEIGHT * 3 // 5, None), slice(0, HEIGHT // 2)):
+        half = FIELD.copy()
+        half[rows] = 0
+        assert reason(saved(half, kind, **({"quality": 95} if kind == "JPEG" else {}))) == "field_damaged"
+
+
+def test_a_margin_of_a_mosaic_or_a_letterbox_is_taken() -> None:
+    corner = np.zeros((HEIGHT * 2, WIDTH * 2, 3), np.uint8)
+    corner[:HEIGHT, :WIDTH] = FIELD
+    letterbox = np.concatenate([np.zeros((50, WIDTH, 3), np.uint8), FIELD, np.zeros((50, WIDTH, 3), np.uint8)])
+    bar = FIELD.copy()
+    bar[-20:] = 0
+    for picture in (corner, letterbox, bar):
+        np.testing.assert_array_equal(decode(saved(picture, "PNG")).pixels, picture)
+
+
+@pytest.mark.parametrize("name", ["tiff", "tiff-lzw", "tiff-planes", "tiff-planes-tiles"])
+def test_a_strip_or_plane_that_stands_for_another_is_refused(name: str) -> None:
+    data = TIFFS[name]
+    offsets, sizes = {**STRIPS, **TILES}[name]
+    places, lengths = [*tag_values(data, offsets)], [*tag_values(data, sizes)]
+    places[-1], lengths[-1] = places[0], lengths[0]
+    assert reason(with_tag(with_tag(data, offsets, places), sizes, lengths)) == "field_damaged"
+
+
+def test_an_even_tile_may_stand_for_many() -> None:
+    picture = np.full_like(FIELD, 230)
+    picture[:32, :32] = FIELD[:32, :32]
+    data = tiff(picture, tile=(32, 32))
+    places = [*tag_values(data, 324)]
+    np.testing.assert_array_equal(decode(with_tag(data, 324, [places[0], *[places[1]] * 11])).pixels, picture)
+
+
 def test_a_plane_that_was_never_written_is_refused() -> None:
     empty = planes(FIELD).copy()
     empty[2] = 0

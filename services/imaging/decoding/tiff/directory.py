@@ -102,12 +102,15 @@ def read_pages(source: Source) -> tuple[str, list[Page]]:
     """
     layout = _Layout("<" if source.data[:1] == b"I" else ">", source.data[2:4] in (b"+\0", b"\0+"))
     pages: list[Page] = []
+    parts = 0
     for at in _directories(source, layout):
         if len(pages) == MAX_PAGES:
             raise FieldTooManyPages(
                 f"{source.name}: more than {MAX_PAGES} pages; send the field's planes only and requeue the slide"
             )
         pages.append(_read_page(source, layout, at, len(pages)))
+        parts += sum(len(pages[-1].numbers.get(name, ())) for name in _PARTS)
+        source.check_parts(parts // 2, "strips or tiles")
     if not pages:
         raise FieldDamaged(f"{source.name}: a TIFF without a page; {AGAIN}")
     return layout.order, pages

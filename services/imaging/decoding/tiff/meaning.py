@@ -4,15 +4,21 @@ import re
 from dataclasses import dataclass, field
 from typing import Final
 
-from services.imaging.decoding.refusals import CONVERT, FieldAnimated, FieldSeparateChannels
+from services.imaging.decoding.refusals import (
+    CONVERT,
+    SINGLE_FIELDS,
+    FieldAnimated,
+    FieldSeparateChannels,
+    FieldTooManyPages,
+)
 from services.imaging.decoding.source import Source
 from services.imaging.decoding.tiff.directory import Page
 
 _AMBIGUOUS: Final = range(2, 5)  # so many grey pages without a word may be channels as well as planes
 
-_PIXELS: Final = re.compile(r"<(?:\w+:)?Pixels\b([^>]*)>")
-_CHANNEL: Final = re.compile(r"<(?:\w+:)?Channel\b([^>]*)>")
-_PLACE: Final = re.compile(r"<(?:\w+:)?TiffData\b([^>]*)>")
+_PIXELS: Final = re.compile(r"<(?:\w+:)?Pixels\b([^<>]*)>")
+_CHANNEL: Final = re.compile(r"<(?:\w+:)?Channel\b([^<>]*)>")
+_PLACE: Final = re.compile(r"<(?:\w+:)?TiffData\b([^<>]*)>")
 _ATTRIBUTE: Final = re.compile(r"""(\w+)\s*=\s*(?:"([^"]*)"|'([^']*)')""")
 _IMAGEJ: Final = re.compile(r"^(channels|slices|frames|images)=(\d+)", re.MULTILINE)
 _SHAPED: Final = re.compile(r'"axes"\s*:\s*"([A-Z]+)"')
@@ -28,7 +34,8 @@ _OME_COLOURS: Final = (0xFF0000, 0x00FF00, 0x0000FF)
 class Meaning:
     """`channels` × `planes` × `times` pages; `colours` are the channels that are red, green and blue, where known.
 
-    `pages` is the page of each channel of each plane, `None` where they come in order, channels first.
+    `places` is the page of each channel of each plane; without it they come in `order`, its first letter fastest.
+    `pictures` counts the pictures that the file describes, which may be of other fields.
     """
 
     channels: int = 1
@@ -39,6 +46,7 @@ class Meaning:
     order: str = "CZT"
     places: dict[tuple[int, int], int] = field(default_factory=dict)
     stated: bool = False
+    pictures: int = 1
 
     def page_of(self, channel: int, plane: int, planes: int) -> int:
         """The number, among the full-size pages, of one channel of one plane."""
@@ -91,6 +99,7 @@ def _of_ome(text: str, pixels: dict[str, str], samples: int) -> Meaning:
         order if sorted(order) == ["C", "T", "Z"] else "CZT",
         places if len(places) == channels * planes else {},
         stated=True,
+        pictures=len(_PIXELS.findall(text)),
     )
 
 
@@ -123,8 +132,10 @@ def check_pages(source: Source, meaning: Meaning, pages: list[Page]) -> None:
     """Refuse pages that are not focal planes of one field, nor its red, green and blue.
 
     Raises:
-        FieldAnimated, FieldSeparateChannels
+        FieldAnimated, FieldSeparateChannels, FieldTooManyPages
     """
+    if meaning.pictures > 1 and len(pages) > 1:
+        raise FieldTooManyPages(f"{source.name}: {meaning.pictures} pictures of the same size; {SINGLE_FIELDS}")
     if meaning.times > 1:
         raise FieldAnimated(f"{source.name}: a time series; send the one frame that is the field and requeue")
     if meaning.channels > 1 and (meaning.colours is None or len(pages) != 3 * (meaning.planes or 1)):

@@ -141,7 +141,11 @@ def _parts(source: Source, page: Page, geometry: Geometry) -> list[bytes]:
         raise FieldDamaged(f"{source.name}: a {what} without data; {AGAIN}")
     if any(offset + size > len(source.data) for offset, size in zip(offsets, sizes, strict=True)):
         raise source.ends_early("TIFF")
-    if sum(sizes) > len(source.data):
+    # One even tile may stand for many of its plane; strips, and tiles of two planes, are never the same.
+    per_plane = wanted // geometry.planes
+    planes = [offsets[begin : begin + per_plane] for begin in range(0, wanted, per_plane)]
+    distinct = sum(len(set(plane)) for plane in planes) if geometry.tiled else wanted
+    if sum(sizes) > len(source.data) or len(set(offsets)) < distinct:
         raise FieldDamaged(f"{source.name}: the {what}s share their data; {AGAIN}")
     parts = [source.data[offset : offset + size] for offset, size in zip(offsets, sizes, strict=True)]
     _check_lengths(source, geometry, parts, what)
