@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from celery import Celery
 from kombu.exceptions import OperationalError
 from redis import ConnectionPool
+from redis.exceptions import RedisError
 
 from services.errors import ConfigurationError, OutageError
 
@@ -24,8 +25,12 @@ SLIDES: Final = "slides"
 CONTROL: Final = "control"
 
 
+# Redis that answers and refuses (out of memory, a replica after a failover, an ACL) comes through kombu as it is.
+_FAILURES: Final = (OperationalError, RedisError)
+
+
 class BrokerUnavailable(OutageError):
-    """Redis cannot be reached. Nothing is lost: the sweep publishes again from the database."""
+    """Redis cannot be reached, or takes no writes. Nothing is lost: the sweep publishes again from the database."""
 
     reason = "broker_unavailable"
 
@@ -52,29 +57,29 @@ class Publisher:
         """Whether the worker called `node` answers a ping within a second.
 
         Raises:
-            BrokerUnavailable: Redis cannot be reached.
+            BrokerUnavailable: Redis cannot be reached, or refuses.
         """
         try:
             return bool(self._app.control.ping(destination=[node], timeout=1.0, limit=1))
-        except OperationalError as error:
+        except _FAILURES as error:
             raise BrokerUnavailable(f"could not ask worker {node}: {error}") from error
 
     def queues_in_work(self) -> dict[str, list[str]]:
         """The queues that each worker answering within two seconds takes messages from, by the worker's name.
 
         Raises:
-            BrokerUnavailable: Redis cannot be reached.
+            BrokerUnavailable: Redis cannot be reached, or refuses.
         """
         try:
             answers = self._app.control.inspect(timeout=2.0).active_queues() or {}
-        except OperationalError as error:
+        except _FAILURES as error:
             raise BrokerUnavailable(f"could not ask the workers: {error}") from error
         return {node: [queue["name"] for queue in queues] for node, queues in answers.items()}
 
     def _send(self, queue: str, name: str, *args: int | str) -> None:
         try:
             self._app.send_task(name, args=args, queue=queue, retry=False)
-        except OperationalError as error:
+        except _FAILURES as error:
             raise BrokerUnavailable(f"could not publish {name}{args}: {error}") from error
 
 

@@ -6,12 +6,14 @@ object is not there, it is larger than asked for, the store is down (wait), or i
 
 import io
 import re
+import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, Self
 from urllib.parse import urlsplit
 
 import urllib3
@@ -29,7 +31,7 @@ _SUBSCRIPTION_ID: Final = "morphbatch-manifests"
 _BODY_ATTEMPTS: Final = 3
 _PART_BYTES: Final = 64 * 2**20  # below this an object is one PUT, and its ETag the MD5 of its content
 _MISSING_CODES: Final = frozenset({"NoSuchKey", "NoSuchObject", "NoSuchVersion", "ResourceNotFound"})
-_ASK_AGAIN_CODES: Final = frozenset({"SlowDown", "RequestTimeout", "ServiceUnavailable", "InternalError"})
+_MOST_SKEW_S: Final = 900  # S3 refuses signatures that are older or younger
 
 
 class ObjectMissing(PermanentError):
@@ -54,6 +56,57 @@ class StoreRefused(ConfigurationError):
     """The object store refuses the request: keys, rights, clock or bucket are wrong."""
 
     reason = "store_refused"
+
+
+class StoreFull(StoreUnavailable):
+    """The object store has no room, or no more of it for us. It goes on once room is made."""
+
+    reason = "store_full"
+
+
+class StoreClockDiffers(StoreRefused):
+    """The object store refuses signatures, since its clock and this machine's differ: no matter of keys or rights."""
+
+    reason = "store_clock_differs"
+
+
+_KEYS: Final = "check MORPHBATCH_S3_ACCESS_KEY and MORPHBATCH_S3_SECRET_KEY"
+_PLACE: Final = "check MORPHBATCH_S3_ENDPOINT and MORPHBATCH_S3_REGION"
+_ROOM: Final = (StoreFull, "it has no room: make some, or raise the quota of the bucket")
+_BUSY: Final = (StoreUnavailable, "it asks to come again later")
+_REFUSALS: Final[dict[str, tuple[type[StoreUnavailable | StoreRefused], str]]] = {
+    "AccessDenied": (
+        StoreRefused,
+        "check the rights of the access key on the bucket: read, write, list, delete",
+    ),
+    "AccountProblem": (StoreRefused, "the account is closed or in debt; ask whoever runs the object store"),
+    "AllAccessDisabled": (StoreRefused, "the bucket is closed; ask whoever runs the object store"),
+    "AuthorizationHeaderMalformed": (StoreRefused, _PLACE),
+    "EntityTooLarge": (StoreRefused, "it takes no object of this size"),
+    "ExpiredToken": (StoreRefused, "the access key has expired: set a new MORPHBATCH_S3_ACCESS_KEY with its secret"),
+    "InsufficientStorage": _ROOM,
+    "InternalError": _BUSY,
+    "InvalidAccessKeyId": (StoreRefused, f"it does not know this access key: {_KEYS}"),
+    "InvalidBucketName": (StoreRefused, "check MORPHBATCH_S3_BUCKET"),
+    "InvalidObjectState": (StoreRefused, "the object is archived: restore it first"),
+    "InvalidToken": (StoreRefused, _KEYS),
+    "MethodNotAllowed": (StoreRefused, "it cannot do this; is MORPHBATCH_S3_ENDPOINT an S3 server?"),
+    "MovedPermanently": (StoreRefused, _PLACE),
+    "NoSuchBucket": (StoreRefused, "there is no such bucket: create it, or name another in MORPHBATCH_S3_BUCKET"),
+    "NotImplemented": (StoreRefused, "it cannot do this; is MORPHBATCH_S3_ENDPOINT an S3 server?"),
+    "PermanentRedirect": (StoreRefused, _PLACE),
+    "QuotaExceeded": _ROOM,
+    "RequestTimeTooSkewed": (StoreClockDiffers, "set both machines' clocks by NTP"),
+    "RequestTimeout": _BUSY,
+    "ServiceUnavailable": _BUSY,
+    "SignatureDoesNotMatch": (StoreRefused, _KEYS),
+    "SlowDown": _BUSY,
+    "TooManyRequests": _BUSY,
+    "XMinioAdminBucketQuotaExceeded": _ROOM,
+    "XMinioStorageFull": _ROOM,
+}
+"""What to do about each code of S3's, https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html, and some of
+other servers'; the class says whether waiting helps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,32 +273,50 @@ class ObjectStore:
         try:
             yield
         except (S3Error, ServerError, InvalidResponseError) as error:
-            raise self._translated(what, *_answer(error)) from error
+            raise self._translated(what, _Answer.of(error)) from error
         except HTTPError as error:
             raise StoreUnavailable(f"{what}: the object store cannot be reached: {error}") from error
         except MinioException as error:
             raise StoreRefused(f"{what}: {error}") from error
 
-    def _translated(self, what: str, status: int, code: str) -> MorphbatchError:
-        if code in _MISSING_CODES:
+    def _translated(self, what: str, answer: "_Answer") -> MorphbatchError:
+        if answer.code in _MISSING_CODES:
             return ObjectMissing(f"{what}: no such object in bucket {self.bucket}")
-        if status >= 500 or status == 429 or code in _ASK_AGAIN_CODES:
-            return StoreUnavailable(f"{what}: the object store answers {status} {code}".rstrip())
-        return StoreRefused(
-            f"{what}: the object store refuses with {status} {code}; "
-            f"check MORPHBATCH_S3_* and the rights on bucket {self.bucket}"
-        )
+        code = answer.code
+        if answer.status == 403 and answer.skew_s is not None and abs(answer.skew_s) > _MOST_SKEW_S:
+            code = "RequestTimeTooSkewed"  # an answer to HEAD has no body that could say so
+        waits = answer.status >= 500 or answer.status == 429
+        kind, advice = _REFUSALS.get(code, (StoreUnavailable, "") if waits else (StoreRefused, "check MORPHBATCH_S3_*"))
+        said = f"{what}: the object store answers {answer.status} {answer.code}".rstrip()
+        if kind is StoreClockDiffers and answer.skew_s is not None:
+            said += f": its clock is {answer.skew_s:+.0f} s off this machine's"
+        return kind(f"{said} (bucket {self.bucket}){f'; {advice}' if advice else ''}")
 
 
-def _answer(error: S3Error | ServerError | InvalidResponseError) -> tuple[int, str]:
-    """HTTP status and S3 error code of an answer that is an error."""
-    if isinstance(error, S3Error):
-        return error.response.status, error.code or ""
-    if isinstance(error, ServerError):
-        return error.status_code, ""
-    # The SDK reads no error that is sent as text/xml, as rclone does, but it keeps the body.
-    found = re.search(r"<Code>(\w+)</Code>", error._body or "")
-    return error._code, found[1] if found else ""
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """An answer that is an error. `skew_s`: how far its clock is ahead of ours, where it says."""
+
+    status: int
+    code: str
+    skew_s: float | None = None
+
+    @classmethod
+    def of(cls, error: S3Error | ServerError | InvalidResponseError) -> Self:
+        if isinstance(error, S3Error):
+            return cls(error.response.status, error.code or "", _skew_s(error.response.headers.get("Date")))
+        if isinstance(error, ServerError):
+            return cls(error.status_code, "")
+        # The SDK reads no error that is sent as text/xml, as rclone does, but it keeps the body.
+        found = re.search(r"<Code>(\w+)</Code>", error._body or "")
+        return cls(error._code, found[1] if found else "")
+
+
+def _skew_s(date: str | None) -> float | None:
+    try:
+        return None if date is None else parsedate_to_datetime(date).timestamp() - time.time()
+    except ValueError:
+        return None
 
 
 class _BodyBroken(StoreUnavailable):

@@ -33,7 +33,7 @@ from services.releases.activation import require_known_release
 from services.releases.queries import active_release
 from services.releases.registry import recorded_release
 from services.settings import Settings
-from services.storage import connect_store
+from services.storage import StoreRefused, connect_store
 
 # Analyses carry times of this machine and of Postgres; a signature of S3 is refused at 15 minutes.
 _MOST_SKEW_S: Final = 5.0
@@ -92,7 +92,7 @@ def examine(settings: Settings, home: Path) -> list[Finding]:
         (
             "clock: object store",
             lambda: _store_clock(settings),
-            ("object store",),
+            (),  # not on the store, which refuses everything where the clocks differ
             "synchronise both machines' clocks by NTP",
         ),
         ("disk: home", lambda: _disk(home), (), "free disk space, or move MORPHBATCH_HOME"),
@@ -118,7 +118,8 @@ def _look(check: str, ask: Callable[[], str], fix: str) -> Finding:
         return Finding(check, ok=True, found=ask())
     except (MorphbatchError, redis.RedisError, urllib3.exceptions.HTTPError, OSError) as error:
         found = str(error).strip().splitlines()[0]
-        return Finding(check, ok=False, found=found, fix=fix)
+        # A refusal of the object store says itself what to do about it.
+        return Finding(check, ok=False, found=found, fix=None if isinstance(error, StoreRefused) else fix)
 
 
 def _stack(home: Path) -> str:

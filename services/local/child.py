@@ -11,7 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import IO, Any, Final
 
-from services.errors import ConfigurationError, MorphbatchError, OutageError
+from services.errors import ConfigurationError, MorphbatchError
 from services.local.service import CHECKOUT, Service, launcher
 
 _BACKOFF_S: Final = (0.2, 1.0, 2.0, 5.0, 10.0, 30.0)
@@ -49,8 +49,8 @@ class Child:
         self._process = None
         try:
             self._spawn()
-        except (MorphbatchError, OSError, subprocess.SubprocessError) as error:
-            self._crashed(f"could not be started: {error}")
+        except Exception as error:  # noqa: BLE001 - whatever goes wrong with one service, the others go on
+            self._crashed(f"could not be started: {_told(error)}")
         else:
             self.state = ServiceState.STARTING
 
@@ -123,15 +123,15 @@ class Child:
         try:
             self.service.ready()
             self.service.settle()
-        except OutageError as error:
-            self.trouble = str(error)
-            if time.time() - self._started_at > self.service.deadline_s and self._process is not None:
-                self._process.kill()
-                self._crashed(f"not ready within {self.service.deadline_s:.0f} s: {error}")
         except ConfigurationError as error:  # it answers, and waiting will not help
             if self._process is not None:
                 self._process.kill()
             self._crashed(str(error))
+        except Exception as error:  # noqa: BLE001 - not ready, and no matter for any other service
+            self.trouble = _told(error)
+            if time.time() - self._started_at > self.service.deadline_s and self._process is not None:
+                self._process.kill()
+                self._crashed(f"not ready within {self.service.deadline_s:.0f} s: {self.trouble}")
         else:
             self.state, self.trouble = ServiceState.READY, None
 
@@ -167,6 +167,11 @@ def tail(log: Path, lines: int, start: int = 0) -> str:
             return "\n".join(stream.read().decode(errors="replace").splitlines()[-lines:])
     except FileNotFoundError:
         return ""
+
+
+def _told(error: Exception) -> str:
+    """Our own errors speak for themselves; of others the class says more than the words."""
+    return str(error) if isinstance(error, MorphbatchError) else f"{type(error).__name__}: {error}"
 
 
 def describe_exit(code: int) -> str:

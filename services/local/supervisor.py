@@ -19,7 +19,7 @@ from typing import Final
 
 from services.atomic import write_text
 from services.documents import read_json
-from services.errors import ConfigurationError, MorphbatchError
+from services.errors import MorphbatchError
 from services.local.child import Child, ServiceState, describe_exit, open_log, tail
 from services.local.installation import HomeDamaged, Installation
 from services.local.service import CHECKOUT, Planned, Step, launcher
@@ -111,7 +111,7 @@ class Supervisor:
         if planned.name not in self._children:
             try:
                 service = planned.make()
-            except ConfigurationError as error:
+            except Exception as error:
                 raise StartFailed(f"{planned.name} cannot be started: {error}") from error
             self._children[planned.name] = Child(service, self._log(planned.name), self._environment)
         return self._children[planned.name]

@@ -2,11 +2,13 @@
 
 import hashlib
 import http.server
+import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from email.utils import formatdate
 from pathlib import Path
 
 import pytest
@@ -15,7 +17,16 @@ from pydantic import SecretStr
 from services.errors import ConfigurationError, OutageError, PermanentError
 from services.local.settings import settings_of
 from services.settings import Settings
-from services.storage import ObjectMissing, ObjectStore, ObjectTooLarge, StoreRefused, StoreUnavailable, connect_store
+from services.storage import (
+    ObjectMissing,
+    ObjectStore,
+    ObjectTooLarge,
+    StoreClockDiffers,
+    StoreFull,
+    StoreRefused,
+    StoreUnavailable,
+    connect_store,
+)
 from tests.integration.servers import s3_installation, wait_for
 
 
@@ -191,6 +202,84 @@ def test_a_store_that_asks_to_slow_down_is_asked_again_soon() -> None:
 def test_lasting_trouble_is_an_outage(trouble: str) -> None:
     with _failing_store(trouble) as store, pytest.raises(StoreUnavailable):
         store.get("x", max_bytes=100)
+
+
+@contextmanager
+def _refusing_store(status: int, code: str, clock_ahead_s: float = 0) -> Iterator[ObjectStore]:
+    """A store that refuses everything with this code, and whose clock is ahead of this machine's."""
+
+    class Refusing(http.server.BaseHTTPRequestHandler):
+        def answer(self) -> None:
+            self.rfile.read(int(self.headers.get("content-length") or 0))
+            body = f"<Error><Code>{code}</Code><Message>No.</Message></Error>".encode()
+            self.send_response_only(status)
+            self.send_header("Date", formatdate(time.time() + clock_ahead_s, usegmt=True))
+            self.send_header("Content-Type", "application/xml")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(b"" if self.command == "HEAD" else body)
+
+        do_GET = do_PUT = do_HEAD = do_DELETE = do_POST = answer  # noqa: N815 - named by the library
+
+        def log_message(self, *args: object) -> None:
+            return None
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        try:
+            yield connect_store(Settings.model_validate({"s3_endpoint": f"http://127.0.0.1:{server.server_port}"}))
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+@pytest.mark.parametrize("ahead_s", [1200, -86400])
+def test_clocks_that_differ_are_no_matter_of_rights(ahead_s: int) -> None:
+    with _refusing_store(403, "RequestTimeTooSkewed", ahead_s) as store:
+        ask: list[Callable[[], object]] = [store.check, lambda: store.get("x", max_bytes=1), lambda: store.stat("x")]
+        for call in (*ask, lambda: list(store.list(""))):
+            with pytest.raises(StoreClockDiffers) as raised:
+                call()
+            stated = re.search(r"clock is ([+-]\d+) s off", str(raised.value))
+            assert stated is not None
+            assert abs(int(stated[1]) - ahead_s) < 60
+            assert "NTP" in str(raised.value)
+            assert "rights" not in str(raised.value)
+
+
+def test_a_refusal_of_rights_beside_a_clock_that_is_nearly_right_stays_one() -> None:
+    with _refusing_store(403, "AccessDenied", 60) as store, pytest.raises(StoreRefused, match="rights") as raised:
+        store.stat("x")
+    assert not isinstance(raised.value, StoreClockDiffers)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "error", "advice"),
+    [
+        (403, "AccessDenied", StoreRefused, "check the rights"),
+        (403, "InvalidAccessKeyId", StoreRefused, "MORPHBATCH_S3_ACCESS_KEY"),
+        (403, "SignatureDoesNotMatch", StoreRefused, "MORPHBATCH_S3_SECRET_KEY"),
+        (400, "ExpiredToken", StoreRefused, "has expired"),
+        (400, "AuthorizationHeaderMalformed", StoreRefused, "MORPHBATCH_S3_REGION"),
+        (301, "PermanentRedirect", StoreRefused, "MORPHBATCH_S3_REGION"),
+        (404, "NoSuchBucket", StoreRefused, "no such bucket"),
+        (400, "EntityTooLarge", StoreRefused, "of this size"),
+        (403, "InvalidObjectState", StoreRefused, "archived"),
+        (403, "QuotaExceeded", StoreFull, "no room"),
+        (507, "XMinioStorageFull", StoreFull, "no room"),
+        (429, "TooManyRequests", StoreUnavailable, "later"),
+        (400, "RequestTimeout", StoreUnavailable, "later"),
+        (418, "SomethingNew", StoreRefused, "MORPHBATCH_S3"),
+        (501, "SomethingNew", StoreUnavailable, "501 SomethingNew"),
+    ],
+)
+def test_the_code_decides_the_advice_and_whether_waiting_helps(
+    status: int, code: str, error: type[Exception], advice: str
+) -> None:
+    with _refusing_store(status, code) as store, pytest.raises(error, match=advice) as raised:
+        store.put("x", b"")
+    assert type(raised.value) is error
 
 
 def test_a_body_that_breaks_off_is_fetched_again() -> None:
