@@ -169,8 +169,8 @@ def test_a_field_that_is_gone_or_changed_costs_its_picture_only(full: Night) -> 
     full.store.put("incoming/berlin/night-1/slide-1/field-1.png", b"other bytes")
     report = full.write()
     notes = "\n".join(report["notes"])
-    assert "slide-0/field-0.png cannot be drawn any more (field_missing)" in notes
-    assert "slide-1/field-1.png cannot be drawn any more (checksum_mismatch)" in notes
+    assert "slide-0/field-0.png can no longer be drawn (field_missing)" in notes
+    assert "slide-1/field-1.png can no longer be drawn (checksum_mismatch)" in notes
     assert "slides/slide-0/overlay-1.jpg" in report["slides"][0]["files"]
 
 
@@ -203,7 +203,7 @@ def test_a_field_beyond_the_limits_of_the_analysis_is_not_decoded_for_a_picture(
     full: Night, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("services.reporting.write.load_settings", lambda: Settings(max_field_pixels=640 * 480 - 1))
-    assert "slide-0/field-0.png cannot be drawn any more (field_too_many_pixels)" in "\n".join(full.write()["notes"])
+    assert "slide-0/field-0.png can no longer be drawn (field_too_many_pixels)" in "\n".join(full.write()["notes"])
 
 
 def test_a_fault_in_drawing_becomes_a_note(full: Night, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -139,7 +139,7 @@ def test_the_command_tells_of_a_weight_by_class(terminal: CliRunner, full: Night
         by_class = {"alpha": [0.25, *[0.5] * 16, 0.75], "temperatures": {}}
         session.get(ModelRelease, "r1").document = {**DOCUMENT, "fusion": by_class}
     shown = terminal.invoke(commands, ["night-1"], catch_exceptions=False).stdout
-    assert "fusion weight of EfficientNetV2-S 0.25 to 0.75, one a class" in " ".join(shown.split())
+    assert "fusion weight of EfficientNetV2-S 0.25 to 0.75, one per class" in " ".join(shown.split())
 
 
 def test_the_command_prints_a_running_batch_as_json(terminal: CliRunner) -> None:
