@@ -172,7 +172,7 @@ def test_a_sender_that_hangs_up_is_one_line_in_the_log(
         client.get("/health/live")
         if lines := [record.getMessage() for record in caplog.records if record.name == "services.api.app"]:
             break
-    assert lines == ["the sender of an event hung up after 13 bytes of its body"]
+    assert lines == ["the sender of an event disconnected after 13 bytes of its body"]
     assert not any(record.exc_info for record in caplog.records)
     assert recorder.hints == []
 
