@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -172,7 +173,8 @@ def test_a_sender_that_hangs_up_is_one_line_in_the_log(
         client.get("/health/live")
         if lines := [record.getMessage() for record in caplog.records if record.name == "services.api.app"]:
             break
-    assert lines == ["the sender of an event disconnected after 13 bytes of its body"]
+    assert len(lines) == 1
+    assert re.fullmatch(r"the sender of an event disconnected after (0|13) bytes of its body", lines[0])
     assert not any(record.exc_info for record in caplog.records)
     assert recorder.hints == []
 

@@ -150,4 +150,4 @@ def test_a_role_without_rights(
     monkeypatch.setenv("MORPHBATCH_DATABASE_URL", postgres.url(ANALYST, engine))
     outcome = run(["watch", "night-1"], monkeypatch, capsys)
     assert fault_of(outcome) is None
-    assert "MORPHBATCH_DATABASE_URL needs a role that may read it" in outcome.stderr
+    assert "name a role in MORPHBATCH_DATABASE_URL that may read it" in outcome.stderr

@@ -180,7 +180,7 @@ def test_a_service_that_does_not_come_up_shows_the_end_of_its_log(base: Stack) -
     kept = configuration.read_text()
     configuration.write_text(kept + "no_such_parameter = 1\n")
     try:
-        with pytest.raises(StartFailed, match=r"postgres did not come up(.|\n)*no_such_parameter"):
+        with pytest.raises(StartFailed, match=r"postgres did not start(.|\n)*no_such_parameter"):
             up(base)
         wait_until_gone(base.home)
         assert "no_such_parameter" in read_state(base.home)["error"]

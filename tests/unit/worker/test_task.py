@@ -9,6 +9,7 @@ import pytest
 from celery import Celery
 from prometheus_client import REGISTRY
 
+from services import log_context
 from services.errors import OutageError
 from services.log_context import NamesWork, bind, carried
 from worker.task import Ended, MeasuredTask
@@ -52,6 +53,14 @@ def counted(task: str) -> dict[str, float]:
         "timed": value("task_seconds_count"),
         **{how: count for how, count in ended.items() if count},
     }
+
+
+@pytest.fixture(autouse=True)
+def nothing_bound() -> Iterator[None]:
+    """Tests that call the work without a task leave their names bound in this thread."""
+    token = log_context._BOUND.set({})
+    yield
+    log_context._BOUND.reset(token)
 
 
 @pytest.fixture
