@@ -4,6 +4,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -103,7 +104,7 @@ def read_json(data: bytes) -> object:
     if repeated:
         message = f"{len(repeated)} object(s) hold the same key twice: {', '.join(map(_shown, repeated[:5]))}"
         raise ManifestRejected([Problem("", "manifest_repeated_key", message)])
-    if _depth(document) > _MAX_DEPTH:
+    if sum(1 for _ in islice(_levels(document), _MAX_DEPTH + 1)) > _MAX_DEPTH:
         raise ManifestRejected([Problem("", "manifest_not_json", "is nested too deeply")])
     return document
 
@@ -112,10 +113,11 @@ def _refuse_constant(name: str) -> None:
     raise ValueError(name)
 
 
-def _depth(document: object) -> int:
-    deepest, level = 0, [document]
-    while level and deepest <= _MAX_DEPTH:
-        deepest += 1
+def _levels(document: object) -> Iterator[list[object]]:
+    """The document, the lists and objects in it, those in these, and so on."""
+    level = [document]
+    while level:
+        yield level
         level = [
             child
             for value in level
@@ -123,7 +125,6 @@ def _depth(document: object) -> int:
             for child in (value.values() if isinstance(value, dict) else value)
             if isinstance(child, dict | list)
         ]
-    return deepest
 
 
 def _problem(error: ErrorDetails) -> Problem:
@@ -195,20 +196,11 @@ def _too_much(document: dict[str, Any]) -> Problem | None:
         return Problem("slides", "too_many_fields", f"{fields} fields; a batch has at most {MAX_FIELDS}: split it")
     if cells > MAX_CELLS:
         return Problem("slides", "too_many_cells", f"{cells} cells; a batch has at most {MAX_CELLS}: split it")
-    widest = max((len(value) for value in _nested(document) if isinstance(value, dict)), default=0)
+    widest = max((len(value) for level in _levels(document) for value in level if isinstance(value, dict)), default=0)
     if widest > _MAX_KEYS:
         message = f"an object has {widest} keys; none of the manifest's has more than {_MAX_KEYS}"
         return Problem("", "manifest_unknown_key", message)
     return None
-
-
-def _nested(document: object) -> Iterator[object]:
-    waiting = [document]
-    while waiting:
-        value = waiting.pop()
-        yield value
-        children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-        waiting.extend(child for child in children if isinstance(child, dict | list))
 
 
 def _items(parent: dict[str, Any], name: str, path: str) -> Iterator[tuple[dict[str, Any], str]]:

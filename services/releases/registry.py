@@ -224,12 +224,12 @@ def recorded_release(engine: Engine, release_id: str) -> Release:
     """
     with transaction(engine) as session:
         row = release_row(session, release_id)
-        known = ", ".join(known.release_id for known in release_rows(session))
-    if row is None:
-        raise UnknownRelease(
-            f"no release {release_id} is published; there are: {known or 'none'}."
-            " `morphbatch release publish FOLDER` adds one"
-        )
+        if row is None:
+            known = ", ".join(known.release_id for known in release_rows(session))
+            raise UnknownRelease(
+                f"no release {release_id} is published; there are: {known or 'none'}."
+                " `morphbatch release publish FOLDER` adds one"
+            )
     return row.release
 
 

@@ -64,12 +64,6 @@ class ClassShare(Share, _OfClass):
     """The share of one of the 18 morphology classes."""
 
 
-Distribution = Annotated[
-    tuple[ClassShare, ...] | None,
-    Field(description="All 18 classes, in the index order of the networks' outputs."),
-]
-
-
 class RegionShare(Share, _OfRegion):
     """The share of all classes of one region."""
 
