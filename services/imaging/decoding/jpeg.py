@@ -32,6 +32,7 @@ _READ_FRAMES: Final = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})  # not lossless,
 _PROGRESSIVE: Final = frozenset({0xC2, 0xCA})
 _COEFFICIENTS: Final = 64
 _UNSEEN: Final = 255
+_END: Final = b"\xff\xd9"
 
 
 @dataclass(slots=True)
@@ -78,16 +79,54 @@ def decode_jpeg_part(source: Source, most_pixels: int) -> RGB:
 def _decode(source: Source, header: _Header, canvas: Canvas) -> RGB:
     room: RGB = canvas((header.height, header.width, 3), np.uint8)
     try:
-        pixels = simplejpeg.decode_jpeg(source.data, "RGB", buffer=room, strict=True)
+        try:
+            _decode_strictly(source.data, room)
+        except ValueError as error:
+            if "extraneous bytes" not in str(error) or not _decode_unpadded(source.data, header.first_scan, room):
+                raise
     except ValueError as error:
         if "memory" in str(error):
             raise MemoryError from error
-        if "remature end" in str(error) and source.data.find(b"\xff\xd9", header.first_scan) < 0:
+        if "remature end" in str(error) and source.data.find(_END, header.first_scan) < 0:
             raise source.ends_early("JPEG") from error
         raise FieldDamaged(f"{source.name}: the JPEG data does not decode ({error}); {AGAIN}") from error
-    if pixels.shape != room.shape:
-        raise FieldDamaged(f"{source.name}: the JPEG is of {pixels.shape}, its header says {room.shape}; {AGAIN}")
     return room
+
+
+def _decode_strictly(data: bytes, room: RGB) -> None:
+    """Raises `ValueError`, with libjpeg's words, where it warns."""
+    pixels = simplejpeg.decode_jpeg(data, "RGB", buffer=room, strict=True)
+    if pixels.shape != room.shape:
+        raise ValueError(f"it is of {pixels.shape}, its header says {room.shape}")
+
+
+def _decode_unpadded(data: bytes, first_scan: int, room: RGB) -> bool:
+    """Whether the picture, now in `room`, is whole without the zeros before its end; cameras fill sectors with them.
+
+    One zero may be the last byte of the picture: then all of its bits are, as encoders fill up the rest of a byte with
+    ones. So with another last bit it is another picture, or none.
+    """
+    end = data.find(_END, first_scan)
+    whole = data[:end].rstrip(b"\0")
+    if end == len(whole):
+        return False
+    if whole.endswith(b"\xff"):
+        whole += b"\0"  # it stands for a byte of ones
+    if _decodes(whole + _END, room):
+        return True
+    other = np.empty_like(room)
+    changed = not _decodes(whole + b"\1" + _END, other)
+    return _decodes(whole + b"\0" + _END, room) and (changed or not np.array_equal(room, other))
+
+
+def _decodes(data: bytes, room: RGB) -> bool:
+    try:
+        _decode_strictly(data, room)
+    except ValueError as error:
+        if "memory" in str(error):
+            raise
+        return False
+    return True
 
 
 def _read_header(source: Source) -> _Header:

@@ -41,7 +41,7 @@ class FieldNotAnImage(FieldRefused):
 
 
 class FieldFormatNotAllowed(FieldRefused):
-    """An image in a format that is not accepted (GIF, WebP, HEIF, PDF)."""
+    """An image in a format that is not accepted (GIF, WebP, HEIF, PDF, a camera's raw file)."""
 
     reason: ClassVar[str] = FieldFault.FORMAT_NOT_ALLOWED
 

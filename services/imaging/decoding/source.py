@@ -38,7 +38,23 @@ _SIGNATURES: Final = (
     (b"MM\0+", "TIFF"),
     (b"BM", "BMP"),
 )
-_NOT_ALLOWED: Final = re.compile(rb"(?P<GIF>GIF8)|(?P<WebP>RIFF....WEBP)|(?P<HEIF>....ftyp)|(?P<PDF>%PDF)", re.DOTALL)
+_NOT_ALLOWED: Final = (
+    (re.compile(rb"GIF8"), "GIF"),
+    (re.compile(rb"RIFF....WEBP", re.DOTALL), "WebP"),
+    (re.compile(rb"....ftypcrx ", re.DOTALL), "a camera's raw file (Canon CR3)"),
+    (re.compile(rb"....ftyp(heic|heix|hevc|heim|heis|mif1|msf1|avif)", re.DOTALL), "HEIF"),
+    (re.compile(rb"....ftyp", re.DOTALL), "a video"),
+    (re.compile(rb"IIRO|IIRS|MMOR"), "a camera's raw file (Olympus ORF)"),
+    (re.compile(rb"IIU\0"), "a camera's raw file (Panasonic RW2)"),
+    (re.compile(rb"FUJIFILMCCD-RAW"), "a camera's raw file (Fujifilm RAF)"),
+    (re.compile(rb"II\x1a\0\0\0HEAPCCDR"), "a camera's raw file (Canon CRW)"),
+    (re.compile(rb"\0MRM"), "a camera's raw file (Minolta MRW)"),
+    (re.compile(rb"FOVb"), "a camera's raw file (Sigma X3F)"),
+    (re.compile(rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51"), "JPEG 2000"),
+    (re.compile(rb"\0\0\0\x0cJXL |\xff\x0a"), "JPEG XL"),
+    (re.compile(rb"8BPS"), "a Photoshop file"),
+    (re.compile(rb"%PDF"), "PDF"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +117,7 @@ def sniff(source: Source) -> str:
     for signature, kind in _SIGNATURES:
         if signature.startswith(source.data):
             raise source.ends_early(kind)
-    if found := _NOT_ALLOWED.match(source.data):
-        raise FieldFormatNotAllowed(f"{source.name}: {found.lastgroup} is not accepted; {CONVERT}")
+    for pattern, kind in _NOT_ALLOWED:
+        if pattern.match(source.data):
+            raise FieldFormatNotAllowed(f"{source.name}: {kind} is not accepted; {CONVERT}")
     raise FieldNotAnImage(f"{source.name}: the content is not an image (it begins with {source.data[:8]!r}); {AGAIN}")

@@ -2,6 +2,7 @@
 
 import io
 import random
+import re
 import struct
 import zlib
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from services.imaging.decoding.decode import decode_field
 from services.imaging.decoding.refusals import FieldRefused
 from services.imaging.decoding.tiff.directory import MAX_PAGES
 from services.imaging.types import DecodedField
+from tests.unit.imaging.field_files import tiff, with_tag
 
 HEIGHT, WIDTH = 60, 80
 
@@ -89,6 +91,59 @@ def test_an_image_of_another_format_is_refused_by_its_name(kind: str) -> None:
     with pytest.raises(FieldRefused, match=kind.replace("WEBP", "WebP")) as caught:
         decode(data, "field.png")
     assert caught.value.reason == "field_format_not_allowed"
+
+
+def raw_file(**tags: tuple[int, int | bytes]) -> bytes:
+    """A TIFF of one preview as a camera writes it in front of what its sensor saw."""
+    entries: dict[int, tuple[int, int | bytes]] = {
+        254: (4, 1),
+        256: (4, 160),
+        257: (4, 120),
+        258: (3, 8),
+        259: (3, 1),
+        262: (3, 2),
+        277: (3, 3),
+    }
+    entries |= {273: (4, 8), 278: (4, 120), 279: (4, 57600)}
+    entries |= {int(name[1:]): value for name, value in tags.items()}
+    body, texts = bytearray(), bytearray()
+    texts_at = 10 + 12 * len(entries) + 4
+    for tag, (kind, value) in sorted(entries.items()):
+        if isinstance(value, bytes):
+            body += struct.pack("<HHII", tag, kind, len(value), texts_at + len(texts))
+            texts += value
+        else:
+            body += struct.pack("<HHII", tag, kind, 1, value)
+    return b"II*\0\x08\0\0\0" + struct.pack("<H", len(entries)) + bytes(body) + bytes(4) + bytes(texts) + bytes(70_000)
+
+
+CHILD = struct.pack("<HHHII", 1, 262, 3, 1, 32803)
+RAW_FILES: dict[str, bytes] = {
+    "Canon CR2": b"II*\0\x10\0\0\0CR\2\0" + bytes(4) + raw_file()[8:],
+    "Nikon NEF": raw_file(t271=(2, b"NIKON CORPORATION\0"), t330=(4, 70_000)),
+    "DNG": raw_file(t50706=(1, 0x0401)),
+    "Pentax PEF": raw_file(t271=(2, b"PENTAX\0"), t262=(3, 32803)),
+    "Canon CR3": b"\0\0\0\x18ftypcrx " + bytes(100),
+    "Panasonic RW2": b"IIU\0" + bytes(100),
+    "Olympus ORF": b"IIRO" + bytes(100),
+    "Fujifilm RAF": b"FUJIFILMCCD-RAW 0201" + bytes(100),
+}
+
+
+@pytest.mark.parametrize("kind", RAW_FILES)
+def test_a_raw_file_of_a_camera_is_named_and_its_preview_is_not_taken(kind: str) -> None:
+    data = bytearray(RAW_FILES[kind])
+    if kind == "Nikon NEF":
+        data[70_000 : 70_000 + len(CHILD)] = CHILD
+    with pytest.raises(FieldRefused, match=re.escape(f"({kind})")) as caught:
+        decode(bytes(data), "field.tif")
+    assert caught.value.reason == "field_format_not_allowed"
+
+
+def test_a_reduced_page_is_the_picture_where_it_is_the_only_one() -> None:
+    alone = with_tag(tiff(FIELD), 254, [1], instead_of=282)
+    np.testing.assert_array_equal(decode(alone).pixels, FIELD)
+    assert refusal(with_tag(tiff(FIELD), 254, [4], instead_of=282)) == "field_unsupported_mode"
 
 
 def test_no_bytes_and_too_many_bytes() -> None:

@@ -313,3 +313,55 @@ def test_pillow_and_we_see_the_same_whole_pictures() -> None:
             continue
         with Image.open(io.BytesIO(data)) as image:
             np.testing.assert_array_equal(decode(data).pixels, np.asarray(image.convert("RGB")), err_msg=name)
+
+
+def padded(data: bytes) -> bytes:
+    """A TIFF whose strips are filled up with zeros to a sector, as some cameras write them."""
+    out, places, lengths = bytearray(data), [], []
+    for place, length in zip(tag_values(data, 273), tag_values(data, 279), strict=True):
+        sector = data[place : place + length].ljust(-(-length // 512 + 1) * 512, b"\0")
+        places.append(len(out))
+        lengths.append(len(sector))
+        out += sector
+    return with_tag(with_tag(bytes(out), 273, places), 279, lengths)
+
+
+@pytest.mark.parametrize("name", JPEGS)
+def test_zeros_that_fill_up_a_sector_of_a_jpeg_are_no_damage(name: str) -> None:
+    whole = JPEGS[name]
+    for filled_up in (whole[:-2] + bytes(512) + whole[-2:], whole + bytes(512)):
+        np.testing.assert_array_equal(decode(filled_up).pixels, decode(whole).pixels)
+    for cut in (4, 20, 200):  # zeros in place of data
+        assert reason(whole[: -2 - cut] + bytes(512) + whole[-2:]) == "field_damaged"
+
+
+def test_a_zero_that_ends_the_picture_is_told_from_one_that_fills_up() -> None:
+    """Even glass in the last corner ends in a byte of zeros in one of eight JPEGs."""
+    rng = np.random.default_rng(1)
+    kept = refused = 0
+    for _ in range(60):
+        picture = np.full((32, 32, 3), 230, np.uint8)
+        picture[:16] = rng.integers(0, 255, (16, 32, 3))
+        whole = saved(picture, "JPEG", quality=80)
+        np.testing.assert_array_equal(decode(whole[:-2] + bytes(300) + whole[-2:]).pixels, decode(whole).pixels)
+        kept += whole[-3] == 0
+        if whole[-3] not in (0, 255):
+            with pytest.raises(FieldRefused):
+                decode(whole[:-3] + bytes(300) + whole[-2:])
+            refused += 1
+    assert kept
+    assert refused
+
+
+@pytest.mark.parametrize("name", [*STRIPS, "tiff-packbits", "tiff-zstd", "tiff-lzma", "tiff-16", "tiff-grey"])
+def test_zeros_that_fill_up_the_sectors_of_strips_are_no_damage(name: str) -> None:
+    data = TIFFS[name]
+    whole = padded(data)
+    np.testing.assert_array_equal(decode(whole).pixels, decode(data).pixels)
+    lengths = tag_values(data, 279)
+    short = [lengths[0] // 2, *lengths[1:]]
+    cut = bytearray(with_tag(data, 279, short))
+    begin = tag_values(data, 273)[0]
+    cut[begin + short[0] : begin + lengths[0]] = bytes(lengths[0] - short[0])
+    with pytest.raises(FieldRefused):
+        decode(padded(bytes(cut)))

@@ -20,6 +20,7 @@ from services.imaging.decoding.refusals import (
     FieldUnsupportedMode,
 )
 from services.imaging.decoding.source import Source
+from services.imaging.decoding.tiff.camera_raw import check_not_raw
 from services.imaging.decoding.tiff.directory import Page, read_pages
 from services.imaging.decoding.tiff.meaning import Meaning, check_pages, read_meaning
 from services.imaging.decoding.tiff.parts import Geometry, decode_parts, read_geometry
@@ -44,6 +45,7 @@ def decode_tiff(source: Source, canvas: Canvas, notes: list[str]) -> RGB:
         FieldRefused: it is not whole, or not a picture for us.
     """
     order, pages = read_pages(source)
+    check_not_raw(source, pages)
     full = _full_size(source, pages)
     meaning = read_meaning(pages[0])
     check_pages(source, meaning, full)
@@ -63,8 +65,12 @@ def decode_tiff(source: Source, canvas: Canvas, notes: list[str]) -> RGB:
 
 
 def _full_size(source: Source, pages: list[Page]) -> list[Page]:
-    """The largest pages; smaller ones are thumbnails and levels of a pyramid."""
-    pictures = [page for page in pages if not page.number("subfile", 0) & (_REDUCED | _MASK)]
+    """The largest pages; smaller ones are thumbnails and levels of a pyramid.
+
+    The only page is the picture, even where its writer calls it reduced.
+    """
+    not_these = _MASK if len(pages) == 1 else _REDUCED | _MASK
+    pictures = [page for page in pages if not page.number("subfile", 0) & not_these]
     if not pictures:
         raise FieldUnsupportedMode(f"{source.name}: only previews of a picture are in it; {CONVERT}")
     largest = max((page.size for page in pictures), key=lambda size: size[0] * size[1])

@@ -1,11 +1,12 @@
 """The pages of a TIFF: only those of their tags that decoding needs are read, and only those have to be right."""
 
+import contextlib
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from services.imaging.decoding.refusals import AGAIN, FieldDamaged, FieldTooManyPages
+from services.imaging.decoding.refusals import AGAIN, FieldDamaged, FieldRefused, FieldTooManyPages
 from services.imaging.decoding.source import MAX_PARTS, Source
 
 MAX_PAGES: Final = 64
@@ -38,14 +39,16 @@ _NUMBERS: Final = {
     "tile_height": (323, 1),
     "tile_offsets": (324, MAX_PARTS),
     "tile_bytes": (325, MAX_PARTS),
+    "children": (330, 16),
     "extra_samples": (338, 32),
     "sample_format": (339, 32),
     "largest_sample": (341, 32),
+    "dng_version": (50706, 4),
 }
 _PARTS: Final = ("strip_offsets", "strip_bytes", "tile_offsets", "tile_bytes")
 # These help where they can be read; a picture is whole without them.
-_OPTIONAL: Final = frozenset({"max_sample", "largest_sample", "orientation", "subfile"})
-_TEXT_TAGS: Final = {"description": 270, "page_name": 285, "jpeg_tables": 347, "imagej": 50839}
+_OPTIONAL: Final = frozenset({"max_sample", "largest_sample", "orientation", "subfile", "children", "dng_version"})
+_TEXT_TAGS: Final = {"description": 270, "maker": 271, "page_name": 285, "jpeg_tables": 347, "imagej": 50839}
 _NAME_OF: Final = {number: name for name, (number, _) in _NUMBERS.items()}
 _TEXT_OF: Final = {number: name for name, number in _TEXT_TAGS.items()}
 
@@ -100,7 +103,7 @@ def read_pages(source: Source) -> tuple[str, list[Page]]:
     Raises:
         FieldTruncated, FieldDamaged, FieldTooManyPages, FieldTooManyParts
     """
-    layout = _Layout("<" if source.data[:1] == b"I" else ">", source.data[2:4] in (b"+\0", b"\0+"))
+    layout = _layout(source)
     pages: list[Page] = []
     parts = 0
     for at in _directories(source, layout):
@@ -114,6 +117,19 @@ def read_pages(source: Source) -> tuple[str, list[Page]]:
     if not pages:
         raise FieldDamaged(f"{source.name}: a TIFF without a page; {AGAIN}")
     return layout.order, pages
+
+
+def read_children(source: Source, page: Page) -> list[Page]:
+    """The directories below `page` (SubIFDs) that can be read; no picture is looked for there."""
+    children = []
+    for at in page.numbers.get("children", ()):
+        with contextlib.suppress(FieldRefused):
+            children.append(_read_page(source, _layout(source), at, page.index))
+    return children
+
+
+def _layout(source: Source) -> _Layout:
+    return _Layout("<" if source.data[:1] == b"I" else ">", source.data[2:4] in (b"+\0", b"\0+"))
 
 
 def _directories(source: Source, layout: _Layout) -> Iterator[int]:

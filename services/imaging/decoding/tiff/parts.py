@@ -153,7 +153,10 @@ def _parts(source: Source, page: Page, geometry: Geometry) -> list[bytes]:
 
 
 def _check_lengths(source: Source, geometry: Geometry, parts: list[bytes], what: str) -> None:
-    """Inflated, each part has the bytes of its rows; a last strip may be as long as the others."""
+    """Inflated, each part has the bytes of its rows; a last strip may be as long as the others.
+
+    What follows is less than a row, or zeros.
+    """
     length = _LENGTHS.get(_BY_LIBTIFF.get(geometry.compression, 0))
     if length is None:
         return
@@ -179,8 +182,13 @@ def _inflated(part: bytes, most: int) -> int:
     return there
 
 
+def _written(part: bytes, most: int) -> int:
+    """Bytes of `part`, at most `most`, which zeros alone do not reach: cameras fill sectors with them."""
+    return min(len(part), most, max(most - 1, len(part.rstrip(b"\0"))))
+
+
 _LENGTHS: Final[dict[int, Callable[[bytes, int], int]]] = {
-    _NONE: lambda part, most: min(len(part), most),
+    _NONE: _written,
     _DEFLATE: _inflated,
 }
 
