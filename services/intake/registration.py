@@ -29,6 +29,7 @@ from services.intake.problems import ManifestRejected, Problem
 from services.intake.queries import was_refused
 from services.intake.validation import MAX_MANIFEST_BYTES, check_names
 from services.keys import manifest_key, notice_key
+from services.stains import stain_code
 from services.storage import ObjectInfo, ObjectMissing, ObjectStore, ObjectTooLarge
 
 logger = logging.getLogger(__name__)
@@ -196,7 +197,7 @@ def _insert_slides(session: Session, batch: Batch, manifest: Manifest) -> list[i
             "slide_id": slide.slide_id,
             "specimen": slide.specimen,
             "replicate": slide.replicate,
-            "stain": slide.stain,
+            "stain": stain_code(slide.stain),
             "um_per_px": slide.um_per_px,
         }
         for position, slide in enumerate(manifest.slides)

@@ -59,6 +59,7 @@ def test_a_manifest_becomes_a_batch_with_queued_slides(engine: Engine, empty_buc
     manifest = _manifest()
     manifest["slides"][1]["fields"][0] |= {"cells": [{"box": [1, 2, 30, 40]}], "sha256": "AB" * 32}
     manifest["slides"][1]["fields"][1] |= {"kind": "crop"}
+    manifest["slides"][1]["stain"] = "Diff Quick"
     _upload(empty_bucket, manifest)
     registered = register_batch(engine, empty_bucket, "berlin", "night-1")
     assert (registered.outcome, registered.problems) == (Outcome.NEW, ())

@@ -125,6 +125,16 @@ def test_the_weight_by_class_leaves_the_view_of_releases_whole(postgres: Postgre
     assert dict(after) == {**before, "fusion_alpha_by_class": None}
 
 
+def test_stains_on_record_come_under_one_code(postgres: Postgres, full: Night) -> None:
+    with postgres.as_owner(full.engine) as session:
+        session.execute(text("update slide set stain = case position when 0 then 'Diff Quick' else 'BesLab' end"))
+    downgrade(postgres.url(OWNER, full.engine), "0007")
+    upgrade(postgres.url(OWNER, full.engine))
+    with transaction(full.engine) as session:
+        stains = session.execute(text("select stain from reporting.slide_result order by position")).scalars().all()
+    assert stains == ["diff-quik", *["BesLab"] * 3]
+
+
 @pytest.fixture
 def terminal(full: Night, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
     """The command line with this database."""

@@ -14,6 +14,7 @@ from typing import Final
 
 from services.documents import read_text
 from services.errors import PermanentError
+from services.stains import stain_code
 from services.taxonomy import CLASS_NAMES, class_named
 
 IMAGE_SUFFIXES: Final = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff"})
@@ -133,7 +134,7 @@ def _read_csv(path: Path) -> list[LabelledImage]:
                     row["label"],
                     row.get("split") or None,
                     specimen,
-                    row.get("stain") or None,
+                    stain_code(row["stain"]) if row.get("stain") else None,
                 )
             )
     except csv.Error as error:
