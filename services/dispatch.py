@@ -95,5 +95,6 @@ def connect_publisher(broker_url: str) -> Publisher:
     except ValueError as error:  # the URL itself stays out of the message: it holds a password
         raise ConfigurationError("MORPHBATCH_BROKER_URL is not like redis://:PASSWORD@HOST:PORT/0") from error
     app = Celery("morphbatch", broker=broker_url, set_as_current=False)
-    app.conf.broker_transport_options = {"socket_connect_timeout": 3, "socket_timeout": 5}
+    # It takes no messages, so it has none to acknowledge; and it leaves those of dead workers to the living ones.
+    app.conf.broker_transport_options = {"socket_connect_timeout": 3, "socket_timeout": 5, "ack_emulation": False}
     return Publisher(app)

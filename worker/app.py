@@ -41,6 +41,8 @@ app.conf.update(
     worker_redirect_stdouts=False,
     broker_connection_retry_on_startup=True,
     broker_connection_max_retries=None,
+    broker_channel_error_retry=True,  # Redis that refuses is as good as gone: it is asked again until it is back
+    broker_transport="worker.broker:Transport",
     broker_transport_options={
         "visibility_timeout": settings.visibility_timeout_s,
         "socket_keepalive": True,
