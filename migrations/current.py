@@ -13,7 +13,8 @@ from services.taxonomy import CLASSES, REGION_LOINC
 _VIEWS: Final = Path(__file__).parent / "views"
 # In the order in which they build on each other.
 _FILES: Final = (
-    *("partitions", "reference", "intervals", "slides", "distributions", "cells", "fields", "releases", "privileges"),
+    *("partitions", "reference", "intervals", "slides", "distributions", "cells", "fields", "releases"),
+    *("operations", "privileges"),
 )
 
 
@@ -56,12 +57,15 @@ def _comment_columns(connection: Connection) -> None:
     measures = {m.column: f"{m.meaning}, {m.unit}; null where it cannot be measured on this cell" for m in MEASURES}
     by_column = {**measures, **COLUMN_COMMENTS}
     columns = connection.execute(
-        text("select table_name, column_name from information_schema.columns where table_schema = 'reporting'")
+        text(
+            "select table_schema, table_name, column_name from information_schema.columns"
+            " where table_schema in ('reporting', 'operations')"
+        )
     )
-    for relation, column in columns.all():
+    for schema, relation, column in columns.all():
         comment = by_column.get(f"{relation}.{column}") or by_column[column]
         connection.execute(
-            text(f'comment on column reporting."{relation}"."{column}" is :comment').bindparams(
+            text(f'comment on column {schema}."{relation}"."{column}" is :comment').bindparams(
                 bindparam("comment", comment, literal_execute=True)
             )
         )

@@ -1,16 +1,19 @@
--- The three roles, and what only a superuser can take from everybody. For a superuser, in the database of the service,
+-- The four roles, and what only a superuser can take from everybody. For a superuser, in the database of the service,
 -- before `morphbatch migrate`; it may be run again. Passwords are set apart: alter role … login password '…'.
 --
 --   morphbatch_owner    owns everything and runs the migrations
 --   morphbatch_service  reads and writes rows, and creates nothing but temporary tables
 --   morphbatch_analyst  reads schema `reporting`
+--   morphbatch_scaler   reads schema `operations`: how much work there is, by which the workers are scaled
 
 do $$
 declare
     wanted text;
     refused regprocedure;
 begin
-    foreach wanted in array array['morphbatch_owner', 'morphbatch_service', 'morphbatch_analyst'] loop
+    foreach wanted in array array[
+        'morphbatch_owner', 'morphbatch_service', 'morphbatch_analyst', 'morphbatch_scaler'
+    ] loop
         if not exists (select from pg_roles where rolname = wanted) then
             execute format('create role %I', wanted);
         end if;
@@ -33,4 +36,5 @@ end $$;
 
 -- A question must not take all connections, or fill the disk with what it sorts.
 alter role morphbatch_analyst connection limit 10;
+alter role morphbatch_scaler connection limit 5;
 alter role morphbatch_analyst set temp_file_limit = '4GB';

@@ -1,4 +1,4 @@
-"""Comments of the columns of schema `reporting`, a table or view each; `view.column` goes before `column`."""
+"""Comments of the columns of schemas `reporting` and `operations`; `view.column` goes before `column`."""
 
 from typing import Final
 
@@ -41,6 +41,7 @@ COLUMN_COMMENTS: Final[dict[str, str]] = {
     "field_key": "Internal key of the field",
     "field_position": "Order of the field in the manifest, from 0",
     "fields": "Images in the manifest",
+    "outstanding.fields": "Images of these slides",
     "fields_set_aside": "Images that could not be used, each with its reason in quality_by_field",
     "fields_used": "Images whose cells were counted",
     "finished_at": "End of the analysis",
@@ -75,6 +76,7 @@ COLUMN_COMMENTS: Final[dict[str, str]] = {
     "notes": "What had to be converted on decoding",
     "number": "Number of the cell in its analysis, from 1",
     "objects_rejected": "Debris and other objects left out",
+    "oldest_queued_at": "When the first of them was asked for",
     "on_border": "Heads cut by the border of a field: counted, not classified",
     "p05": "5th percentile over the cells measured",
     "p95": "95th percentile over the cells measured",
@@ -106,10 +108,13 @@ COLUMN_COMMENTS: Final[dict[str, str]] = {
     "slide_key": "Internal key of the slide",
     "slides": "Slides",
     "release.slides": "Slides analysed under it, open ones among them",
+    "outstanding.slides": "Both together",
     "slides_done": "Slides with a result",
     "slides_insufficient": "Slides with fewer cells than asked: a result too",
     "slides_open": "Slides queued or running",
     "slides_quarantined": "Slides that wait for a person",
+    "slides_queued": "Slides that wait for a worker, or to be tried again",
+    "slides_running": "Slides that a worker has taken",
     "source": "Where the range comes from",
     "specimen": "Pseudonym of the specimen",
     "stain": "Stain of the slide",

@@ -6,10 +6,12 @@ do $$ begin
     execute format('grant connect on database %I to morphbatch_analyst', current_database());
     -- Temporary tables are how many rows are written at once.
     execute format('grant connect, temporary on database %I to morphbatch_service', current_database());
+    execute format('grant connect on database %I to morphbatch_scaler', current_database());
 end $$;
 revoke all on schema public from public;
 grant usage on schema public to morphbatch_service;
 grant usage on schema reporting to morphbatch_analyst, morphbatch_service;
+grant usage on schema operations to morphbatch_service, morphbatch_scaler;
 
 -- A function is executable by everybody unless this says otherwise; each is granted where it is wanted.
 alter default privileges revoke execute on functions from public;
@@ -20,6 +22,7 @@ grant execute on function make_cell_partitions(date, integer) to morphbatch_serv
 -- Views that a later revision adds need no grant of their own.
 alter default privileges in schema reporting grant select on tables to morphbatch_analyst, morphbatch_service;
 grant select on all tables in schema reporting to morphbatch_analyst, morphbatch_service;
+grant select on operations.outstanding to morphbatch_service, morphbatch_scaler;
 
 -- Tables do, so that the service is given what it does with each.
 grant select, insert on lab, slide, field, audit_event to morphbatch_service;

@@ -82,7 +82,7 @@ class Batch(Base):
         server_default="[]", comment="Why it was rejected: [{path, reason, message}]"
     )
     received_on: Mapped[date] = mapped_column(Date, comment="Day of receipt, UTC; its month is the cells' partition")
-    received_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    received_at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)
     close_at: Mapped[datetime | None] = mapped_column(
         comment="When no slide is open, the sweep publishes its closing (again) once this has passed"
     )

@@ -44,7 +44,7 @@ _ROLES_SQL: Final = Path(migrations.__file__).with_name("roles.sql")
 
 
 def postgres_service(installation: Installation) -> Service:
-    """Postgres on its port, once ready with the database `morphbatch` and the three roles of `migrations/roles.sql`."""
+    """Postgres on its port, once ready with the database `morphbatch` and the roles of `migrations/roles.sql`."""
     port = installation.ports["postgres"]
     data = _data_folder(installation)
     options = [word for name, value in _CONFIGURATION.items() for word in ("-c", f"{name}={value}")]

@@ -1,4 +1,4 @@
-"""What the three roles may do: each logs in with its own password and tries what it must not."""
+"""What the roles may do: each logs in with its own password and tries what it must not."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -231,6 +231,23 @@ def test_the_analyst_has_no_right_in_the_tables_schema(postgres: Postgres) -> No
         tables = f"select oid::regclass from pg_class where {within}"
         assert len(rows(owner, tables)) > 12
         assert rows(owner, f"{tables} and has_table_privilege('{ANALYST}', oid, '{any_right}')") == []
+
+
+def test_the_scaler_reads_one_view_and_nothing_else(postgres: Postgres) -> None:
+    with logged_in(postgres, OWNER) as owner:
+        any_right = "select, insert, update, delete, truncate, references, trigger"
+        of_ours = (
+            "relnamespace in (select oid from pg_namespace where nspname !~ '^pg_' and nspname <> 'information_schema')"
+        )
+        granted = f"select oid::regclass::text from pg_class where {of_ours} and relkind in ('r', 'p', 'v')"
+        readable = rows(owner, f"{granted} and has_table_privilege('morphbatch_scaler', oid, '{any_right}')")
+        assert readable == [("operations.outstanding",)]
+        schemas = "select nspname::text from pg_namespace where nspname !~ '^pg_' and nspname <> 'information_schema'"
+        usable = rows(owner, f"{schemas} and has_schema_privilege('morphbatch_scaler', oid, 'usage')")
+        assert usable == [("operations",)]
+        assert rows(owner, "select has_database_privilege('morphbatch_scaler', current_database(), 'connect')") == [
+            (True,)
+        ]
 
 
 def test_partitions_are_made_with_the_owners_rights_and_nothing_of_the_callers(service: Any) -> None:
