@@ -1,5 +1,5 @@
 -- The four roles, and what only a superuser can take from everybody. For a superuser, in the database of the service,
--- before `morphbatch migrate`; it may be run again. Passwords are set apart: alter role … login password '…'.
+-- before `morphbatch migrate`; it may be run again. Passwords are set apart, by \password of psql.
 --
 --   morphbatch_owner    owns everything and runs the migrations
 --   morphbatch_service  reads and writes rows, and creates nothing but temporary tables

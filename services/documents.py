@@ -20,7 +20,10 @@ _SHOWN: Final = 8
 
 def describe(error: ValidationError, whole: str = "file") -> str:
     """Each fault that pydantic found as `place: what`, on one line; `whole` names the place of a fault of it all."""
-    faults = [f"{'.'.join(map(str, found['loc'])) or whole}: {found['msg']}" for found in error.errors()]
+    faults = [
+        f"{'.'.join(map(str, found['loc'])) or whole}: {found['msg'].removeprefix('Value error, ')}"
+        for found in error.errors()
+    ]
     more = len(faults) - _SHOWN
     return "; ".join(faults[:_SHOWN]) + (f"; and {more} more" if more > 0 else "")
 

@@ -1,25 +1,67 @@
 """Every setting of the service, read in this one place from the environment.
 
-A value comes from the environment (`MORPHBATCH_DATABASE_URL`), else from the file `stack.env` in the folder that
-`MORPHBATCH_HOME` names, where the embedded stack writes how its servers are reached, else from the default here.
+A value comes from the environment (`MORPHBATCH_DATABASE_URL`), a secret also from a file that the environment names
+(`MORPHBATCH_DATABASE_URL_FILE`, as Kubernetes mounts one); else from the file `stack.env` in the folder that
+`MORPHBATCH_HOME` names, where the embedded stack writes how its servers are reached; else from the default here.
 What only the embedded stack reads is in `services.local.settings`.
 """
 
 import os
 from functools import lru_cache
 from pathlib import Path
-from typing import Final, Literal, Self
+from typing import Any, Final, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from services.documents import describe, why
+from services.documents import describe, read_text, why
 from services.errors import ConfigurationError
+from services.production import DEVELOPMENT_SECRET, SECRETS, unsafe_secrets
 
 PREFIX: Final = "MORPHBATCH_"
 HOME_VARIABLE: Final = f"{PREFIX}HOME"
 STACK_FILE: Final = "stack.env"
-DEVELOPMENT_SECRET = "morphbatch-development"  # noqa: S105 - refused below outside development
+
+
+def variable(setting: str) -> str:
+    """The variable of the environment that holds a setting."""
+    return f"{PREFIX}{setting.upper()}"
+
+
+class _SecretFiles(PydanticBaseSettingsSource):
+    """The secrets that the environment names files for."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """The one line of its file; None where no file is named.
+
+        Raises:
+            ConfigurationError: the file cannot be read, or the secret is given twice.
+        """
+        del field
+        named = f"{variable(field_name)}_FILE"
+        path = os.environ.get(named) if field_name in SECRETS else None
+        if not path:
+            return None, field_name, False
+        if variable(field_name) in os.environ:
+            raise ConfigurationError(f"{variable(field_name)} and {named} are both set: keep one of them")
+        lines = _lines(named, Path(path))
+        return lines[0] if lines else "", field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        """Those that are named."""
+        found = {name: self.get_field_value(field, name)[0] for name, field in self.settings_cls.model_fields.items()}
+        return {name: value for name, value in found.items() if value is not None}
+
+
+def _lines(named: str, path: Path) -> list[str]:
+    try:
+        lines = read_text(path, ConfigurationError).splitlines()
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{named}: {error}") from error
+    if len(lines) > 1:
+        raise ConfigurationError(f"{named}: {path} must hold the secret alone, on one line")
+    return lines
 
 
 class Settings(BaseSettings):
@@ -28,27 +70,32 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
 
     environment: Literal["development", "production"] = Field(
-        "development", description="In production the built-in secrets are refused."
+        "development", description="In production, secrets that are empty or known to everybody are refused."
     )
 
     database_url: str = Field(
         "postgresql+psycopg2://morphbatch_service@127.0.0.1:5432/morphbatch",
+        repr=False,
         description="SQLAlchemy URL of Postgres, with the service's role.",
     )
     migration_url: str | None = Field(
         None,
+        repr=False,
         description="The same with the owner's role, for `morphbatch migrate` only; default: database_url.",
     )
     analyst_url: str | None = Field(
         None,
+        repr=False,
         description="The same with a role that only reads schema reporting, for `morphbatch sql`.",
     )
-    broker_url: str = Field("redis://127.0.0.1:6379/0", description="Redis, the Celery broker. It carries hints only.")
+    broker_url: str = Field(
+        "redis://127.0.0.1:6379/0", repr=False, description="Redis, the Celery broker. It carries hints only."
+    )
 
     s3_endpoint: str = Field("http://127.0.0.1:9000", description="URL of the object store (MinIO or any S3).")
     s3_region: str = Field("us-east-1", description="Region name used in signatures.")
     s3_bucket: str = Field("morphbatch", description="The one bucket: incoming/, results/, releases/.")
-    s3_access_key: str = Field("morphbatch", description="Access key of the object store.")
+    s3_access_key: str = Field(DEVELOPMENT_SECRET, repr=False, description="Access key of the object store.")
     s3_secret_key: SecretStr = Field(SecretStr(DEVELOPMENT_SECRET), description="Secret key of the object store.")
 
     triton_endpoint: str = Field(
@@ -91,15 +138,30 @@ class Settings(BaseSettings):
             raise ValueError(
                 "task_time_limit_s must be below visibility_timeout_s, or Redis hands out a slide that still runs"
             )
-        if self.environment == "production":
-            left = [
-                name
-                for name in ("s3_secret_key", "webhook_token")
-                if getattr(self, name).get_secret_value() == DEVELOPMENT_SECRET
-            ]
-            if left:
-                raise ValueError(f"the development secret is still set in production: {', '.join(left)}")
+        if self.environment == "production" and (
+            unsafe := unsafe_secrets(self._secrets(), self.model_fields_set, variable)
+        ):
+            raise ValueError(f"in production: {'; '.join(unsafe)}")
         return self
+
+    def _secrets(self) -> dict[str, str | None]:
+        values = {name: getattr(self, name) for name in SECRETS}
+        return {
+            name: value.get_secret_value() if isinstance(value, SecretStr) else value for name, value in values.items()
+        }
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Where a value comes from, the first that has one wins."""
+        del file_secret_settings  # a folder whose files are named like the settings
+        return init_settings, env_settings, _SecretFiles(settings_cls), dotenv_settings
 
 
 @lru_cache(maxsize=1)

@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from services.atomic import write_text
 from services.benchmark.cores import Cores
 from services.benchmark.deliveries import Fields, lay_out
 from services.benchmark.spread import machine, spread
@@ -201,7 +202,7 @@ class _PlainLoop:
             "dsn": stack.settings.database_url.replace("+psycopg2", ""),
             "cells": min(_PLAIN_CELLS, len(cut.crops)),
         }
-        self._spec.write_text(json.dumps(spec))
+        write_text(self._spec, json.dumps(spec), private=True)  # the password of the database is in it
 
     def run(self) -> dict[str, Any]:
         """`{"crops", "seconds", "torch"}`."""

@@ -61,9 +61,10 @@ def psql_session(database_url: str) -> tuple[str, Mapping[str, str]]:
         url = make_url(database_url)
     except ArgumentError as error:
         raise ConfigurationError("the URL of the database is malformed") from error
-    without = URL.create("postgresql", url.username, None, url.host, url.port, url.database, url.query)
-    password = {} if url.password is None else {"PGPASSWORD": str(url.password)}
-    return without.render_as_string(hide_password=False), password
+    asked = dict(url.query)
+    password = asked.pop("password", None) or url.password
+    without = URL.create("postgresql", url.username, None, url.host, url.port, url.database, asked)
+    return without.render_as_string(hide_password=False), {} if password is None else {"PGPASSWORD": str(password)}
 
 
 def _readable(value: Any) -> Any:

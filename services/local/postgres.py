@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import psycopg2
 from psycopg2 import sql
+from psycopg2.extensions import encrypt_password
 
 import migrations
 from services.atomic import write_text
@@ -148,10 +149,12 @@ def _make_roles_and_database(installation: Installation) -> None:
     with _administering(installation, "morphbatch") as cursor:
         cursor.execute(_ROLES_SQL.read_text("utf-8"))
         for role in ROLES:
+            # What Postgres keeps of a password, since it may log what it is told: the password cannot be had from it.
+            verifier = encrypt_password(
+                installation.secrets[role], role, scope=cursor.connection, algorithm="scram-sha-256"
+            )
             cursor.execute(
-                sql.SQL("alter role {} login password {}").format(
-                    sql.Identifier(role), sql.Literal(installation.secrets[role])
-                )
+                sql.SQL("alter role {} login password {}").format(sql.Identifier(role), sql.Literal(verifier))
             )
 
 
