@@ -14,7 +14,7 @@ LOCK = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --gene
 PIP = -m pip install --quiet --disable-pip-version-check --require-virtualenv
 
 .DEFAULT_GOAL := help
-.PHONY: help setup triton-other demo test fuzz lint bench bench-env demonstration reproduce-smids reproduce-hushem test-training minio lock
+.PHONY: help setup triton-other rtx demo test fuzz lint bench bench-env demonstration reproduce-smids reproduce-hushem test-training minio lock
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 12
@@ -26,6 +26,8 @@ demo: setup ## a whole night on this machine: drawn smears, real services, the m
 
 triton-other: ## Triton's environment under another Python and NumPy, where there is one, for the tests of both
 	@if [ -n "$(OTHER_PYTHON)" ]; then $(MAKE) .venv-triton-other/ready; else echo "no other Python from 3.11 to 3.13 here"; fi
+
+rtx: .venv-rtx/ready ## what builds engines of TensorRT-RTX, and Triton to serve them on an RTX GPU
 
 test: setup ## every test; one that cannot run here is skipped and says why
 	.venv/bin/python -m pytest $(TESTS)
@@ -66,6 +68,8 @@ lock: .venv/ready ## pin every dependency again, with hashes
 	$(LOCK) pyproject.toml --extra local --extra dev --output-file requirements/dev.txt
 	$(LOCK) pyproject.toml --extra local --extra train --extra dev --output-file requirements/train.txt
 	$(LOCK) requirements/triton.in --override requirements/triton-overrides.txt --output-file requirements/triton.txt
+	$(LOCK) pyproject.toml requirements/triton.in --extra rtx --override requirements/rtx-overrides.txt \
+		--output-file requirements/rtx.txt
 	@! grep -n '://' requirements/*.txt
 
 .venv/ready: requirements/dev.txt pyproject.toml
@@ -83,10 +87,10 @@ lock: .venv/ready ## pin every dependency again, with hashes
 	$(@D)/bin/python $(PIP) --no-deps --require-hashes -r requirements/triton.txt
 	@touch $@
 
-.venv-train/ready: requirements/train.txt
+.venv-%/ready: requirements/%.txt
 	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is required; name one: make PYTHON=…" >&2; exit 1; }
-	test -x .venv-train/bin/python || $(PYTHON) -m venv .venv-train
-	.venv-train/bin/python $(PIP) --no-deps --require-hashes -r requirements/train.txt
+	test -x $(@D)/bin/python || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/python $(PIP) --no-deps --require-hashes -r requirements/$*.txt
 	@touch $@
 
 # Built beside its place and moved there, so that a broken build leaves no binary.

@@ -7,7 +7,7 @@ import typer
 
 from services.cli.console import bars, out, print_json
 from services.cli.options import JsonOption, finite
-from services.cli.training import training_extra
+from services.cli.training import needs_extra
 
 
 def classifier(
@@ -26,7 +26,7 @@ def classifier(
 
     from services.reporting.report import WARNINGS
 
-    with training_extra():
+    with needs_extra("train"):
         from triton_models.training.reports.evaluation import evaluate_release
         from triton_models.training.reports.released import open_release
         from triton_models.training.reports.report import write_report
@@ -75,7 +75,7 @@ def build(
     as_json: JsonOption = False,
 ) -> None:
     """Export two trained members as ONNX and pack them with their fusion into a release folder."""
-    with training_extra():
+    with needs_extra("train"):
         from services.releases.schema import ReleaseKind
         from triton_models.training.build import Parts, build_release
     kind = ReleaseKind.DEMONSTRATION if demonstration else ReleaseKind.TRAINED

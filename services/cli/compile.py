@@ -9,7 +9,7 @@ import typer
 
 from services.cli.console import err, fail, out, print_json
 from services.cli.options import JsonOption, finite
-from services.cli.training import TrainingExtraMissing, training_extra
+from services.cli.training import ExtraMissing, needs_extra
 
 if TYPE_CHECKING:
     from triton_models.compile.proof import Proof
@@ -22,7 +22,7 @@ _Cells = Annotated[int, typer.Option(min=1, help="How many crops.")]
 
 def compile_(
     release: _Release,
-    target: Annotated[Literal["openvino-int8", "tensorrt"], typer.Option(help="What to compile for.")],
+    target: Annotated[Literal["openvino-int8", "tensorrt", "tensorrt-rtx"], typer.Option(help="What to compile for.")],
     data: Annotated[
         Path | None, typer.Option(help="Class folders with images, or a CSV; required for int8.", exists=True)
     ] = None,
@@ -37,14 +37,25 @@ def compile_(
     machine: Annotated[
         str | None, typer.Option(metavar="VERSION,GPU,CAPABILITY", help="The target machine, for --dry-run on another.")
     ] = None,
+    compute_capability: Annotated[
+        list[str] | None,
+        typer.Option(help="For tensorrt-rtx: only this kind of GPU, such as 8.9; may be repeated. Default: all."),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Compile a release for other hardware, checked against its ONNX files; the release itself does not change.
 
     openvino-int8 is for CPUs, quantised on training crops and kept only if fused macro-F1 on validation crops drops by
-    no more than --max-drop. tensorrt is built on the GPU that will serve it.
+    no more than --max-drop. tensorrt is built on the GPU that will serve it. tensorrt-rtx is built on any machine, for
+    RTX GPUs and A100.
     """
-    if target == "tensorrt":
+    if compute_capability and target != "tensorrt-rtx":
+        raise typer.BadParameter("only for tensorrt-rtx", param_hint="--compute-capability")
+    if target == "tensorrt-rtx":
+        if dry_run:
+            raise typer.BadParameter("only for tensorrt", param_hint="--dry-run")
+        document = _tensorrt_rtx(release, compute_capability, data, cells, replace)
+    elif target == "tensorrt":
         document = _plan(release, machine) if dry_run else _tensorrt(release, data, cells, replace)
     elif data is None:
         raise typer.BadParameter("required for int8: labelled images, for training and validation", param_hint="--data")
@@ -67,7 +78,7 @@ def compile_(
 def _int8(
     release: Path, data: Path, splits: tuple[list[str], list[str]], cells: int, max_drop: float, replace: bool
 ) -> dict[str, Any]:
-    with training_extra():
+    with needs_extra("train"):
         from triton_models.compile.int8 import Quantisation, compile_int8
     if set(splits[0]) & set(splits[1]):
         raise typer.BadParameter("a split that calibrates cannot also check", param_hint="--check")
@@ -81,9 +92,28 @@ def _tensorrt(release: Path, data: Path | None, cells: int, replace: bool) -> di
     from triton_models.compile.tensorrt import Machine
 
     Machine.here()  # refuses before anything is read
-    with training_extra():
+    with needs_extra("train"):
         from triton_models.compile.proof import compile_and_prove_tensorrt
     form = compile_and_prove_tensorrt(release, data, cells, replace=replace, say=_say)
+    return {"folder": str(release / "forms" / form.form), **form.model_dump(mode="json")}
+
+
+def _tensorrt_rtx(
+    release: Path, capabilities: list[str] | None, data: Path | None, cells: int, replace: bool
+) -> dict[str, Any]:
+    with needs_extra("rtx"):
+        from triton_models.compile.proof import compile_and_prove_rtx
+        from triton_models.compile.tensorrt_rtx import CAPABILITIES
+    for capability in capabilities or ():
+        if capability not in CAPABILITIES:
+            raise typer.BadParameter(
+                f"TensorRT-RTX compiles for {', '.join(CAPABILITIES)}, not {capability}",
+                param_hint="--compute-capability",
+            )
+    chosen = [capability for capability in CAPABILITIES if capability in (capabilities or CAPABILITIES)]
+    form = compile_and_prove_rtx(release, chosen, data, cells, replace=replace, say=_say)
+    if (not_run := form.measured["on_gpu"].get("not_run")) is not None:
+        err.print(f"[yellow]note[/]: the engines were not run: {not_run}", highlight=False)
     return {"folder": str(release / "forms" / form.form), **form.model_dump(mode="json")}
 
 
@@ -133,9 +163,9 @@ def verify(
         folder = releases.registry.files(releases.verify())
     release = verify_release(folder, classes=None)
     try:
-        with training_extra():
+        with needs_extra("train"):
             from triton_models.compile.proof import prove_forms, require_proven
-    except TrainingExtraMissing as error:
+    except ExtraMissing as error:
         if not active or form:
             raise
         err.print(f"[yellow]note[/]: every byte is right; the logits were not compared: {error}", highlight=False)
@@ -174,7 +204,7 @@ def forms(
     """Compare a compiled form with fp32, in OpenVINO on this CPU: speed, in turns on the same crops, and accuracy."""
     from rich.table import Table
 
-    with training_extra():
+    with needs_extra("train"):
         from triton_models.compile.proof import compare_speed_and_accuracy
     found = compare_speed_and_accuracy(release, form, data, tuple(split or ()), rounds, cells, _say)
     if as_json:

@@ -19,26 +19,26 @@ data = typer.Typer(no_args_is_help=True)
 commands.add_typer(data, name="data", help="Check labelled images before training on them.")
 
 
-class TrainingExtraMissing(ConfigurationError):
-    """The command requires torch and related packages, which the service does not."""
+class ExtraMissing(ConfigurationError):
+    """The command requires packages that the service does not."""
 
-    reason = "training_extra_missing"
+    reason = "extra_missing"
 
 
 @contextmanager
-def training_extra() -> Iterator[None]:
-    """Turn a missing training library into a sentence that says what to install.
+def needs_extra(extra: Literal["train", "rtx"]) -> Iterator[None]:
+    """Turn a missing library of an extra into a sentence that says what to install.
 
     Raises:
-        TrainingExtraMissing: names the library.
+        ExtraMissing: names the library.
     """
     try:
         yield
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] in {"services", "triton_models"}:
             raise
-        raise TrainingExtraMissing(
-            f"{error.name} is not installed; install the training extra: pip install 'morphbatch[train]'"
+        raise ExtraMissing(
+            f"{error.name} is not installed; install the extra {extra}: pip install 'morphbatch[{extra}]'"
         ) from error
 
 
@@ -65,7 +65,7 @@ def check(
     """
     from rich.table import Table
 
-    with training_extra():
+    with needs_extra("train"):
         from triton_models.training.data.check import check_data
         from triton_models.training.reports.check_page import write_check_page
     page = html or Path("data-check.html")
@@ -127,7 +127,7 @@ def train(
 
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
 
-    with training_extra():
+    with needs_extra("train"):
         from triton_models.training.config import read_config, with_data
         from triton_models.training.learning.train import train as train_member
     whole = read_config(config)
@@ -168,7 +168,7 @@ def fuse(
 
     from services.releases.fusion import weight_text
 
-    with training_extra():
+    with needs_extra("train"):
         from triton_models.training.fusion.fitting import FusionObjective
         from triton_models.training.fusion.fuse import fuse_runs
     fitted, choice = fuse_runs((first, second), folder, FusionObjective(objective))

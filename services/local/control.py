@@ -226,7 +226,7 @@ def _require_answers(home: Path, names: frozenset[str]) -> None:
     if installation is None:
         raise StackDown(f"{home} holds no installation, although a stack runs in it")
     local = load_local_settings()
-    for stage in make_plan(installation, settings_of(installation), find_minio(local.minio), local.triton_env):
+    for stage in make_plan(installation, settings_of(installation), find_minio(local.minio), local):
         for planned in stage:
             if isinstance(planned, Planned) and planned.name in names:
                 try:

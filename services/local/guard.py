@@ -80,7 +80,7 @@ def _supervise(home: Path, s3_flavour: S3Flavour | None) -> int:
         local = load_local_settings()
         minio = find_minio(local.minio)
         installation = prepare_installation(home, s3_flavour, minio_available=minio is not None)
-        plan = make_plan(installation, load_settings(), minio, local.triton_env)
+        plan = make_plan(installation, load_settings(), minio, local)
         environment = {**os.environ, "MORPHBATCH_HOME": str(home)}
         return Supervisor(installation, plan, environment).run()
     except MorphbatchError as error:

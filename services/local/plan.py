@@ -8,12 +8,13 @@ from services.local.installation import Installation
 from services.local.object_store import s3_service
 from services.local.postgres import postgres_service
 from services.local.service import Planned, Step
+from services.local.settings import LocalSettings
 from services.local.triton import triton_service
 from services.settings import Settings
 
 
 def make_plan(
-    installation: Installation, settings: Settings, minio: Path | None, triton_env: Path | None
+    installation: Installation, settings: Settings, minio: Path | None, local: LocalSettings
 ) -> list[tuple[Planned | Step, ...]]:
     """Every service and step, each after those it needs; those of one tuple are started together."""
     return [
@@ -25,7 +26,7 @@ def make_plan(
         (migrate_step(),),
         (release_step(),),
         (
-            Planned("triton", lambda: triton_service(installation, triton_env)),
+            Planned("triton", lambda: triton_service(installation, local.triton_env, local.triton_form)),
             Planned("control", lambda: control_worker(installation, settings)),
             Planned("beat", lambda: beat(installation)),
             Planned("api", lambda: api(installation)),

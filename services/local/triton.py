@@ -14,6 +14,7 @@ from typing import Final
 from services.errors import ConfigurationError
 from services.local.installation import Installation
 from services.local.service import CHECKOUT, Service, ask_health
+from triton_models.forms.form import TENSORRT_RTX
 
 # Ends the stubs of the Python backend with the server; Triton waits this long for requests in flight.
 _EXIT_TIMEOUT_S: Final = 10
@@ -33,6 +34,29 @@ print(json.dumps({"version": version, "library": library, "site": sysconfig.get_
 """
 
 
+# What a form for GPUs imports, and the target of `make` that makes an environment with it.
+_ON_GPU: Final = {TENSORRT_RTX: ("tensorrt_rtx_bindings", "rtx")}
+
+_ASK_GPU: Final = """
+import ctypes, importlib.util, sys
+if importlib.util.find_spec(sys.argv[1]) is None:
+    sys.exit(f"{sys.argv[1]} is not installed")
+count = ctypes.c_int()
+try:
+    driver = ctypes.CDLL("libcuda.so.1")
+except OSError:
+    sys.exit("no NVIDIA driver")
+if driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count)) or not count.value:
+    sys.exit("no GPU")
+"""
+
+
+class GpuMissing(ConfigurationError):
+    """The form that is to be served runs on a GPU, and cannot here."""
+
+    reason = "gpu_missing"
+
+
 @dataclass(frozen=True, slots=True)
 class TritonEnvironment:
     """The Python environment that holds the server and what its models import."""
@@ -48,13 +72,15 @@ class TritonEnvironment:
         return self.site / "pytriton" / "tritonserver"
 
 
-def triton_service(installation: Installation, environment_folder: Path | None) -> Service:
-    """Triton on its three ports, serving `HOME/triton/repository`; ready when every model in it is.
+def triton_service(installation: Installation, environment_folder: Path | None, form: str) -> Service:
+    """Triton on its three ports, serving `HOME/triton/repository`, in that form; ready when every model in it is.
 
     Raises:
         ConfigurationError: the environment is not there, or holds no server.
+        GpuMissing: the form needs a GPU, or an environment for one.
     """
     python = find_environment(environment_folder)
+    require_gpu(python, form)
     repository = installation.home / "triton" / "repository"
     return triton_server(installation, python, repository)
 
@@ -108,6 +134,27 @@ def find_environment(folder: Path | None) -> TritonEnvironment:
     if not os.access(environment.server / "bin" / "tritonserver", os.X_OK):
         raise ConfigurationError(f"{folder} holds no tritonserver: run `make setup`")
     return environment
+
+
+def require_gpu(python: TritonEnvironment, form: str) -> None:
+    """Refuse a form that runs on a GPU where there is none, or where the environment cannot use it.
+
+    Raises:
+        GpuMissing: in one line, what is missing and what to do.
+    """
+    if form not in _ON_GPU:
+        return
+    module, target = _ON_GPU[form]
+    asked = subprocess.run(
+        [str(python.folder / "bin" / "python"), "-I", "-c", _ASK_GPU, module],
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    if asked.returncode:
+        raise GpuMissing(
+            f"{form} needs an NVIDIA GPU and the environment of `make {target}` in MORPHBATCH_TRITON_ENV; in"
+            f" {python.folder} on this machine: {asked.stderr.strip().splitlines()[-1]}. Without a GPU, set"
+            " MORPHBATCH_TRITON_FORM to another form, such as openvino-fp32"
+        )
 
 
 def _link_backend(python: TritonEnvironment, backends: Path) -> None:

@@ -3,18 +3,19 @@
 ONNX Runtime on the CPU is the reference.
 """
 
+import dataclasses
 import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from services.releases.schema import MEMBERS, Release
-from triton_models.compile import tensorrt
+from triton_models.compile import gpu, tensorrt
 from triton_models.compile.accuracy import accuracy_change, differences
 from triton_models.compile.openvino_network import OpenVinoNetwork
 from triton_models.export.self_test import drawn_crops
@@ -23,7 +24,7 @@ from triton_models.forms.form import WITHOUT_FILES, Form, FormMissing, form_fold
 from triton_models.training.data.dataset import read_dataset
 from triton_models.training.data.preparation import read_crops
 from triton_models.training.reports.evaluation import labels_of
-from triton_models.training.reports.released import ReleasedClassifier, open_release
+from triton_models.training.reports.released import ReleasedClassifier, open_network, open_release
 
 OPENVINO_FP32: Final = WITHOUT_FILES["embedded"]
 
@@ -64,11 +65,10 @@ def prove_forms(release_dir: Path, data: Path | None = None, cells: int = 256) -
         ReleaseBroken, FormBroken: the bytes are not what the documents say.
         DatasetBroken, ImageUnreadable: the images cannot be read.
     """
-    classifier = open_release(release_dir)
+    reference = _Reference.of(release_dir, data, cells)
+    classifier, crops = reference.classifier, reference.crops
     release = classifier.release
     forms = [read_form(release_dir, release, name) for name in forms_of(release_dir)]
-    crops = _crops(classifier, data, cells)
-    reference = {member: classifier.logits_of(member, crops) for member in MEMBERS}
     proofs = []
     for form in (None, *forms):
         name, precision = (OPENVINO_FP32, "fp32") if form is None else (form.form, form.precision)
@@ -77,7 +77,7 @@ def prove_forms(release_dir: Path, data: Path | None = None, cells: int = 256) -
         except tensorrt.MachineUnsuited as error:
             proofs.append(Proof(name, precision, 0, {}, not_run=str(error)))
             continue
-        away = differences(classifier, reference, found)
+        away = differences(classifier, reference.logits, found)
         proofs.append(Proof(name, precision, len(crops), away, fault(precision, away)))
     return proofs
 
@@ -107,18 +107,73 @@ def compile_and_prove_tensorrt(
         FormDiffers: it does not.
         MachineUnsuited, EngineFailed, AlreadyThere: see `tensorrt.compile_tensorrt`.
     """
-    classifier = open_release(release_dir)
-    release = classifier.release
-    crops = _crops(classifier, data, cells)
-    reference = {member: classifier.logits_of(member, crops) for member in MEMBERS}
+    reference = _Reference.of(release_dir, data, cells)
+    release = reference.classifier.release
 
     def prove(folder: Path, form: Form) -> dict[str, Any]:
-        away = differences(classifier, reference, tensorrt.run_form(release_dir, release, form, crops, folder))
-        if (wrong := fault(form.precision, away)) is not None:
-            raise FormDiffers(f"{form.form} does not answer like the ONNX files of {release.id}: {wrong}")
-        return {"cells": len(crops), "difference": away}
+        return reference.compared(form.form, tensorrt.run_form(release_dir, release, form, reference.crops, folder))
 
-    return tensorrt.compile_tensorrt(release_dir, release, crops, prove, replace=replace, say=say)
+    return tensorrt.compile_tensorrt(release_dir, release, prove, replace=replace, say=say)
+
+
+def compile_and_prove_rtx(
+    release_dir: Path,
+    capabilities: Sequence[str],
+    data: Path | None,
+    cells: int,
+    *,
+    replace: bool,
+    say: Callable[[str], None],
+) -> Form:
+    """Build the form `tensorrt-rtx-fp16`, kept only if it answers what the ONNX files answer. Needs the `rtx` extra.
+
+    The FP16 networks are run by ONNX Runtime on the CPU; the engines on the GPU, where there is one that they are for.
+
+    Raises:
+        FormDiffers: it does not.
+        EngineFailed, AlreadyThere: see `tensorrt_rtx.compile_rtx`.
+    """
+    from triton_models.compile.tensorrt_rtx import compile_rtx
+
+    reference = _Reference.of(release_dir, data, cells)
+    classifier = reference.classifier
+
+    def prove(halves: dict[str, Path], folder: Path, form: Form) -> dict[str, Any]:
+        say(f"comparing the answers for {cells} crops")
+        rounded = dataclasses.replace(
+            classifier, networks={member: open_network(path) for member, path in halves.items()}
+        )
+        found = {member: rounded.logits_of(member, reference.crops) for member in MEMBERS}
+        on_cpu = reference.compared("FP16", found)
+        try:
+            found = gpu.run_rtx(release_dir, form, reference.crops, folder)
+        except tensorrt.MachineUnsuited as error:
+            return {"fp16_on_cpu": on_cpu, "on_gpu": {"not_run": str(error)}}
+        return {"fp16_on_cpu": on_cpu, "on_gpu": reference.compared(form.form, found)}
+
+    return compile_rtx(release_dir, classifier.release, capabilities, prove, replace=replace, say=say)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reference:
+    """What the ONNX files of a release answer for some crops."""
+
+    classifier: ReleasedClassifier
+    crops: NDArray[np.uint8]
+    logits: dict[str, NDArray[np.float32]]
+
+    @classmethod
+    def of(cls, release_dir: Path, data: Path | None, cells: int) -> Self:
+        classifier = open_release(release_dir)
+        crops = _crops(classifier, data, cells)
+        return cls(classifier, crops, {member: classifier.logits_of(member, crops) for member in MEMBERS})
+
+    def compared(self, what: str, found: dict[str, NDArray[np.float32]]) -> dict[str, Any]:
+        """What `what`, of lower precision, changes; raises `FormDiffers` if that is too much."""
+        away = differences(self.classifier, self.logits, found)
+        if (wrong := fault("fp16", away)) is not None:
+            raise FormDiffers(f"{what} does not answer like the ONNX files of {self.classifier.release.id}: {wrong}")
+        return {"cells": len(self.crops), "difference": away}
 
 
 def _crops(classifier: ReleasedClassifier, data: Path | None, cells: int) -> NDArray[np.uint8]:
@@ -136,6 +191,8 @@ def _logits(
 ) -> dict[str, NDArray[np.float32]]:
     if form is not None and form.target == "tensorrt":
         return tensorrt.run_form(release_dir, release, form, crops)
+    if form is not None and form.target == "tensorrt-rtx":
+        return gpu.run_rtx(release_dir, form, crops)
     return {member: _opened(release_dir, release, form, member).logits(crops) for member in MEMBERS}
 
 

@@ -6,8 +6,6 @@ the exact TensorRT version and the GPU ("TensorRT Documentation, Engine Compatib
 
 - Precision is in the ONNX file: TensorRT 11 removed weak typing, and with it `--fp16` ("Migrating from TensorRT 10.x to
   11.x: trtexec"). `--stronglyTyped` is required up to 10.16 and does nothing after.
-- Model Optimizer, "AutoCast (ONNX)": `--keep_io_types`, or the logits would be FP16; calibration crops keep layers in
-  FP32 whose values would overflow.
 - UINT8 is taken as a network input only, and only by Cast ("TensorRT Operators: Cast", onnx-tensorrt operators.md): the
   release's ONNX files begin with one.
 - `--minShapes`, `--optShapes`, `--maxShapes`: one optimisation profile ("Working with Dynamic Shapes").
@@ -21,7 +19,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -38,14 +35,14 @@ from triton_models.forms.form import Form, Profile, digests, form_folder, new_fo
 
 PROFILE: Final = Profile(least=1, best=32, most=64)
 PRECISION: Final = "fp16"
-_CAST: Final = ("--low_precision_type=fp16", "--keep_io_types")
+_HALVED: Final = "fp16 from the first convolution on"  # what `half_precision` does; of another, engines are others
 _BUILD: Final = (
     "--stronglyTyped", "--memPoolSize=workspace:4096", "--builderOptimizationLevel=3", "--skipInference",
 )  # fmt: skip
 _IN_THE_IMAGE: Final = Path("/usr/src/tensorrt/bin/trtexec")
 _WHERE: Final = (
     "run this on the GPU that will serve, in NVIDIA's tritonserver image of the tag that will serve (-py3), after"
-    " `pip install 'morphbatch[train]' 'nvidia-modelopt[onnx]'` there; --dry-run shows the commands"
+    " `pip install 'morphbatch[train]'` there; --dry-run shows the commands"
 )
 
 
@@ -133,7 +130,7 @@ class Plan:
 
     def key(self, member: str) -> str:
         """What an engine depends on, as 64 hex digits: with any of it changed, the engine is another."""
-        return engine_key(onnx_hashes(self.release)[member], self.machine, PRECISION, PROFILE, self.flags)
+        return engine_key(onnx_hashes(self.release)[member], self.machine, _HALVED, PROFILE, self.flags)
 
     def engine(self, member: str) -> str:
         """Path of the engine within the form: ONNX hash, TensorRT version, compute capability, and the key."""
@@ -143,25 +140,17 @@ class Plan:
 
     @property
     def flags(self) -> tuple[str, ...]:
-        """What is passed to both programs, but for paths."""
+        """What is passed to trtexec, but for paths."""
         side = self.release.crop_px
         shapes = zip(("min", "opt", "max"), (PROFILE.least, PROFILE.best, PROFILE.most), strict=True)
-        return (*_CAST, *_BUILD, *(f"--{which}Shapes=CROPS:{batch}x{side}x{side}x3" for which, batch in shapes))
-
-    def cast(self, member: str) -> list[str]:
-        """The command that makes fp16.onnx of fp32.onnx."""
-        return [
-            sys.executable, "-m", "modelopt.onnx.autocast",
-            f"--onnx_path={self.work / member / 'fp32.onnx'}", f"--output_path={self.work / member / 'fp16.onnx'}",
-            f"--calibration_data={self.work / 'crops.npz'}", *_CAST,
-        ]  # fmt: skip
+        return (*_BUILD, *(f"--{which}Shapes=CROPS:{batch}x{side}x{side}x3" for which, batch in shapes))
 
     def build(self, member: str) -> list[str]:
         """The command that makes the engine of fp16.onnx."""
         return [
             self.trtexec, f"--onnx={self.work / member / 'fp16.onnx'}",
             f"--saveEngine={self.out / self.engine(member)}", f"--timingCacheFile={self.timing_cache}",
-            *(flag for flag in self.flags if flag not in _CAST),
+            *self.flags,
         ]  # fmt: skip
 
 
@@ -177,31 +166,9 @@ def cache_folder(machine: Machine) -> Path:
     return caches / "morphbatch" / "tensorrt" / hashlib.sha256(repr(machine).encode()).hexdigest()[:16]
 
 
-def unfold_weights(source: Path, target: Path) -> None:
-    """Write the ONNX file `source` with weights that are stored as int8 as the FP32 that they stand for."""
-    import onnx
-    from onnx import numpy_helper
-
-    from triton_models.export.compression import unfolded
-
-    model = onnx.load(source)
-    stored = unfolded(model.graph)
-    folds = [node for node in model.graph.node if node.op_type == "DequantizeLinear" and node.output[0] in stored]
-    for node in folds:
-        model.graph.node.remove(node)
-        model.graph.initializer.append(numpy_helper.from_array(stored[node.output[0]], node.output[0]))
-    read = {name for node in model.graph.node for name in node.input}
-    kept = [tensor for tensor in model.graph.initializer if tensor.name in read]
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(kept)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    onnx.save(model, target)
-
-
 def compile_tensorrt(
     release_dir: Path,
     release: Release,
-    crops: NDArray[np.uint8],
     prove: Callable[[Path, Form], dict[str, Any]],
     *,
     replace: bool = False,
@@ -212,7 +179,6 @@ def compile_tensorrt(
     Args:
         release_dir: a verified release.
         release: its document.
-        crops: `[N, S, S, 3]`, that show AutoCast the range of values.
         prove: runs the new form, in the folder it is given, and returns what is to stand in `measured`; raises if it
             differs from the ONNX files by too much.
         replace: write over a form of the same name.
@@ -222,6 +188,8 @@ def compile_tensorrt(
         MachineUnsuited: this is no machine to build on.
         EngineFailed: a program failed; the message has the end of what it said.
     """
+    from triton_models.compile.half_precision import write_half
+
     machine, trtexec = Machine.here(), find_trtexec()
     cache = cache_folder(machine)
     cache.mkdir(parents=True, exist_ok=True)
@@ -229,13 +197,12 @@ def compile_tensorrt(
     with TemporaryDirectory() as scratch, new_form(release_dir, named.form_name, replace=replace) as out:
         work = Path(scratch)
         plan = Plan(release, machine, release_dir, work, out, cache / "timing.cache", trtexec)
-        np.savez(work / "crops.npz", CROPS=crops)
         for member in MEMBERS:
-            unfold_weights(release_dir / release.members[member].onnx, work / member / "fp32.onnx")
+            write_half(release_dir / release.members[member].onnx, work / member / "fp16.onnx")
             (out / member).mkdir()
-            for command in (plan.cast(member), plan.build(member)):
-                say(" ".join(command))
-                _output(command, EngineFailed)
+            command = plan.build(member)
+            say(" ".join(command))
+            _output(command, EngineFailed)
         form = _document(plan, digests(out))
         return write_form(out, form.model_copy(update={"measured": prove(out, form)}))
 
@@ -252,15 +219,14 @@ def show_plan(release_dir: Path, release: Release, machine: Machine | None) -> d
         "keys": {member: plan.key(member) for member in MEMBERS},
         "engines": {member: plan.engine(member) for member in MEMBERS},
         "steps": [
-            "in WORK, a new folder: crops.npz, the crops that AutoCast is shown (CROPS, UINT8 [N, S, S, 3])",
             *(
-                f"{folder / member / 'fp32.onnx'}: {release_dir / release.members[member].onnx}, its weights unfolded"
+                f"{folder / member / 'fp16.onnx'}: {release_dir / release.members[member].onnx}, {_HALVED}"
                 for member in MEMBERS
             ),
             f"then the commands, and a proof of the logits; then {folder / 'out'} becomes"
             f" {form_folder(release_dir, plan.form_name)}",
         ],
-        "commands": [shlex.join(command) for member in MEMBERS for command in (plan.cast(member), plan.build(member))],
+        "commands": [shlex.join(plan.build(member)) for member in MEMBERS],
     }
 
 

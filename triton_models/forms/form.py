@@ -20,6 +20,7 @@ from services.releases.schema import FORMS, MEMBERS, FileDigest, RelativePath, R
 
 FORM_DOCUMENT: Final = "form.json"
 OPENVINO_INT8: Final = "openvino-int8"
+TENSORRT_RTX: Final = "tensorrt-rtx-fp16"
 Backend = Literal["embedded", "openvino", "onnxruntime", "tensorrt"]
 WITHOUT_FILES: Final[dict[Backend, str]] = {
     "embedded": "openvino-fp32",
@@ -29,6 +30,7 @@ WITHOUT_FILES: Final[dict[Backend, str]] = {
 _SERVED_BY: Final[dict[str, tuple[Backend, ...]]] = {
     OPENVINO_INT8: ("embedded", "openvino"),
     "tensorrt": ("tensorrt",),
+    "tensorrt-rtx": ("embedded",),
 }
 
 
@@ -61,7 +63,7 @@ class Form(_Part):
 
     format: Literal["morphbatch.form/1"] = "morphbatch.form/1"
     form: str = Field(pattern=r"^[0-9a-z][0-9a-z._-]{2,100}$")
-    target: Literal["openvino-int8", "tensorrt"]
+    target: Literal["openvino-int8", "tensorrt", "tensorrt-rtx"]
     precision: Literal["int8", "fp16"]
     created: datetime
     release_id: str

@@ -1,8 +1,8 @@
 """The text of each `config.pbtxt`. Every one carries the release and its form: a client can tell what it is served.
 
-Of the backends, `embedded` is ours (`repository/embedded_network`); the others are Triton's own, in the official
-images. What the text may say is in Triton's model_config.proto and in the READMEs of openvino_backend,
-onnxruntime_backend and tensorrt_backend.
+Of the backends, `embedded` is ours (`embedded_network` of `repository` on CPUs, `gpu_network` on a GPU); the others are
+Triton's own, in the official images. What the text may say is in Triton's model_config.proto and in the READMEs of
+openvino_backend, onnxruntime_backend and tensorrt_backend.
 """
 
 from dataclasses import dataclass
@@ -48,6 +48,11 @@ class Serving:
     def form_name(self) -> str:
         """As it stands in each configuration's parameters."""
         return self.form.form if self.form is not None else WITHOUT_FILES[self.backend]
+
+    @property
+    def gpu_program(self) -> str | None:
+        """The program of `repository/gpu_network` by which the embedded backend runs the form; None: on the CPU."""
+        return "rtx_network" if self.form is not None and self.form.target == "tensorrt-rtx" else None
 
     def model_file(self, member: str) -> str:
         """Name of the file in the member's version folder that the backend opens."""
@@ -115,14 +120,16 @@ def _backend(serving: Serving, member: str) -> str:
 
 
 def _instances(serving: Serving) -> str:
-    """One: on a CPU it takes the threads, on a GPU Triton's tensorrt backend overlaps copies with the kernels anyway.
+    """One: on a CPU it takes the threads; of a GPU, one a GPU.
 
-    CUDA graphs take the launching of some hundred small kernels out of each batch; Triton captures them for 1, the
-    batch sizes that it prefers and the largest.
+    Triton's tensorrt backend overlaps copies with the kernels anyway. CUDA graphs take the launching of some hundred
+    small kernels out of each batch; Triton captures them for 1, the batch sizes that it prefers and the largest, and
+    the embedded backend captures its own.
     """
-    if serving.backend != "tensorrt":
-        return "instance_group { count: 1 kind: KIND_CPU }"
-    return "instance_group { count: 1 kind: KIND_GPU }\noptimization { cuda { graphs: true } }"
+    if serving.backend == "tensorrt":
+        return "instance_group { count: 1 kind: KIND_GPU }\noptimization { cuda { graphs: true } }"
+    kind = "KIND_CPU" if serving.gpu_program is None else "KIND_GPU"
+    return f"instance_group {{ count: 1 kind: {kind} }}"
 
 
 def _most(serving: Serving) -> int:
@@ -136,6 +143,8 @@ def _settings(serving: Serving, member: str, options: EmbeddedOptions) -> dict[s
     Triton's openvino backend has none that holds a CPU with bf16 units at fp32 (HINT_BF16 only asks for bf16).
     """
     match serving.backend:
+        case "embedded" if serving.gpu_program is not None:
+            return {"model_file": serving.model_file(member)}
         case "embedded":
             return {
                 "model_file": serving.model_file(member),

@@ -45,9 +45,9 @@ def render_repository(
     for member in MEMBERS:
         files[f"{member}/config.pbtxt"] = member_config(serving, member, options)
         if backend == "embedded":
-            files |= _python_model(member, "embedded_network")
+            files |= _python_model(member, _programs(serving))
     files[f"{FUSION}/config.pbtxt"] = fusion_config(serving, options)
-    files |= _python_model(FUSION, FUSION)
+    files |= _python_model(FUSION, {"model.py": f"{FUSION}/model.py"})
     fusion = {**release.fusion.model_dump(), "classes": release.classes}
     files[f"{FUSION}/1/fusion.json"] = json.dumps(fusion, indent=2, sort_keys=True) + "\n"  # jsonb keeps no order
     files[f"{ENSEMBLE}/config.pbtxt"] = ensemble_config(serving)
@@ -56,10 +56,17 @@ def render_repository(
     return files
 
 
-def _python_model(name: str, source: str) -> dict[str, str]:
+def _programs(serving: Serving) -> dict[str, str]:
+    """The files of the embedded backend that run a network, by what the server finds them under."""
+    if serving.gpu_program is None:
+        return {"model.py": "embedded_network/model.py"}
+    return {"model.py": "gpu_network/model.py", "network.py": f"gpu_network/{serving.gpu_program}.py"}
+
+
+def _python_model(name: str, programs: dict[str, str]) -> dict[str, str]:
     """The files of a Python model: its own, and how it reads and answers."""
-    own, shared = SOURCES / source / "model.py", SOURCES / "tensors.py"
-    return {f"{name}/1/{file.name}": file.read_text(encoding="utf-8") for file in (own, shared)}
+    files = {**programs, "tensors.py": "tensors.py"}
+    return {f"{name}/1/{file}": (SOURCES / source).read_text(encoding="utf-8") for file, source in files.items()}
 
 
 def is_laid_out(

@@ -19,7 +19,7 @@ from services.releases.schema import MEMBERS, Release, ReleaseBroken, digest
 from services.storage import ObjectStore
 from tests.integration.servers import serving
 from tests.small_release import build_small_release, coloured_crops, small_network
-from triton_models.compile.tensorrt import unfold_weights
+from triton_models.compile.half_precision import unfold_weights
 from triton_models.export.compression import compress_weights
 from triton_models.forms.form import (
     OPENVINO_INT8,
@@ -125,8 +125,10 @@ def test_weights_that_are_stored_as_int8_answer_as_meant(environment: TritonEnvi
         line.close()
     np.save(tmp_path / "crops.npy", crops)
     for member, logits in zip(MEMBERS, (said.efficientnetv2_s_logits, said.resnetv2_50_logits), strict=True):
-        unfold_weights(folder / member / "model.onnx", tmp_path / member / "fp32.onnx")
-        arguments = [tmp_path / member / "fp32.onnx", tmp_path / "crops.npy", tmp_path / f"{member}.npy"]
+        network = onnx.load(folder / member / "model.onnx")
+        unfold_weights(network)
+        onnx.save(network, tmp_path / f"{member}.onnx")
+        arguments = [tmp_path / f"{member}.onnx", tmp_path / "crops.npy", tmp_path / f"{member}.npy"]
         subprocess.run([environment.folder / "bin" / "python", "-c", _ONE_STREAM, *arguments], check=True, timeout=120)
         np.testing.assert_allclose(logits, np.load(tmp_path / f"{member}.npy"), atol=1e-2, rtol=1e-3)
 

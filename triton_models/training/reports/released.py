@@ -83,13 +83,18 @@ def open_release(folder: Path, threads: int = 0) -> ReleasedClassifier:
             temperatures = dict(zip(MEMBERS, map(float, choice["member_temperatures"]), strict=True))
         except (KeyError, TypeError, ValueError) as error:
             raise ReleaseBroken(f"{folder / CHOICE_IN_RELEASE}: member_temperatures must be two numbers") from error
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    networks = {member: _open_network(folder / release.members[member].onnx, options) for member in MEMBERS}
+    networks = {member: open_network(folder / release.members[member].onnx, threads) for member in MEMBERS}
     return ReleasedClassifier(release, preparation, temperatures, networks)
 
 
-def _open_network(path: Path, options: Any) -> Any:
+def open_network(path: Path, threads: int = 0) -> Any:
+    """ONNX Runtime's session of a member's network, on `threads` threads of the CPU (0: one a core).
+
+    Raises:
+        ReleaseBroken: it is no network that can be run.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
     try:
         return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except _NOT_ONNX as error:
