@@ -13,8 +13,8 @@ from services.taxonomy import CLASSES, REGION_LOINC
 _VIEWS: Final = Path(__file__).parent / "views"
 # In the order in which they build on each other.
 _FILES: Final = (
-    *("partitions", "reference", "intervals", "slides", "distributions", "cells", "fields", "releases"),
-    *("operations", "privileges"),
+    *("partitions", "reference", "intervals", "slides", "distributions", "cells", "fields", "history"),
+    *("releases", "operations", "privileges"),
 )
 
 

@@ -2,6 +2,7 @@
 
 incoming/<lab>/<batch>/manifest.json   the manifest, which the LIMS uploads last; its fields lie beside it
 results/<lab>/<batch>/…                what the service leaves: report.json last, or a notice of what is wrong
+results/<lab>/<batch>/revisions/<n>/…  the same of an earlier revision of the report
 releases/<release>/…                   the files of a release; release.json last
 """
 
@@ -22,6 +23,7 @@ RELEASES: Final = "releases/"
 
 _RESULTS: Final = "results/"
 _SLIDES: Final = "slides/"
+_REVISIONS: Final = "revisions/"
 _MANIFEST_KEY: Final = re.compile(rf"{INCOMING}(?P<lab>[^/]+)/(?P<batch>[^/]+)/{re.escape(MANIFEST_NAME)}")
 
 RESERVED_FOLDERS: Final = frozenset({INCOMING.rstrip("/"), _RESULTS.rstrip("/"), RELEASES.rstrip("/")})
@@ -67,6 +69,16 @@ def result_key(lab: str, batch_id: str, name: str) -> str:
 def report_key(lab: str, batch_id: str) -> str:
     """The report of a batch. It is written last, so that it means: complete."""
     return result_key(lab, batch_id, REPORT_NAME)
+
+
+def revisions_prefix(lab: str, batch_id: str) -> str:
+    """Below it lie the earlier revisions of a batch's results."""
+    return result_key(lab, batch_id, _REVISIONS)
+
+
+def revision_key(lab: str, batch_id: str, revision: int, name: str) -> str:
+    """A file of an earlier revision; `name` as its report lists it."""
+    return f"{revisions_prefix(lab, batch_id)}{revision}/{name}"
 
 
 def notice_key(lab: str, batch_id: str, outcome: str) -> str:

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import urllib3
 from minio import Minio
+from minio.commonconfig import CopySource
 from minio.error import InvalidResponseError, MinioException, S3Error, ServerError
 from minio.notificationconfig import NotificationConfig, PrefixFilterRule, QueueConfig, SuffixFilterRule
 from urllib3.exceptions import HTTPError
@@ -189,6 +190,15 @@ class ObjectStore:
                 num_parallel_uploads=1,  # one part in memory, and an error that is not lost in a thread
             )
         return ObjectInfo(key, size, (done.etag or "").strip('"'))
+
+    def copy(self, key: str, to: str) -> None:
+        """Copy the object within the store; its bytes do not come here.
+
+        Raises:
+            ObjectMissing: there is none.
+        """
+        with self._errors(key):
+            self._client.copy_object(self.bucket, to, CopySource(self.bucket, key))
 
     def stat(self, key: str) -> ObjectInfo | None:
         """Size and ETag of the object, or `None` when there is none."""

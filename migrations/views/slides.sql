@@ -3,14 +3,25 @@
 create view reporting.current_analysis as
 select a.id as analysis_id, a.slide_id as slide_key, a.release_id, r.kind as release_kind, a.state, a.attempts,
     a.queued_at, a.started_at, a.finished_at, a.reason, a.detail, a.cells_classified, a.cells_on_border,
-    a.objects_rejected, a.timings
+    a.objects_rejected, a.timings, a.version
 from analysis a
 join model_release r on r.id = a.release_id
--- By the time it was asked for: a slide goes back to a release under which it has an analysis already.
 -- Not "distinct on": so that a question about one batch never reads the analyses of all others.
-where not exists (select from analysis newer where newer.slide_id = a.slide_id and (newer.queued_at, newer.id) > (a.queued_at, a.id));
+where not exists (
+    select from analysis other where other.slide_id = a.slide_id
+        and (other.state in ('done', 'insufficient'), other.version) > (a.state in ('done', 'insufficient'), a.version)
+);
 comment on view reporting.current_analysis is
-    'For each slide the one analysis that counts: the latest. Every other view builds on it';
+    'For each slide the one analysis that counts: the latest that has a result; without any result, the latest';
+
+
+create view reporting.latest_analysis as
+select a.slide_id as slide_key, a.id as analysis_id, a.version, a.release_id, a.state, a.attempts, a.reason, a.detail,
+    a.queued_at, a.started_at, a.finished_at, a.cells_classified, a.asked_by, a.why
+from analysis a
+where not exists (select from analysis newer where newer.slide_id = a.slide_id and newer.version > a.version);
+comment on view reporting.latest_analysis is
+    'For each slide the analysis asked for last, whatever came of it: what is under way, and what went wrong';
 
 
 create view reporting.slide_result as
@@ -29,11 +40,14 @@ select b.id as batch_key, l.code as lab, b.batch_code as batch_id, b.received_on
     reporting.wilson_low_pct(n.cells, a.cells_classified) as normal_low_pct,
     reporting.wilson_high_pct(n.cells, a.cells_classified) as normal_high_pct,
     case when a.state in ('done', 'insufficient') then a.cells_classified < 200 end as fewer_than_200_cells,
-    (a.timings ->> 'total')::float8 as seconds, coalesce(a.timings, '{}') as timings
+    (a.timings ->> 'total')::float8 as seconds, coalesce(a.timings, '{}') as timings, a.version,
+    later.version as later_version, later.state as later_state, later.reason as later_reason,
+    later.detail as later_detail
 from slide s
 join batch b on b.id = s.batch_id
 join lab l on l.id = b.lab_id
 left join reporting.current_analysis a on a.slide_key = s.id
+left join reporting.latest_analysis later on later.slide_key = s.id and later.version > a.version
 left join lateral (
     select coalesce(sum(c.cells), 0)::bigint as cells
     from slide_class_count c join reporting.morphology_class m using (class_index)
@@ -57,7 +71,8 @@ select b.id as batch_key, l.code as lab, b.batch_code as batch_id, b.state, b.re
     coalesce(sum(s.objects_rejected), 0)::bigint as objects_rejected,
     array_agg(distinct s.release_id) filter (where s.release_id is not null) as release_ids,
     coalesce(bool_or(s.release_kind <> 'trained'), false) as not_for_use,
-    extract(epoch from max(s.finished_at) - min(s.started_at))::float8 as seconds
+    extract(epoch from max(s.finished_at) - min(s.started_at))::float8 as seconds,
+    count(s.later_state) as slides_pending
 from batch b
 join lab l on l.id = b.lab_id
 left join reporting.slide_result s on s.batch_key = b.id

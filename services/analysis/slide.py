@@ -34,6 +34,7 @@ from services.fields import FieldLimits
 from services.imaging.types import Head, Morphometry
 from services.inference.predictions import Predictions
 from services.log_context import bind
+from services.made_with import made_with
 from services.releases.activation import require_same_crops
 from services.settings import Settings
 from services.storage import ObjectStore
@@ -117,17 +118,16 @@ class SlideResult:
         )
 
     def write(self, session: Session, *, with_cells: bool) -> None:
-        """Replace whatever an earlier run of this analysis left by these rows."""
-        key = {"id": self._slide.analysis_id, "day": self._slide.received_on}
-        session.execute(text("delete from cell where received_on = :day and analysis_id = :id"), key)
-        session.execute(text("delete from field_result where analysis_id = :id"), key)
-        session.execute(text("delete from slide_class_count where analysis_id = :id"), key)
+        """Write these rows, once and for all: the analysis ends in the same transaction."""
         self._fields.write(session)
         if with_cells and self.counts:
             self._cells.write(session)
             session.execute(
                 text("insert into slide_class_count (analysis_id, class_index, cells) values (:id, :index, :cells)"),
-                [{"id": key["id"], "index": index, "cells": cells} for index, cells in sorted(self.counts.items())],
+                [
+                    {"id": self._slide.analysis_id, "index": index, "cells": cells}
+                    for index, cells in sorted(self.counts.items())
+                ],
             )
 
     def close(self) -> None:
@@ -237,6 +237,7 @@ def _attempt(
                 cells_classified=result.classified if good else 0,
                 cells_on_border=result.on_border,
                 objects_rejected=result.rejected,
+                made_with=made_with(settings, served.form),
             )
             clock.timed("write", partial(result.write, session, with_cells=good))
             seconds = time.perf_counter() - started
@@ -280,7 +281,8 @@ def _verdict(
 def _quarantine(engine: Engine, lease: Lease, reason: str, detail: str, settings: Settings) -> Attempted:
     with transaction(engine) as session:
         slide = load_work(session, lease.analysis_id)
-        lease.end(session, SlideMove.QUARANTINE, reason=reason, detail=detail[:4000])
+        made = made_with(settings, None)
+        lease.end(session, SlideMove.QUARANTINE, reason=reason, detail=detail[:4000], made_with=made)
         _audit_quarantine(session, slide, reason, detail)
         return Attempted(SlideMove.QUARANTINE, _batch_if_last(session, slide.batch_key, settings.republish_seconds))
 

@@ -40,10 +40,19 @@ def _close(engine: Engine, store: ObjectStore, batch_key: int) -> BatchState | N
     if quarantined is None:
         return None
     step = BatchMove.CLOSE_WITH_ERRORS if quarantined else BatchMove.CLOSE
-    write_batch_report(engine, store, batch_key, step.to)
+    report = write_batch_report(engine, store, batch_key, step.to)
     with transaction(engine) as session:
         if not move(session, step, Batch.id == batch_key, NO_SLIDE_IS_OPEN):
             return None  # a slide was requeued while the report was written; its end closes the batch
-        record(session, AuditKind.BATCH_CLOSED, batch_key=batch_key, state=step.to)
+        record(
+            session,
+            AuditKind.BATCH_CLOSED,
+            batch_key=batch_key,
+            state=step.to,
+            revision=report.revision,
+            issued_at=None if report.issued_at is None else report.issued_at.isoformat(),
+            replaces=report.replaces,
+            reason=report.reason,
+        )
     log.info("batch %d is %s", batch_key, step.to)
     return step.to

@@ -7,7 +7,7 @@ from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
 from services.database.models import Analysis, Batch, Lab, Slide
-from services.database.queries import CURRENT_ANALYSIS, NO_SLIDE_IS_OPEN, read_rows
+from services.database.queries import LATEST_ANALYSIS, NO_SLIDE_IS_OPEN, read_rows
 from services.database.states import BatchState, SlideState
 
 
@@ -26,7 +26,7 @@ class BatchRow:
 
 @dataclass(frozen=True, slots=True)
 class SlideRow:
-    """A slide and what counts of its analyses; all `None` where it has none."""
+    """A slide and the analysis of it that was asked for last; all `None` where it has none."""
 
     slide_id: str
     state: str | None
@@ -68,7 +68,7 @@ def slide_rows(session: Session, batch_key: int) -> list[SlideRow]:
         session,
         SlideRow,
         "select slide_code as slide_id, latest.state, cells_classified, attempts, reason, detail"
-        " from slide left join reporting.current_analysis latest on latest.slide_key = slide.id"
+        " from slide left join reporting.latest_analysis latest on latest.slide_key = slide.id"
         " where slide.batch_id = :key order by slide.position",
         key=batch_key,
     )
@@ -78,7 +78,7 @@ def some_quarantined(session: Session, batch_key: int) -> bool | None:
     """Of a batch that waits to be closed: whether slides are quarantined. `None` of one that does not wait for it."""
     return session.scalar(
         select(func.bool_or(Analysis.state == SlideState.QUARANTINED))
-        .join(CURRENT_ANALYSIS, CURRENT_ANALYSIS.c.analysis_id == Analysis.id)
+        .join(LATEST_ANALYSIS, LATEST_ANALYSIS.c.analysis_id == Analysis.id)
         .join(Slide, Slide.id == Analysis.slide_key)
         .join(Batch, Batch.id == Slide.batch_key)
         .where(Batch.id == batch_key, Batch.state == BatchState.ANALYSING, NO_SLIDE_IS_OPEN)
@@ -111,10 +111,10 @@ def work_by_state(session: Session) -> dict[str, dict[str, int]]:
 
     Nothing of a database that is not migrated yet.
     """
-    if session.scalar(text("select to_regclass('reporting.current_analysis')")) is None:
+    if session.scalar(text("select to_regclass('reporting.latest_analysis')")) is None:
         return {}
     counts: dict[str, dict[str, int]] = {
         what: dict(session.execute(text(f"select state, count(*) from {table} group by 1 order by 1")).all())
-        for what, table in (("batches", "batch"), ("slides", "reporting.current_analysis"))
+        for what, table in (("batches", "batch"), ("slides", "reporting.latest_analysis"))
     }
     return {**counts, "waiting": {f"{row.reason} ({row.detail})": row.slides for row in waiting_slides(session)}}

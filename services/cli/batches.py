@@ -23,7 +23,7 @@ POLL_S = 1.0
 
 @commands.command()
 def watch(batch: BatchArgument, lab: LabOption = None, as_json: JsonOption = False) -> None:
-    """Follow a batch to its end: slides by state, cells, speed, time left, and and what went wrong with which slides.
+    """Follow a batch to its end: slides by state, cells, speed, time left, and what went wrong with which slides.
 
     Exits 0 only if the batch ended complete. With --json it prints the present state once.
     """
@@ -47,10 +47,16 @@ def requeue(
     slide: Annotated[
         list[str] | None, typer.Option("--slide", help="A slide_id, whatever state it ended in; may be repeated.")
     ] = None,
+    why: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Why, for the report and the history; nothing about a person.")
+    ] = None,
     lab: LabOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Run the quarantined slides of a batch again, or those named, after the cause was fixed."""
+    """Run the quarantined slides of a batch again, or those named, after the cause was fixed.
+
+    Each gets another version of its analysis. The one before stays on record, and counts until there is a new result.
+    """
     from services.batches.progress import find_batch
     from services.batches.requeue import run_again
     from services.database.session import make_engine
@@ -65,6 +71,7 @@ def requeue(
         find_batch(engine, batch, lab),
         slide or (),
         by=getpass.getuser(),
+        why=why,
         republish_s=settings.republish_seconds,
     )
     if done.unpublished:

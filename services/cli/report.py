@@ -53,20 +53,23 @@ def report(
 def download(store: "ObjectStore", lab: str, batch: str, folder: Path) -> list[str]:
     """Copy the batch's results into `folder`; report.json last, as in the store. Returns the names.
 
+    Earlier revisions stay in the store.
+
     Raises:
         PermanentError: the store has no complete results of the batch (yet).
         OSError: the folder cannot be written.
     """
     from services.atomic import whole_file
     from services.errors import PermanentError
-    from services.keys import REPORT_NAME, report_key, results_prefix
+    from services.keys import REPORT_NAME, report_key, results_prefix, revisions_prefix
 
     prefix = results_prefix(lab, batch)
     if store.stat(report_key(lab, batch)) is None:
         raise PermanentError(
             f"there are no files of {lab}/{batch} yet: they are written after its last slide has ended"
         )
-    keys = {found.key.removeprefix(prefix): found.key for found in store.list(prefix)}
+    earlier = revisions_prefix(lab, batch)
+    keys = {k.key.removeprefix(prefix): k.key for k in store.list(prefix) if not k.key.startswith(earlier)}
     names = sorted(keys, key=lambda name: (name == REPORT_NAME, name))
     for name in names:
         target = folder.joinpath(*name.split("/"))
@@ -85,6 +88,9 @@ def _show(report: "Report") -> None:
     if report.warning:
         out.print(f"[bold black on yellow] {report.warning} [/]")
     out.print(f"[bold]{report.lab}/{report.batch_id}[/]  [bold]{report.state}[/]", highlight=False)
+    if report.revision is not None:
+        instead = f", instead of revision {report.replaces}: {escape(report.reason or '')}" if report.replaces else ""
+        out.print(f"revision {report.revision} of {report.issued_at:%Y-%m-%d %H:%M} UTC{instead}", highlight=False)
     if release := report.release:
         weight = "–" if release.fusion_weight is None else weight_text(release.fusion_weight)
         out.print(f"release {release.id} ({release.kind}), fusion weight of EfficientNetV2-S {weight}", highlight=False)
@@ -100,6 +106,9 @@ def _show(report: "Report") -> None:
     for specimen in report.specimens:
         out.print(_specimen_line(specimen), highlight=False)
     for slide in report.slides:
+        if later := slide.later:
+            what = f": {later.reason}: {escape(later.detail or '')}" if later.reason else ""
+            out.print(f"[yellow]{slide.slide_id}[/] version {later.version} is {later.state}{what}", highlight=False)
         if slide.reason:
             what = escape(slide.detail or "")
             out.print(f"[red]{slide.slide_id}[/] {slide.state}: {slide.reason}: {what}", highlight=False)

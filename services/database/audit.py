@@ -14,10 +14,10 @@ class AuditKind(StrEnum):
     MANIFEST_REJECTED = "manifest_rejected"  # problems, reasons
     MANIFEST_REFUSED = "manifest_refused"  # etag, manifest_sha256, registered_sha256
     SLIDE_QUARANTINED = "slide_quarantined"  # slide, reason, detail
-    SLIDES_REQUEUED = "slides_requeued"  # slides, by
+    SLIDES_REQUEUED = "slides_requeued"  # slides, by, why
     SLIDES_MOVED_TO_RELEASE = "slides_moved_to_release"  # release, slides
     SLIDES_FUSED_ANEW = "slides_fused_anew"  # release, by, slides, cells
-    BATCH_CLOSED = "batch_closed"  # state
+    BATCH_CLOSED = "batch_closed"  # state, revision, issued_at, replaces, reason
     RELEASE_ACTIVATED = "release_activated"  # release, before, by, form
 
 

@@ -155,12 +155,13 @@ class ModelRelease(Base):
 
 
 class Analysis(Base):
-    """A slide under a release: its state, attempts, lease, timings and counts."""
+    """A version of a slide's analysis: its state, attempts, lease, timings and counts. One that has ended stays."""
 
     __tablename__ = "analysis"
     __table_args__ = (
-        UniqueConstraint("slide_id", "release_id"),
+        UniqueConstraint("slide_id", "version"),
         _one_of("state", SlideState),
+        Index("uq_analysis_slide_id_open", "slide_id", unique=True, postgresql_where="state in ('queued', 'running')"),
         Index("ix_analysis_open", "state", "lease_until", postgresql_where="state in ('queued', 'running')"),
     )
 
@@ -176,9 +177,7 @@ class Analysis(Base):
     publish_at: Mapped[datetime] = mapped_column(
         server_default=func.now(), comment="While queued, the sweep publishes it (again) once this has passed"
     )
-    queued_at: Mapped[datetime] = mapped_column(
-        server_default=func.now(), comment="When it was asked for; of a slide's analyses the latest counts"
-    )
+    queued_at: Mapped[datetime] = mapped_column(server_default=func.now(), comment="When it was asked for")
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
     reason: Mapped[str | None] = mapped_column(comment="Code of why it is quarantined or was last retried")
@@ -189,6 +188,15 @@ class Analysis(Base):
     timings: Mapped[dict[str, Any]] = mapped_column(server_default="{}", comment="Seconds by stage")
     fused_from: Mapped[int | None] = mapped_column(
         ForeignKey("analysis.id"), comment="The analysis whose logits were fused again; null: the networks ran"
+    )
+    version: Mapped[int] = mapped_column(
+        server_default="1", comment="From 1 within the slide; the latest with a result counts"
+    )
+    asked_by: Mapped[str | None] = mapped_column(comment="Who asked for it; null: it came with the batch")
+    why: Mapped[str | None] = mapped_column(comment="Why it was asked for")
+    made_with: Mapped[dict[str, Any] | None] = mapped_column(
+        JSONB(none_as_null=True),
+        comment="What it was made with: {software, detector, form, settings}; null: it has not ended, or is older",
     )
 
     slide: Mapped[Slide] = relationship()

@@ -7,8 +7,7 @@ a row in any other state, also one that another transaction changed a moment ago
 from collections.abc import Sequence
 from typing import Any, TypeVar, overload
 
-from sqlalchemy import ColumnElement, Insert, Select, TextClause, func, literal, update
-from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy import ColumnElement, Insert, Select, TextClause, func, insert, literal, select, update
 from sqlalchemy.orm import Session
 
 from services.database.models import Analysis, Batch
@@ -50,25 +49,21 @@ def begin(step: SlideMove | BatchMove, statement: _InsertT) -> _InsertT:
     return statement.values(state=step.to.value)
 
 
-def move_or_begin(session: Session, step: SlideMove, rows: "Select[*tuple[Any, ...]]") -> Sequence[Analysis]:
-    """Move the analysis of each of `rows`, or begin it where there is none; returns those moved or begun.
+def begin_next(session: Session, step: SlideMove, rows: "Select[*tuple[Any, ...]]") -> Sequence[Analysis]:
+    """Begin the next version of the analysis of each slide of `rows`; returns them.
 
-    The columns of `rows` are named as those of `analysis`; `slide_id` and `release_id` are among them. An analysis in a
-    state from which `step` may not be made is left as it is.
+    Its columns are named as those of `Analysis`; `slide_key` and `release_id` are among them. The caller holds
+    the lock of the slides' batches, so that no other version begins meanwhile.
 
     Raises:
         ValueError: no analysis begins with that move.
     """
     _require_beginning(step)
-    names = [column.name for column in rows.selected_columns]
-    statement = upsert(Analysis).from_select([*names, "state"], rows.add_columns(literal(step.to.value)))
-    given = {name: statement.excluded[name] for name in names if name not in ("slide_id", "release_id")}
-    statement = statement.on_conflict_do_update(
-        index_elements=[Analysis.slide_key, Analysis.release_id],
-        set_={"state": step.to.value, **_implied(step), **given},
-        where=Analysis.state.in_([state.value for state in step.origins]),
-    )
-    return session.scalars(statement.returning(Analysis), execution_options={"populate_existing": True}).all()
+    asked = rows.subquery()
+    earlier = select(func.max(Analysis.version)).where(Analysis.slide_key == asked.c.slide_key).scalar_subquery()
+    new = select(asked, (func.coalesce(earlier, 0) + 1).label("version"), literal(step.to.value).label("state"))
+    names = [column.name for column in new.selected_columns]
+    return session.scalars(insert(Analysis).from_select(names, new).returning(Analysis)).all()
 
 
 def _implied(step: SlideMove | BatchMove) -> dict[str, object]:
@@ -78,9 +73,6 @@ def _implied(step: SlideMove | BatchMove) -> dict[str, object]:
     if step is SlideMove.CLAIM:
         return {"attempts": Analysis.attempts + 1, "started_at": func.now(), "finished_at": None}
     nobodys: dict[str, object] = {"lease_token": None, "lease_until": None}
-    if step is SlideMove.REQUEUE:
-        now = func.now()
-        return {**nobodys, "attempts": 0, "reason": None, "detail": None, "queued_at": now, "publish_at": now}
     return nobodys if step.to is SlideState.QUEUED else {**nobodys, "finished_at": func.now()}
 
 

@@ -21,6 +21,11 @@ CURRENT_ANALYSIS: Final = table(
 )
 """The view of the one analysis of each slide that counts."""
 
+LATEST_ANALYSIS: Final = table(
+    "latest_analysis", column("analysis_id", Integer), column("slide_key", Integer), schema="reporting"
+)
+"""The view of the analysis of each slide that was asked for last, whatever came of it."""
+
 NO_SLIDE_IS_OPEN: Final[ColumnElement[bool]] = ~(
     exists()
     .where(

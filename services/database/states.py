@@ -1,20 +1,18 @@
 """The states of batches and slides, and the one table of moves between them.
 
-A slide's state is that of its analysis under one release. `services.database.moves` makes the moves, and no other SQL
-sets a state. From `new`: a row begins with that move. `ended` is done, insufficient or quarantined.
+A slide's state is that of one version of its analysis. Its end is final: a slide is analysed again in another version.
+`services.database.moves` makes the moves, and no other SQL sets a state. From `new`: a row begins with that move.
 
-| slide         | from       | to           | when                                                             |
-|---------------|------------|--------------|------------------------------------------------------------------|
-| register      | new        | queued       | the manifest of its batch is registered                          |
-| claim         | queued     | running      | a worker takes it and holds its lease                            |
-| give_back     | running    | queued       | the attempt failed but may succeed later, or its lease ran out   |
-| finish        | running    | done         | its cells are written                                            |
-| fall_short    | running    | insufficient | its cells are written, fewer than asked                          |
-| quarantine    | running    | quarantined  | it cannot be analysed until a person has helped                  |
-| replace       | queued     | quarantined  | another release is active, under which it has an analysis        |
-| requeue       | new, ended | queued       | a person asks for it, or this analysis replaces another          |
-| reapply       | new, ended | done         | another fusion was applied to the logits of a done slide         |
-| reapply_short | new, ended | insufficient | another fusion was applied to the logits of an insufficient one  |
+| slide         | from    | to           | when                                                            |
+|---------------|---------|--------------|-----------------------------------------------------------------|
+| queue         | new     | queued       | its batch is registered, or a person asks for another version   |
+| claim         | queued  | running      | a worker takes it and holds its lease                           |
+| give_back     | running | queued       | the attempt failed but may succeed later, or its lease ran out  |
+| finish        | running | done         | its cells are written                                           |
+| fall_short    | running | insufficient | its cells are written, fewer than asked                         |
+| quarantine    | running | quarantined  | it cannot be analysed until a person has helped                 |
+| reapply       | new     | done         | another fusion was applied to the logits of a done slide        |
+| reapply_short | new     | insufficient | another fusion was applied to the logits of an insufficient one |
 
 | batch             | from                           | to                   | when                                |
 |-------------------|--------------------------------|----------------------|-------------------------------------|
@@ -23,10 +21,6 @@ sets a state. From `new`: a row begins with that move. `ended` is done, insuffic
 | close             | analysing                      | complete             | all slides have a result            |
 | close_with_errors | analysing                      | complete_with_errors | the same, but some are quarantined  |
 | reopen            | complete, complete_with_errors | analysing            | slides or reports are done again    |
-
-`replace` is not a fault of the slide, and nobody has to help: its reason is `release_replaced`, and the analysis that
-counts is the other one, which is queued in the same transaction. It ends as `quarantined` because that is the one end
-which claims no result.
 """
 
 from enum import Enum, StrEnum
@@ -74,16 +68,14 @@ class BatchMove(Enum):
 class SlideMove(Enum):
     """The moves of a slide: the states it may come from, the one it goes to, and whether a row may begin with it."""
 
-    REGISTER = (frozenset[SlideState](), SlideState.QUEUED, True)
+    QUEUE = (frozenset[SlideState](), SlideState.QUEUED, True)
     CLAIM = (frozenset({SlideState.QUEUED}), SlideState.RUNNING, False)
     GIVE_BACK = (frozenset({SlideState.RUNNING}), SlideState.QUEUED, False)
     FINISH = (frozenset({SlideState.RUNNING}), SlideState.DONE, False)
     FALL_SHORT = (frozenset({SlideState.RUNNING}), SlideState.INSUFFICIENT, False)
     QUARANTINE = (frozenset({SlideState.RUNNING}), SlideState.QUARANTINED, False)
-    REPLACE = (frozenset({SlideState.QUEUED}), SlideState.QUARANTINED, False)
-    REQUEUE = (SLIDE_ENDED, SlideState.QUEUED, True)
-    REAPPLY = (SLIDE_ENDED, SlideState.DONE, True)
-    REAPPLY_SHORT = (SLIDE_ENDED, SlideState.INSUFFICIENT, True)
+    REAPPLY = (frozenset[SlideState](), SlideState.DONE, True)
+    REAPPLY_SHORT = (frozenset[SlideState](), SlideState.INSUFFICIENT, True)
 
     def __init__(self, origins: frozenset[SlideState], to: SlideState, begins: bool) -> None:
         self.origins = origins

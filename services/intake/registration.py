@@ -217,7 +217,7 @@ def _insert_slides(session: Session, batch: Batch, manifest: Manifest) -> list[i
     ]
     session.execute(insert(FieldRow), field_rows)
     analysis_rows = [{"slide_key": slide_key, "release_id": release_id} for slide_key in slide_keys]
-    new = begin(SlideMove.REGISTER, insert(Analysis)).returning(Analysis.id, sort_by_parameter_order=True)
+    new = begin(SlideMove.QUEUE, insert(Analysis)).returning(Analysis.id, sort_by_parameter_order=True)
     ids = session.scalars(new, analysis_rows)
     return list(ids.all())
 

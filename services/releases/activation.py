@@ -1,14 +1,12 @@
 """Which release a slide is analysed under: the one that is served, on record, and active."""
 
-from sqlalchemy import Engine, exists, func, update
-from sqlalchemy.orm import aliased
+from sqlalchemy import Engine, func, update
 
 from services.database.audit import AuditKind, record
 from services.database.models import Analysis
-from services.database.moves import move
 from services.database.queries import active_release_id
 from services.database.session import transaction
-from services.database.states import SlideMove, SlideState
+from services.database.states import SlideState
 from services.errors import ConfigurationError
 from services.releases.queries import release_row, slides_by_batch
 from services.releases.served import ServedRelease
@@ -44,33 +42,18 @@ def require_same_crops(served: ServedRelease, crop_px: int, crop_um: float) -> N
 
 
 def follow_active_release(engine: Engine) -> int:
-    """Move every queued slide of another release to the active one; returns how many. A running slide is left alone.
-
-    A slide that had been analysed under the active release before is queued there again.
-    """
+    """Move every queued slide of another release to the active one; returns how many. A running slide is left alone."""
     with transaction(engine) as session:
         active = active_release_id(session)
         if active is None:
             return 0
-        under_it = aliased(Analysis)
-        known = exists().where(under_it.slide_key == Analysis.slide_key, under_it.release_id == active)
-        replaced = move(
-            session,
-            SlideMove.REPLACE,
-            *(Analysis.release_id != active, known),
-            reason="release_replaced",
-            detail="was queued when another release became active; the slide is analysed again under that one",
-        )
-        of_these = Analysis.slide_key.in_([analysis.slide_key for analysis in replaced])
-        again = move(session, SlideMove.REQUEUE, Analysis.release_id == active, of_these)
-        followed = session.scalars(
+        moved = session.scalars(
             update(Analysis)
-            .where(Analysis.state == SlideState.QUEUED, Analysis.release_id != active, ~known)
+            .where(Analysis.state == SlideState.QUEUED, Analysis.release_id != active)
             .values(release_id=active, attempts=0, reason=None, detail=None, publish_at=func.now())
             .returning(Analysis.slide_key),
             execution_options={"synchronize_session": False},
-        )
-        moved = [*(analysis.slide_key for analysis in again), *followed]
+        ).all()
         for batch_key, slides in slides_by_batch(session, moved).items():
             record(session, AuditKind.SLIDES_MOVED_TO_RELEASE, batch_key=batch_key, release=active, slides=slides)
     return len(moved)

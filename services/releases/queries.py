@@ -67,7 +67,10 @@ def active_release(session: Session) -> ReleaseRow | None:
 
 
 def results_under_others(session: Session, release_id: str, since: date) -> list[ResultsOfBatch]:
-    """The results under other releases of what was received on or after `since` (UTC), by day, batch and release."""
+    """The results under other releases of what was received on or after `since` (UTC), by day, batch and release.
+
+    Those of slides that are being analysed again are left out.
+    """
     return read_rows(
         session,
         ResultsOfBatch,
@@ -76,6 +79,7 @@ def results_under_others(session: Session, release_id: str, since: date) -> list
         " array_agg(a.cells_classified order by a.analysis_id) as cells"
         " from reporting.current_analysis a join slide s on s.id = a.slide_key join batch b on b.id = s.batch_id"
         " where b.received_on >= :since and a.state in ('done', 'insufficient') and a.release_id <> :release"
+        " and not exists (select from analysis o where o.slide_id = s.id and o.state in ('queued', 'running'))"
         " group by b.id, b.received_on, a.release_id order by b.received_on, b.id",
         since=since,
         release=release_id,

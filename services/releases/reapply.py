@@ -1,7 +1,7 @@
 """Recompute classes from the logits on record: another fusion of the same networks for old cells; no network is run.
 
-Cells stay what they are; each slide gets a second analysis, under the new release, that counts from then on. The
-first stays on record.
+Cells stay what they are; each slide gets another version of its analysis, under the new release, that counts from then
+on. Those before stay on record.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,11 +15,12 @@ from sqlalchemy.orm import Session
 
 from services.database.audit import AuditKind, record
 from services.database.models import Analysis, Batch, Cell
-from services.database.moves import move, move_or_begin
+from services.database.moves import begin_next, move
 from services.database.queries import CURRENT_ANALYSIS
 from services.database.session import transaction
-from services.database.states import BatchMove, SlideMove
+from services.database.states import BatchMove, SlideMove, SlideState
 from services.errors import PermanentError
+from services.made_with import software
 from services.releases.logits_on_record import Logits, read_logits, write_reapplied
 from services.releases.queries import ResultsOfBatch, release_row, results_by_batch, results_under_others
 from services.releases.schema import Release
@@ -198,13 +199,11 @@ def _parts(group: Sequence[ResultsOfBatch]) -> Iterator[list[int]]:
 def _write(
     session: Session, plan: Reapplication, group: list[ResultsOfBatch], by: str, step: Callable[[int], None] | None
 ) -> int:
-    new = _insert_analyses(session, plan.release.id, [analysis for result in group for analysis in result.analyses])
+    # No other version of these slides begins meanwhile.
+    of_group = [result.batch_key for result in group]
+    session.execute(select(Batch.id).where(Batch.id.in_(of_group)).order_by(Batch.id).with_for_update())
+    new = _insert_analyses(session, plan.release.id, [n for result in group for n in result.analyses], by)
     day = group[0].received_on
-    for table in ("cell", "field_result", "slide_class_count"):  # of an earlier analysis under the release
-        of_day = " and received_on = :day" if table == "cell" else ""
-        session.execute(
-            text(f"delete from {table} where analysis_id = any(:ids){of_day}"), {"ids": list(new.values()), "day": day}
-        )
     for part in _parts(group):
         wanted = [analysis for analysis in part if analysis in new]
         logits = read_logits(session, day, wanted)
@@ -222,22 +221,29 @@ _COPIED = (
 )
 
 
-def _insert_analyses(session: Session, release_id: str, analyses: list[int]) -> dict[int, int]:
-    """The new analyses by the old ones, of the slides whose result is still that. They keep when the networks ran."""
+def _insert_analyses(session: Session, release_id: str, analyses: list[int], by: str) -> dict[int, int]:
+    """The new analyses by the old ones, of the slides whose result is still that. They keep when the networks ran.
+
+    A slide that is being analysed again is left out.
+    """
     new: dict[int, int] = {}
+    under_way = select(Analysis.slide_key).where(Analysis.state.in_([SlideState.QUEUED, SlideState.RUNNING]))
     for step in (SlideMove.REAPPLY, SlideMove.REAPPLY_SHORT):
         rows = select(
             Analysis.slide_key,
             literal(release_id).label("release_id"),
-            func.now().label("queued_at"),
             Analysis.id.label("fused_from"),
+            literal(by).label("asked_by"),
+            literal("the fusion of this release was applied to the stored logits").label("why"),
+            Analysis.made_with.concat({"software": software()}).label("made_with"),
             *_COPIED,
         ).where(
             Analysis.id.in_(analyses),
             Analysis.state == step.to,
             Analysis.id.in_(select(CURRENT_ANALYSIS.c.analysis_id)),
+            Analysis.slide_key.not_in(under_way),
         )
-        for written in move_or_begin(session, step, rows):
+        for written in begin_next(session, step, rows):
             assert written.fused_from is not None  # noqa: S101 - it is one of the columns above
             new[written.fused_from] = written.id
     return new

@@ -9,6 +9,7 @@ from typing import Any, Final, Literal, TypeVar
 from sqlalchemy import Row, text
 from sqlalchemy.orm import Session
 
+from services.database.audit import AuditKind
 from services.database.queries import read_rows
 from services.errors import PermanentError
 from services.imaging.types import Box, Microns, Pixels, RejectedObject, RejectReason, UmPerPx
@@ -80,6 +81,26 @@ class SlideRow:
     fewer_than_200_cells: bool | None
     attempts: int
     timings: dict[str, float | dict[str, float]]
+    later_version: int | None
+    later_state: str | None
+    later_reason: str | None
+    later_detail: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class AnalysisRow:
+    """The analysis that counts of a slide: who asked for it and what it was made with."""
+
+    slide_id: str
+    version: int
+    queued_at: datetime
+    asked_by: str | None
+    why: str | None
+    software: str | None
+    detector: str | None
+    form: str | None
+    settings: dict[str, float] | None
+    made_with_sha256: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +137,16 @@ class RemarkedField:
     reason: str | None
     detail: str | None
     flags: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class EventRow:
+    """Something that was done to the batch, as the audit has it."""
+
+    id: int
+    at: datetime
+    kind: str
+    detail: dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,9 +200,21 @@ def slide_rows(session: Session, batch: BatchRow) -> list[SlideRow]:
         SlideRow,
         batch,
         "select slide_id, specimen, replicate, stain, um_per_px, state, reason, detail, release_id, release_kind,"
-        " cells, on_border, objects_rejected, fields, fields_used, fewer_than_200_cells, attempts, timings"
-        " from reporting.slide_result",
+        " cells, on_border, objects_rejected, fields, fields_used, fewer_than_200_cells, attempts, timings,"
+        " later_version, later_state, later_reason, later_detail from reporting.slide_result",
         "position",
+    )
+
+
+def analysis_rows(session: Session, batch: BatchRow) -> list[AnalysisRow]:
+    """One row per slide that has an analysis."""
+    return _rows_of(
+        session,
+        AnalysisRow,
+        batch,
+        "select slide_id, version, queued_at, asked_by, why, software, detector, form, settings, made_with_sha256"
+        " from (select h.* from reporting.analysis_history h join reporting.current_analysis using (analysis_id)) h",
+        "slide_id",
     )
 
 
@@ -217,6 +260,22 @@ def remarked_fields(session: Session, batch: BatchRow) -> list[RemarkedField]:
         "select slide_id, field, reason, detail, flags from"
         " (select * from reporting.quality_by_field where reason is not null or flags <> '{}') remarked",
         "slide_id, field_position",
+    )
+
+
+def closings(session: Session, batch_key: int) -> list[EventRow]:
+    """Every time that the batch was closed, in this order."""
+    return [event for event in events_after(session, batch_key, 0) if event.kind == AuditKind.BATCH_CLOSED]
+
+
+def events_after(session: Session, batch_key: int, event_id: int) -> list[EventRow]:
+    """What the audit has of the batch after one of its events, in this order."""
+    return read_rows(
+        session,
+        EventRow,
+        "select id, at, kind, detail from audit_event where batch_id = :key and id > :after order by id",
+        key=batch_key,
+        after=event_id,
     )
 
 

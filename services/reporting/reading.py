@@ -6,18 +6,29 @@ from typing import Final
 
 from sqlalchemy.orm import Session
 
-from services.database.states import BatchState, SlideState
+from services.database.states import BATCH_CLOSED, BatchState, SlideState
 from services.releases.schema import ReleaseKind
 from services.reporting import queries
 from services.reporting.distributions import agreement, distribution, normal_forms, region_shares
-from services.reporting.queries import BatchRow, ConfidenceRow, MeasureRow, ReleaseRow, RemarkedField, SlideRow
+from services.reporting.issues import latest_issue
+from services.reporting.queries import (
+    AnalysisRow,
+    BatchRow,
+    ConfidenceRow,
+    MeasureRow,
+    ReleaseRow,
+    RemarkedField,
+    SlideRow,
+)
 from services.reporting.references import FEWEST_CELLS, LOW_CONFIDENCE, LOWER_LIMIT_NORMAL_PCT, LOWER_LIMIT_SOURCE
 from services.reporting.report import (
     SCHEMA,
     WARNINGS,
+    AnalysisReport,
     Confidence,
     FieldSetAside,
     Indices,
+    LaterAnalysis,
     ManifestProblem,
     MeasureSummary,
     Reference,
@@ -44,7 +55,9 @@ INDICES: Final = Indices(
 
 
 def read_report(session: Session, batch_key: int, state: BatchState | None = None) -> Report:
-    """The report of a batch, without files; `state` stands instead of the batch's own, when it is about to become that.
+    """The report of a batch, without files, under the revision that was issued last if the batch is closed.
+
+    `state` stands instead of the batch's own, when it is about to become that.
 
     Raises:
         NoSuchBatch: there is none.
@@ -54,13 +67,17 @@ def read_report(session: Session, batch_key: int, state: BatchState | None = Non
     slides = _slides(session, batch, counts)
     releases = [_release(row) for row in queries.release_rows(session, batch.release_ids or [])]
     kinds = {release.kind for release in releases}
-    return Report(
+    report = Report(
         warning=next((warning for kind, warning in WARNINGS.items() if kind in kinds), None),
         schema_version=SCHEMA,
         lab=batch.lab,
         batch_id=batch.batch_id,
         state=state or BatchState(batch.state),
         received_at=batch.received_at,
+        revision=None,
+        issued_at=None,
+        replaces=None,
+        reason=None,
         release=releases[0] if releases else None,
         other_releases=tuple(releases[1:]),
         reference=REFERENCE,
@@ -72,6 +89,10 @@ def read_report(session: Session, batch_key: int, state: BatchState | None = Non
         notes=(),
         files=(),
     )
+    issue = latest_issue(session, batch_key) if report.state in BATCH_CLOSED else None
+    if state is not None or issue is None:
+        return report
+    return report.as_issued(issue.revision, issue.issued_at, issue.replaces, issue.reason)
 
 
 def _release(row: ReleaseRow) -> ReleaseReport:
@@ -101,6 +122,7 @@ def _summary(batch: BatchRow, slides: Sequence[SlideReport]) -> Summary:
 
 
 def _slides(session: Session, batch: BatchRow, counts: Mapping[str, Counter[int]]) -> tuple[SlideReport, ...]:
+    analyses = {row.slide_id: row for row in queries.analysis_rows(session, batch)}
     confidence = {row.slide_id: row for row in queries.confidence_rows(session, batch)}
     measures: dict[str, list[MeasureRow]] = defaultdict(list)
     for measure in queries.measure_rows(session, batch):
@@ -111,6 +133,7 @@ def _slides(session: Session, batch: BatchRow, counts: Mapping[str, Counter[int]
     return tuple(
         _slide(
             row,
+            analyses.get(row.slide_id),
             counts.get(row.slide_id, Counter()),
             confidence.get(row.slide_id),
             measures[row.slide_id],
@@ -122,6 +145,7 @@ def _slides(session: Session, batch: BatchRow, counts: Mapping[str, Counter[int]
 
 def _slide(
     row: SlideRow,
+    analysis: AnalysisRow | None,
     counts: Counter[int],
     confidence: ConfidenceRow | None,
     measures: Sequence[MeasureRow],
@@ -145,6 +169,8 @@ def _slide(
         detail=row.detail if state is not SlideState.DONE else None,
         release_id=row.release_id,
         release_kind=None if row.release_kind is None else ReleaseKind(row.release_kind),
+        analysis=None if analysis is None else _analysis(analysis),
+        later=_later(row),
         cells=row.cells,
         on_border=row.on_border,
         objects_rejected=row.objects_rejected,
@@ -159,6 +185,27 @@ def _slide(
         seconds=row.timings,
         files=(),
     )
+
+
+def _analysis(row: AnalysisRow) -> AnalysisReport:
+    return AnalysisReport(
+        version=row.version,
+        asked_at=row.queued_at,
+        asked_by=row.asked_by,
+        why=row.why,
+        software=row.software,
+        detector=row.detector,
+        form=row.form,
+        settings=row.settings,
+        digest=row.made_with_sha256,
+    )
+
+
+def _later(row: SlideRow) -> LaterAnalysis | None:
+    if row.later_version is None or row.later_state is None:
+        return None
+    state = SlideState(row.later_state)
+    return LaterAnalysis(version=row.later_version, state=state, reason=row.later_reason, detail=row.later_detail)
 
 
 def _flags(row: SlideRow, remarked: Sequence[RemarkedField], set_aside: int) -> tuple[str, ...]:

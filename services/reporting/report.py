@@ -143,6 +143,29 @@ class SlideFields(_Part):
     set_aside: tuple[FieldSetAside, ...]
 
 
+class AnalysisReport(_Part):
+    """The version of a slide's analysis that counts: who asked for it, and what it was made with."""
+
+    version: Annotated[int, Field(ge=1)] = Field(description="From 1 within the slide. Earlier ones stay on record.")
+    asked_at: Moment
+    asked_by: str | None = Field(description="Who asked for it; null: it came with the batch.")
+    why: str | None = Field(description="Why it was asked for.")
+    software: str | None = Field(description="Version of morphbatch, and after + a digest of its source.")
+    detector: str | None = Field(description="Digest of what found and measured the heads, and its libraries.")
+    form: str | None = Field(description="Form in which the networks were served, such as openvino-fp32.")
+    settings: dict[str, float] | None = Field(description="Settings that change results, as they were.")
+    digest: str | None = Field(description="SHA-256 of the four above: equal means that it was made the same way.")
+
+
+class LaterAnalysis(_Part):
+    """A later version than the one that counts, which has no result (yet)."""
+
+    version: Annotated[int, Field(ge=1)]
+    state: SlideState
+    reason: str | None = Field(description="Stable code of why it is quarantined, or was last tried again.")
+    detail: str | None = Field(description="The same as a sentence.")
+
+
 class SlideReport(_Part):
     """One slide. Where it has no result, its state and reason say why, and null stands where the result would be."""
 
@@ -156,6 +179,8 @@ class SlideReport(_Part):
     detail: str | None = Field(description="The same as a sentence.")
     release_id: str | None = Field(description="Release that classified its cells; null: not analysed yet.")
     release_kind: ReleaseKind | None
+    analysis: AnalysisReport | None = Field(description="What its figures come from; null: not analysed yet.")
+    later: LaterAnalysis | None = Field(description="What is pending and does not count; null: nothing.")
     cells: Count = Field(description="Cells classified.")
     on_border: Count = Field(description="Heads cut by the border of a field: counted, not classified.")
     objects_rejected: Count = Field(description="Other objects left out.")
@@ -269,6 +294,12 @@ class Report(_Part):
     batch_id: Annotated[str, Field(alias="batch", description="batch_id of the manifest.")]
     state: BatchState
     received_at: Moment
+    revision: Annotated[int, Field(ge=1)] | None = Field(
+        description="Number of this issue of the report; null: read from the database while the batch is open."
+    )
+    issued_at: Moment | None
+    replaces: int | None = Field(description="The revision before, below revisions/; null: there is none.")
+    reason: str | None = Field(description="Why there is another revision; null: it is the first.")
     release: ReleaseReport | None = Field(description="The latest release in use; null: no slide is analysed yet.")
     other_releases: tuple[ReleaseReport, ...] = Field(description="Earlier ones that some of its slides stand under.")
     reference: Reference
@@ -304,6 +335,11 @@ class Report(_Part):
             slide.model_copy(update={"files": files_of_slides.get(slide.slide_id, ())}) for slide in self.slides
         )
         return self.model_copy(update={"slides": slides, "files": tuple(files), "notes": tuple(notes)})
+
+    def as_issued(self, revision: int, issued_at: datetime, replaces: int | None, reason: str | None) -> Self:
+        """The same report under the number and date with which it goes out."""
+        issue = {"revision": revision, "issued_at": issued_at, "replaces": replaces, "reason": reason}
+        return self.model_copy(update=issue)
 
     def as_json(self) -> bytes:
         """The document as it is stored."""

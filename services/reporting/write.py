@@ -1,4 +1,7 @@
-"""Everything that a batch leaves in `results/<lab>/<batch>/`; report.json comes last, so that it means: complete."""
+"""Everything that a batch leaves in `results/<lab>/<batch>/`; report.json comes last, so that it means: complete.
+
+Before another revision is written, the one that stands is copied to `revisions/<n>/`.
+"""
 
 import io
 import logging
@@ -19,6 +22,7 @@ from services.reporting.exports.cells_parquet import write_cells_parquet
 from services.reporting.exports.geojson import COLUMNS as GEOJSON_COLUMNS
 from services.reporting.exports.geojson import write_geojson
 from services.reporting.exports.slides_csv import write_slides_csv
+from services.reporting.issues import keep, latest_issue, next_issue, read_standing, revision_of, why_again
 from services.reporting.pictures.draw import SlidePictures
 from services.reporting.pictures.heading import JPEG_QUALITY
 from services.reporting.queries import batch_row, stream_cells
@@ -34,7 +38,8 @@ def write_batch_report(engine: Engine, store: ObjectStore, batch_key: int, state
     """Write all files of the batch, and return its report.
 
     `state` is what the report states when the batch is about to be closed. The same rows give the same bytes, so that a
-    second call changes nothing. A picture that cannot be drawn becomes a line of the report's `notes`.
+    second call changes nothing; other rows give another revision. One that was issued before is not written again. A
+    picture that cannot be drawn becomes a line of the report's `notes`.
 
     Raises:
         OutageError: the database or the store failed; nothing is announced, call again later.
@@ -45,7 +50,19 @@ def write_batch_report(engine: Engine, store: ObjectStore, batch_key: int, state
         session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
         report = read_report(session, batch_key, state)
         day = batch_row(session, batch_key).received_on
-    key = report_key(report.lab, report.batch_id)
+        last, why = latest_issue(session, batch_key), why_again(session, batch_key)
+    batch = report.lab, report.batch_id
+    standing = read_standing(store, *batch)
+    issue = next_issue(report, last, standing, why)
+    if standing is not None:
+        stands = revision_of(standing, last)
+        if last is not None and issue.revision <= last.revision:
+            log.info("batch %d: revision %d of its report holds as it is", batch_key, stands)
+            return Report.model_validate(standing)
+        if issue.revision != stands:
+            keep(store, standing, stands)
+    report = report.as_issued(issue.revision, issue.issued_at, issue.replaces, issue.reason)
+    key = report_key(*batch)
     store.delete(key)  # of an earlier closing: while files change, nothing claims to be complete
     with TemporaryDirectory(prefix="morphbatch-report-") as folder:
         complete = _Files(engine, store, report, batch_key, day, Path(folder)).write()

@@ -294,7 +294,9 @@ def test_a_mended_slide_goes_round_again_and_the_batch_ends_complete(
         requeue(engine, 1, ["a", "typo"], by="tester")
     assert requeue(engine, 1, by="tester") == ["a"]
     assert one(engine, "select state from batch") == ("analysing",)
-    assert run(engine, empty_bucket, analysis) == 1
+    assert run(engine, empty_bucket, analysis) is None, "it has ended, and stays"
+    [again] = one(engine, "select max(id) from analysis")
+    assert run(engine, empty_bucket, again) == 1
     assert close_batch(engine, empty_bucket, 1) is BatchState.COMPLETE
     with pytest.raises(NothingToRequeue):
         requeue(engine, 1, by="tester")

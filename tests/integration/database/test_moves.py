@@ -5,11 +5,12 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine, insert, literal, select, text
+from sqlalchemy.exc import IntegrityError
 
 from services.database.models import Analysis, Batch, FieldRow, Lab, Slide
-from services.database.moves import begin, move, move_or_begin
+from services.database.moves import begin, begin_next, move
 from services.database.session import transaction
-from services.database.states import BatchMove, BatchState, SlideMove, SlideState
+from services.database.states import SLIDE_ENDED, BatchMove, BatchState, SlideMove, SlideState
 
 
 @pytest.fixture
@@ -60,15 +61,24 @@ def test_a_move_is_made_from_its_states_and_from_no_other(rows: Engine, step: Sl
             assert move(session, step) == [], "nothing is left to move"
 
 
-@pytest.mark.parametrize("step", [step for step in SlideMove if step.begins], ids=lambda step: step.name)
-def test_an_analysis_that_is_there_moves_under_the_same_rules(rows: Engine, step: SlideMove) -> None:
-    before = contents(rows, "analysis")
+@pytest.mark.parametrize("step", [SlideMove.QUEUE, SlideMove.REAPPLY, SlideMove.REAPPLY_SHORT])
+def test_the_next_version_leaves_the_one_before_as_it_was(rows: Engine, step: SlideMove) -> None:
+    ended = Analysis.state.in_([state.value for state in SLIDE_ENDED])
+    all_of_it = text("select * from analysis order by id")
     with transaction(rows) as session:
-        given = select(Analysis.slide_key, Analysis.release_id, literal(7).label("cells_classified"))
-        assert len(move_or_begin(session, step, given)) == len(step.origins)
-    after = contents(rows, "analysis")
-    assert {state for state in before if after[state] != before[state]} == step.origins
-    assert all((after[state]["state"], after[state]["cells_classified"]) == (step.to, 7) for state in step.origins)
+        before = session.execute(all_of_it).mappings().all()
+        given = select(Analysis.slide_key, Analysis.release_id, literal(7).label("cells_classified")).where(ended)
+        begun = begin_next(session, step, given)
+        assert {(a.version, a.state, a.attempts, a.cells_classified) for a in begun} == {(2, step.to.value, 0, 7)}
+        assert len(begun) == len(SLIDE_ENDED)
+        after = session.execute(all_of_it).mappings().all()
+    assert after[: len(before)] == before
+
+
+def test_a_slide_is_never_under_way_twice(rows: Engine) -> None:
+    running = select(Analysis.slide_key, Analysis.release_id).where(Analysis.state == SlideState.RUNNING)
+    with transaction(rows) as session, pytest.raises(IntegrityError, match="uq_analysis_slide_id_open"):
+        begin_next(session, SlideMove.QUEUE, running)
 
 
 @pytest.mark.parametrize("step", [*SlideMove, *BatchMove], ids=lambda step: f"{type(step).__name__}.{step.name}")
@@ -76,7 +86,7 @@ def test_a_row_begins_only_with_a_move_of_new_rows(rows: Engine, step: SlideMove
     if isinstance(step, SlideMove):
         with transaction(rows) as session:
             session.execute(text("insert into model_release (id, kind, document) values ('r2', 'untrained', '{}')"))
-        new = insert(Analysis).values(slide_key=1, release_id="r2")
+        new = insert(Analysis).values(slide_key=4, release_id="r2", version=2)
     else:
         new = insert(Batch).values(lab_id=1, batch_id="n", received_on=date(2026, 11, 2), manifest_sha256="0")
         new = new.values(manifest_etag="0")

@@ -2,8 +2,10 @@
 
 import difflib
 import os
+import re
 import subprocess
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -50,12 +52,20 @@ def schema_of(engine: Engine) -> list[str]:
         ],
         env={**os.environ, "PGPASSWORD": str(url.password)}, capture_output=True, text=True, check=True,
     )  # fmt: skip
-    return dumped.stdout.replace(str(url.database), "DATABASE").splitlines()
+    lines = dumped.stdout.replace(str(url.database), "DATABASE").splitlines()
+    # Grants on one thing stand in the order in which they were given, which says nothing.
+    runs = groupby(lines, key=lambda line: line.startswith("GRANT "))
+    return [line for grants, run in runs for line in (sorted(run) if grants else run)]
 
 
 def difference(found: list[str], wanted: list[str]) -> str:
     """As `diff` shows it: what is lacking with +, what is too much with -."""
     return "\n".join(difflib.unified_diff(found, wanted, "found", "wanted", n=6, lineterm=""))
+
+
+def as_read_again(schema: list[str]) -> list[str]:
+    """A view made of Postgres' own text of it means the same, and has casts and brackets in other places."""
+    return [re.sub(r"::(character varying|text)(\[\])?|[()]", "", line) for line in schema]
 
 
 def test_migrated_step_by_step_is_the_current_state(
@@ -83,5 +93,5 @@ def test_each_revision_can_be_taken_back(migrated: Engine) -> None:
     for revision in [*reversed(REVISIONS[:-1]), "base"]:
         before.pop()
         downgrade(url_of(migrated), revision)
-        left = difference(schema_of(migrated), before[-1])
+        left = difference(as_read_again(schema_of(migrated)), as_read_again(before[-1]))
         assert not left, f"after going back to {revision}:\n{left}"

@@ -85,23 +85,28 @@ def test_requeued_slides_run_under_the_active_release_and_their_latest_analysis_
     activate(engine, second)
     assert requeue(engine, 1, ["a"], by="test") == ["a"]
     assert analyses(engine) == [("a", "r1", "done", None), ("a", "r2", "queued", None)]
+    counts = "select release_id, state, cells, later_state from reporting.slide_result"
+    cells = one(engine, "select cells_classified from analysis where id = :id", id=first)[0]
+    assert one(engine, counts) == ("r1", "done", cells, "queued"), "what it had counts until there is a new result"
 
-    # Back to the first before it has run: that one is queued again, under the id that it has.
+    # Back to the first before it has run: the same version runs under that one.
     activate(engine, "r1")
     assert follow_active_release(engine) == 1
-    assert analyses(engine) == [("a", "r1", "queued", None), ("a", "r2", "quarantined", "release_replaced")]
-    assert one(engine, "select release_id, state from reporting.current_analysis") == ("r1", "queued")
-    assert run(engine, empty_bucket, first) == 1
-    assert one(engine, "select release_id, state from reporting.slide_result") == ("r1", "done")
-    cells = one(engine, "select cells_classified from analysis where id = :id", id=first)[0]
-    assert one(engine, "select count(*) from reporting.cell") == (cells,)
+    assert analyses(engine) == [("a", "r1", "done", None), ("a", "r1", "queued", None)]
+    [other] = one(engine, "select max(id) from analysis")
+    assert run(engine, empty_bucket, other) == 1
+    assert one(engine, counts) == ("r1", "done", cells, None)
+    assert one(engine, "select count(*), min(analysis_id) from reporting.cell") == (cells, other)
 
     # And forth again.
     activate(engine, second)
     assert requeue(engine, 1, ["a"], by="test") == ["a"]
-    other = one(engine, "select id from analysis where release_id = 'r2'")[0]
-    assert run(engine, empty_bucket, other, ConstantNetworks(release_id=second)) == 1
-    assert one(engine, "select release_id, state, cells from reporting.slide_result") == ("r2", "done", cells)
+    [third] = one(engine, "select max(id) from analysis")
+    assert run(engine, empty_bucket, third, ConstantNetworks(release_id=second)) == 1
+    assert one(engine, counts) == ("r2", "done", cells, None)
+    history = "select array_agg(version || ' ' || release_id || ' ' || counts order by version)"
+    assert one(engine, f"{history} from reporting.analysis_history")[0] == ["1 r1 false", "2 r1 false", "3 r2 true"]
+    assert one(engine, "select count(*) from reporting.cell_history") == (3 * cells,)
 
 
 def test_crops_of_another_geometry_than_on_record_are_not_sent(

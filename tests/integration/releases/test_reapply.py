@@ -116,12 +116,16 @@ def test_a_second_run_finds_nothing_to_do_and_the_way_back_is_open(filled: Engin
     write_reapplication(filled, plan_reapplication(filled, "bench-1", DAY), by="test")
     again = plan_reapplication(filled, "bench-1", DAY)
     assert (again.slides, write_reapplication(filled, again, by="test")) == (0, 0)
-    state = "select a.id, class_index, cells from analysis a join slide_class_count on analysis_id = a.id order by 1, 2"
-    before = rows(filled, state)
+    of_version = (
+        "select slide_id, class_index, k.cells from analysis a join slide_class_count k on k.analysis_id = a.id"
+        " where version = {} order by 1, 2"
+    )
+    versions = [rows(filled, of_version.format(version)) for version in (1, 2)]
     assert write_reapplication(filled, plan_reapplication(filled, "bench-0", DAY), by="test") == SLIDES
     assert current(filled) == {"bench-0": SLIDES}
-    assert rows(filled, state) == before, "the same fusion of the same logits"
-    assert rows(filled, "select count(*) from cell") == [(2 * CELLS,)]
+    assert [rows(filled, of_version.format(version)) for version in (1, 2)] == versions, "nothing was overwritten"
+    assert rows(filled, of_version.format(3)) == versions[0], "the same fusion of the same logits"
+    assert rows(filled, "select count(*) from cell") == [(3 * CELLS,)]
 
 
 def test_slides_before_the_day_and_those_requeued_meanwhile_are_left_alone(filled: Engine) -> None:
@@ -130,6 +134,7 @@ def test_slides_before_the_day_and_those_requeued_meanwhile_are_left_alone(fille
     requeue(filled, 2, ["s0"], by="test")
     assert write_reapplication(filled, plan, by="test") == SLIDES - 1
     assert current(filled) == {"bench-1": SLIDES - 1, "bench-0": 1}
+    assert plan_reapplication(filled, "bench-1", DAY).slides == 0, "that slide is being analysed again"
     assert rows(filled, "select count(*) from cell where analysis_id in (select id from analysis"
                 " where release_id = 'bench-1')") == [(CELLS - 400,)]  # fmt: skip
 

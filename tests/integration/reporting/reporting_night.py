@@ -91,11 +91,13 @@ class Night:
         release: str = "r1",
         reason: str | None = None,
         outlines: bool = True,
+        version: int = 1,
     ) -> int:
         """An analysis of a slide with its results."""
         now = datetime(2026, 11, 23, 2, tzinfo=UTC)
         with transaction(self.engine) as session:
             analysis = Analysis(slide_key=slide_key, release_id=release, state=state, reason=reason, attempts=1)
+            analysis.version = version
             analysis.started_at, analysis.finished_at, analysis.timings = now, now, {"total": 2.5}
             analysis.detail = reason and f"field broken: {reason}"
             analysis.cells_classified, analysis.cells_on_border, analysis.objects_rejected = sum(counts.values()), 2, 1

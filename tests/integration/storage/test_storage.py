@@ -106,6 +106,14 @@ def test_an_object_is_replaced_and_deleted(store: ObjectStore) -> None:
     assert store.stat("one") is None
 
 
+def test_an_object_is_copied_within_the_store(store: ObjectStore) -> None:
+    store.put("copies/of a+b", b"content", "text/csv")
+    store.copy("copies/of a+b", "copies/1/of a+b")
+    assert store.get("copies/1/of a+b", max_bytes=100) == b"content"
+    with pytest.raises(ObjectMissing):
+        store.copy("nowhere/x", "copies/x")
+
+
 def test_check_proves_the_rights_and_leaves_nothing(store: ObjectStore) -> None:
     store.ensure_bucket()
     store.check()
