@@ -1,4 +1,4 @@
-"""Revisions of a report on a real Postgres and a real object store: none is lost, no number is used for two contents."""
+"""Revisions of a report on a real Postgres and object store: none is lost, no number is used for two contents."""
 
 import json
 from typing import Any

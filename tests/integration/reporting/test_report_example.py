@@ -86,7 +86,8 @@ def test_the_report_and_the_table_are_those_stored_byte_for_byte(postgres: Postg
     issued_at = mixed(postgres, night).write(BatchState.COMPLETE_WITH_ERRORS)["issued_at"]
     for name in ("report.json", "slides.csv"):
         assert (
-            night.get(name).decode().replace(night.store.bucket, "morphbatch").replace(issued_at, ISSUED_AT) == (STORED / name).read_bytes().decode()
+            night.get(name).decode().replace(night.store.bucket, "morphbatch").replace(issued_at, ISSUED_AT)
+            == (STORED / name).read_bytes().decode()
         ), name
 
 
