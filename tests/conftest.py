@@ -114,7 +114,7 @@ def stack(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     """
     flavour = chosen_s3(getattr(request, "param", None))
     find_environment(None)
-    home = tmp_path_factory.mktemp(f"stack-{flavour}")
+    home = tmp_path_factory.mktemp(f"stack für {flavour}")
     running = Stack(home, clean_environment(home), flavour)
     start_stack(home, SERVICES, flavour, environment=running.environment)
     yield running

@@ -1,9 +1,6 @@
 """Our own processes of the stack: the steps before them, the two workers, the schedule and the HTTP service."""
 
-import hashlib
-import os
 import sys
-from pathlib import Path
 
 from services.dispatch import CONTROL, SLIDES, connect_publisher
 from services.local.installation import Installation
@@ -31,13 +28,8 @@ def control_worker(installation: Installation, settings: Settings) -> Service:
     return _worker(installation, settings, "control", CONTROL, 1)
 
 
-def node_name(worker: str, home: Path) -> str:
-    """The name of a worker among those that share a broker: plain, whatever the folder of its stack is called."""
-    return f"{worker}@{hashlib.sha256(os.fsencode(home)).hexdigest()[:12]}"
-
-
 def _worker(installation: Installation, settings: Settings, name: str, queue: str, concurrency: int) -> Service:
-    node = node_name(name, installation.home)
+    node = f"{name}@{installation.plain_name}"
     return Service(
         name=name,
         command=(

@@ -12,6 +12,8 @@ from redis.retry import Retry
 from services.atomic import write_text
 from services.errors import ConfigurationError
 from services.local.installation import Installation
+from services.local.launch import DATA
+from services.local.programs import program_within_reach
 from services.local.service import NotReady, Service
 
 
@@ -21,8 +23,9 @@ def redis_service(installation: Installation) -> Service:
     folder = installation.home / "redis"
     return Service(
         name="redis",
-        command=(str(_binary()), str(folder / "redis.conf")),
+        command=(program_within_reach(_binary()), f"{DATA}/redis.conf"),
         port=port,
+        data=folder,
         ready=lambda: _ping(installation),
         prepare=lambda: _configure(installation, folder),
     )
@@ -44,15 +47,9 @@ def _configure(installation: Installation, folder: Path) -> None:
     write_text(
         folder / "redis.conf",
         f"bind 127.0.0.1\nport {installation.ports['redis']}\nuser default on #{password} ~* &* +@all -@admin\n"
-        f'dir {quoted(str(folder))}\ndaemonize no\nsave ""\nappendonly no\n',
+        f'dir {DATA}\ndaemonize no\nsave ""\nappendonly no\n',
         private=True,
     )
-
-
-def quoted(text: str) -> str:
-    """A word of a configuration file of Redis or Valkey, whatever characters are in it."""
-    plain = "".join(chr(b) if 32 <= b < 127 and chr(b) not in '"\\' else f"\\x{b:02x}" for b in text.encode())
-    return f'"{plain}"'
 
 
 def _ping(installation: Installation) -> None:

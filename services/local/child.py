@@ -107,10 +107,7 @@ class Child:
         with open_log(self.log) as stream:
             self._log_start = stream.tell()
             self._process = subprocess.Popen(
-                (
-                    *launcher(os.getpid(), self.service.stop_signal, self.service.unprivileged_data),
-                    *self.service.command,
-                ),
+                (*launcher(os.getpid(), self.service.stop_signal, self.service.data), *self.service.command),
                 stdin=subprocess.DEVNULL,
                 stdout=stream,
                 stderr=subprocess.STDOUT,

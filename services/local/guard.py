@@ -36,6 +36,7 @@ _ORPHAN_GRACE_S: Final = 15.0
 
 def main(home: Path, s3_flavour: S3Flavour | None, parent: int | None) -> int:
     """Run the stack of `home` until it is told to stop; the exit code of the supervisor, or `ALREADY_RUNS`."""
+    os.umask(0o077)  # what the stack keeps is nobody else's
     home.mkdir(parents=True, exist_ok=True)
     lock = os.open(home / "stack.lock", os.O_RDWR | os.O_CREAT, 0o600)
     if not _lock(lock):

@@ -1,6 +1,8 @@
 """What the embedded stack keeps between runs: its folder, its ports and its generated secrets."""
 
+import hashlib
 import json
+import os
 import random
 import secrets
 import socket
@@ -18,7 +20,7 @@ S3Flavour = Literal["minio", "rclone"]
 SERVICES: Final = ("postgres", "redis", "s3", "triton", "control", "beat", "api", "worker")
 INFRASTRUCTURE: Final = ("postgres", "redis", "s3")
 
-PORT_NAMES: Final = ("postgres", "redis", "s3", "triton_http", "triton_grpc", "triton_metrics", "api")
+PORT_NAMES: Final = ("postgres", "redis", "s3", "triton_grpc", "api")
 # Roles of `migrations/roles.sql`, each with its password under its own name.
 OWNER, SERVICE, ANALYST = ROLES = ("morphbatch_owner", "morphbatch_service", "morphbatch_analyst")
 SECRET_NAMES: Final = ("postgres_superuser", *ROLES, "redis", "s3", "webhook")
@@ -49,6 +51,11 @@ class Installation:
         return self.home / "logs"
 
     @property
+    def plain_name(self) -> str:
+        """What this home is called where its path may not stand: a word that no other home has, of digits and a–f."""
+        return hashlib.sha256(os.fsencode(self.home)).hexdigest()[:12]
+
+    @property
     def state_file(self) -> Path:
         """The supervisor's report of itself: states, pids, restarts."""
         return self.home / "stack.json"
@@ -74,8 +81,9 @@ class Installation:
         }
 
     def save(self) -> None:
-        """Write `installation.json` and `stack.env`, both readable by their owner only."""
+        """Write `installation.json` and `stack.env`, in a folder that is closed to everybody else."""
         self.home.mkdir(parents=True, exist_ok=True)
+        self.home.chmod(0o700)
         self.logs.mkdir(exist_ok=True)
         document = {"ports": dict(self.ports), "secrets": dict(self.secrets), "s3_flavour": self.s3_flavour}
         write_text(self.home / "installation.json", json.dumps(document, indent=2) + "\n", private=True)

@@ -1,78 +1,79 @@
 """Becomes a server that cannot outlive its supervisor: `python launch.py PARENT SIGNAL [--data DIR] COMMAND …`.
 
-A small program of its own, since both steps must happen in the server's process, between fork and exec, where a running
-interpreter is no safe place for code. With `--data DIR` and as root it becomes the unprivileged user who owns that
-folder, since Postgres refuses to run as root.
+A small program of its own, since every step must happen in the server's process, between fork and exec, where a running
+interpreter is no safe place for code.
+
+With `--data DIR` the command finds that folder as `DATA`: a descriptor, opened here. Started by root, the server then
+runs as an unprivileged user, who owns the folder and need not be able to walk the way to it: a home below /root stays
+closed to everybody else, that user's other processes too. And whatever the folder is called, `DATA` is a plain word.
 """
 
 import ctypes
 import os
 import pwd
 import sys
-from pathlib import Path
+
+_DATA_FD = 3
+DATA = f"/proc/self/fd/{_DATA_FD}"
+"""The server's own folder, as its command line and its configuration name it."""
 
 _PR_SET_PDEATHSIG = 1
-_PR_SET_KEEPCAPS = 8
-_PR_CAP_AMBIENT = 47
-_PR_CAP_AMBIENT_RAISE = 2
-_CAP_DAC_OVERRIDE = 1
-_CAPABILITY_VERSION_3 = 0x20080522
+_PR_SET_NO_NEW_PRIVS = 38
+_USERS = ("morphbatch", "nobody")  # the first of them that this machine has
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-class _CapabilityHeader(ctypes.Structure):
-    _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
-
-
-class _CapabilityData(ctypes.Structure):
-    _fields_ = (("effective", ctypes.c_uint32), ("permitted", ctypes.c_uint32), ("inheritable", ctypes.c_uint32))
-
-
-def _prctl(option: int, *arguments: int) -> None:
-    if _libc.prctl(option, *(ctypes.c_ulong(a) for a in (*arguments, 0, 0, 0, 0)[:4])) != 0:
+def _prctl(option: int, value: int) -> None:
+    if _libc.prctl(option, ctypes.c_ulong(value), *(ctypes.c_ulong(0),) * 3) != 0:
         raise OSError(ctypes.get_errno(), f"prctl({option})")
 
 
-def own(data: Path) -> tuple[int, int]:
-    """Give `data` to an unprivileged user, and keep that user for as long as the folder is there; its uid and gid."""
-    kept = data.stat()
-    if kept.st_uid != 0:
-        return kept.st_uid, kept.st_gid
-    entries = {entry.pw_name: entry for entry in pwd.getpwall() if entry.pw_uid != 0}
-    name = next((name for name in ("postgres", "nobody") if name in entries), None)
-    uid, gid = (entries[name].pw_uid, entries[name].pw_gid) if name else (65534, 65534)
-    os.chown(data, uid, gid)
-    return uid, gid
+def _open_data(folder: str) -> None:
+    descriptor = os.open(folder, os.O_PATH | os.O_DIRECTORY)
+    os.dup2(descriptor, _DATA_FD)
+    os.set_inheritable(_DATA_FD, True)
 
 
-def _become(uid: int, gid: int, data: Path, program: str) -> None:
-    """Drop root. Where the way to the program or the data is closed to that user, keep the right to walk it.
+def _become_unprivileged(folder: str) -> None:
+    """Drop root with all its capabilities, after the folder was given away."""
+    known = {entry.pw_name: entry for entry in pwd.getpwall()}
+    user = next((known[name] for name in _USERS if name in known), None)
+    if user is None:
+        sys.exit("there is no user `nobody` to run the servers as: make a system user `morphbatch`")
+    try:
+        _give(folder, user.pw_uid, user.pw_gid)
+        os.setgroups([])
+        os.setresgid(user.pw_gid, user.pw_gid, user.pw_gid)
+        os.setresuid(user.pw_uid, user.pw_uid, user.pw_uid)
+    except OSError as error:
+        sys.exit(f"root cannot give {folder} to {user.pw_name} and become it ({error}): use an ordinary user instead")
+    os.environ["HOME"] = DATA
 
-    A checkout below /root (0700) is such a place.
-    """
-    _prctl(_PR_SET_KEEPCAPS, 1)
-    os.setgroups([])
-    os.setresgid(gid, gid, gid)
-    os.setresuid(uid, uid, uid)
-    os.umask(0o077)
-    if os.access(program, os.X_OK) and os.access(data, os.W_OK):
-        return
-    header = _CapabilityHeader(_CAPABILITY_VERSION_3, 0)
-    words = (_CapabilityData * 2)()
-    words[0] = _CapabilityData(*(1 << _CAP_DAC_OVERRIDE,) * 3)
-    if _libc.capset(ctypes.byref(header), words) != 0:
-        raise OSError(ctypes.get_errno(), f"user {uid} cannot reach {data} or {program}; set MORPHBATCH_HOME elsewhere")
-    _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_RAISE, _CAP_DAC_OVERRIDE)
+
+def _give(folder: str, uid: int, gid: int) -> None:
+    """Make the user own what is in the folder, and last itself. What is in folders that they own is theirs already."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.stat(follow_symlinks=False).st_uid == uid:
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                _give(entry.path, uid, gid)
+            else:
+                os.chown(entry.path, uid, gid, follow_symlinks=False)
+    os.chown(folder, uid, gid)
 
 
 def main(arguments: list[str]) -> None:
     """Tie this process to its parent and replace it by the command."""
     parent, signal_number, command = int(arguments[0]), int(arguments[1]), arguments[2:]
+    os.umask(0o077)
     if command[0] == "--data":
-        data, command = Path(command[1]), command[2:]
+        folder, command = command[1], command[2:]
+        _open_data(folder)
         if os.geteuid() == 0:
-            _become(*own(data), data, command[0])
+            _become_unprivileged(folder)
+        _prctl(_PR_SET_NO_NEW_PRIVS, 1)
     # After the change of user, which clears it.
     _prctl(_PR_SET_PDEATHSIG, signal_number)
     if os.getppid() != parent:

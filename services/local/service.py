@@ -47,7 +47,8 @@ class Service:
     """A server as a child process.
 
     `ready` returns once the server does its work and raises `NotReady` until then; it takes a second at most. `prepare`
-    runs before each start and `settle` each time it has become ready; both may run again and again.
+    runs before each start and `settle` each time it has become ready; both may run again and again. `data` is the
+    folder of a server that is not ours, which finds it as `DATA` and runs without root's rights.
     """
 
     name: str
@@ -58,7 +59,7 @@ class Service:
     stop_signal: signal.Signals = signal.SIGTERM
     grace_s: float = 10.0
     deadline_s: float = 30.0
-    unprivileged_data: Path | None = None
+    data: Path | None = None
     prepare: Callable[[], None] = _nothing
     settle: Callable[[], None] = _nothing
 
@@ -83,14 +84,8 @@ class Planned:
     make: Callable[[], Service]
 
 
-def launcher(parent_pid: int, stop_signal: signal.Signals, unprivileged_data: Path | None = None) -> tuple[str, ...]:
+def launcher(parent_pid: int, stop_signal: signal.Signals, data: Path | None = None) -> tuple[str, ...]:
     """The words before a command that tie it to process `parent_pid`; see `services.local.launch`."""
-    words = (
-        sys.executable,
-        "-I",
-        "-S",
-        str(Path(__file__).with_name("launch.py")),
-        str(parent_pid),
-        str(int(stop_signal)),
-    )
-    return (*words, "--data", str(unprivileged_data)) if unprivileged_data else words
+    program = str(Path(__file__).with_name("launch.py"))
+    words = (sys.executable, "-I", "-S", program, str(parent_pid), str(int(stop_signal)))
+    return (*words, "--data", str(data)) if data else words

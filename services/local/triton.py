@@ -7,17 +7,27 @@ import json
 import os
 import shutil
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from tritonclient.grpc import InferenceServerClient
+from tritonclient.utils import InferenceServerException
+
+from services.atomic import write_text
 from services.errors import ConfigurationError
 from services.local.installation import Installation
-from services.local.service import CHECKOUT, Service, ask_health
+from services.local.launch import DATA
+from services.local.programs import within_reach
+from services.local.service import CHECKOUT, NotReady, Service
 from triton_models.forms.form import TENSORRT_RTX
 
 # Ends the stubs of the Python backend with the server; Triton waits this long for requests in flight.
 _EXIT_TIMEOUT_S: Final = 10
+
+# What no client of ours asks for. The word that would open it stands on a command line, so everybody may know it; but
+# HTTP/2 allows no capital letter in the name of a header, so that nobody can send it.
+_CLOSED: Final = "shared-memory,model-repository,statistics,trace,logging:Closed=to-everybody"
 
 _ASK: Final = """
 import ctypes, json, os, sys, sysconfig
@@ -30,7 +40,10 @@ try:
     ctypes.CDLL(f"{library}/{shared}" if os.path.exists(f"{library}/{shared}") else shared)
 except OSError as error:
     sys.exit(f"its Python {sys.executable} has no {shared}, which Triton's Python backend needs: {error}")
-print(json.dumps({"version": version, "library": library, "site": sysconfig.get_path("purelib")}))
+print(json.dumps({
+    "version": version, "python": os.path.realpath(sys.executable), "library": library,
+    "stdlib": sysconfig.get_path("stdlib"), "site": sysconfig.get_path("purelib"),
+}))
 """
 
 
@@ -63,7 +76,9 @@ class TritonEnvironment:
 
     folder: Path
     version: str
+    python: Path
     library: Path
+    stdlib: Path
     site: Path
 
     @property
@@ -73,7 +88,7 @@ class TritonEnvironment:
 
 
 def triton_service(installation: Installation, environment_folder: Path | None, form: str) -> Service:
-    """Triton on its three ports, serving `HOME/triton/repository`, in that form; ready when every model in it is.
+    """Triton on its port, serving `HOME/triton/repository` in that form; ready when every model in it is.
 
     Raises:
         ConfigurationError: the environment is not there, or holds no server.
@@ -81,27 +96,27 @@ def triton_service(installation: Installation, environment_folder: Path | None, 
     """
     python = find_environment(environment_folder)
     require_gpu(python, form)
-    repository = installation.home / "triton" / "repository"
-    return triton_server(installation, python, repository)
+    return triton_server(installation, python)
 
 
-def triton_server(installation: Installation, python: TritonEnvironment, repository: Path) -> Service:
-    """Triton on its three ports, serving `repository`."""
-    ports = installation.ports
-    backends = installation.home / "triton" / "backends"
+def triton_server(installation: Installation, python: TritonEnvironment) -> Service:
+    """Triton on its port, serving `HOME/triton/repository` from this environment."""
+    python = _within_reach(python)
+    folder = installation.home / "triton"
+    port = installation.ports["triton_grpc"]
+    memory = f"morphbatch-{installation.plain_name}-"
     return Service(
         name="triton",
         command=(
             str(python.server / "bin" / "tritonserver"),
-            f"--model-repository={repository}",
-            f"--backend-directory={backends}",
-            "--grpc-address=127.0.0.1", f"--grpc-port={ports['triton_grpc']}",
-            "--http-address=127.0.0.1", f"--http-port={ports['triton_http']}",
-            "--metrics-address=127.0.0.1", f"--metrics-port={ports['triton_metrics']}",
-            f"--exit-timeout-secs={_EXIT_TIMEOUT_S}",
+            # Plain words, whatever the home is called: the Python backend hands both to a shell, unquoted.
+            f"--model-repository={DATA}/repository", "--model-control-mode=none",
+            f"--backend-directory={DATA}/backends", f"--backend-config=python,shm-region-prefix-name={memory}",
+            "--grpc-address=127.0.0.1", f"--grpc-port={port}", f"--grpc-restricted-protocol={_CLOSED}",
+            "--allow-http=false", "--allow-metrics=false", f"--exit-timeout-secs={_EXIT_TIMEOUT_S}",
             "--strict-readiness=true", "--disable-auto-complete-config", "--log-verbose=0",
         ),
-        port=ports["triton_grpc"],
+        port=port,
         environment={
             "LD_LIBRARY_PATH": f"{python.site / 'nvidia_pytriton.libs'}:{python.library}",
             # The stub ignores PYTHONPATH: it finds its packages by the `python3` that PATH names first.
@@ -109,8 +124,10 @@ def triton_server(installation: Installation, python: TritonEnvironment, reposit
         },
         grace_s=_EXIT_TIMEOUT_S + 5,
         deadline_s=180.0,  # OpenVINO compiles both networks
-        prepare=lambda: _link_backend(python, backends),
-        ready=lambda: ask_health(ports["triton_http"], "/v2/health/ready"),
+        data=folder,
+        prepare=lambda: _prepare(python, folder / "backends", memory),
+        ready=lambda: _ask(f"127.0.0.1:{port}"),
+        settle=lambda: _close_memory(memory),
     )  # fmt: skip
 
 
@@ -130,7 +147,8 @@ def find_environment(folder: Path | None) -> TritonEnvironment:
         raise ConfigurationError(
             f"Triton has no environment in {folder} ({why}): run `make setup`, or name one in MORPHBATCH_TRITON_ENV"
         ) from error
-    environment = TritonEnvironment(folder, found["version"], Path(found["library"]), Path(found["site"]))
+    version = found.pop("version")
+    environment = TritonEnvironment(folder, version, **{name: Path(path) for name, path in found.items()})
     if not os.access(environment.server / "bin" / "tritonserver", os.X_OK):
         raise ConfigurationError(f"{folder} holds no tritonserver: run `make setup`")
     return environment
@@ -155,6 +173,56 @@ def require_gpu(python: TritonEnvironment, form: str) -> None:
             f" {python.folder} on this machine: {asked.stderr.strip().splitlines()[-1]}. Without a GPU, set"
             " MORPHBATCH_TRITON_FORM to another form, such as openvino-fp32"
         )
+
+
+def _within_reach(python: TritonEnvironment) -> TritonEnvironment:
+    """The same environment where the server's user reaches it, together with the Python that it is made of."""
+    stdlib = Path(python.stdlib.parent.name, python.stdlib.name)  # lib64 on some systems
+    site = Path("lib", python.stdlib.name, "site-packages")
+    shared = f"libpython{python.version}.so.1.0"
+    tree = within_reach(
+        {
+            "bin/python3": python.python,
+            str(site): python.site,
+            "base/bin/python3": python.python,
+            f"base/{stdlib}": python.stdlib,
+            f"base/lib/{shared}": python.library / shared,
+        }
+    )
+    if tree is None:
+        return python
+    configuration = tree / "pyvenv.cfg"
+    write_text(configuration, f"home = {tree / 'base' / 'bin'}\ninclude-system-site-packages = false\n")
+    configuration.chmod(0o644)
+    return replace(python, folder=tree, library=tree / "base" / "lib", site=tree / site)
+
+
+def _prepare(python: TritonEnvironment, backends: Path, memory: str) -> None:
+    for left_over in _shared_memory(memory):  # of a server that was killed
+        left_over.unlink(missing_ok=True)
+    _link_backend(python, backends)
+
+
+def _ask(endpoint: str) -> None:
+    # A connection of its own each time: one kept alive would hold up Triton's exit until its timeout.
+    client = InferenceServerClient(endpoint)
+    try:
+        if not client.is_server_ready(client_timeout=1.0):
+            raise NotReady("its models are not ready")
+    except InferenceServerException as error:
+        raise NotReady(str(error)) from error
+    finally:
+        client.close()
+
+
+def _close_memory(memory: str) -> None:
+    """Crops go through it between server and models, and the server lets everybody on the machine read it."""
+    for region in _shared_memory(memory):
+        region.chmod(0o600)
+
+
+def _shared_memory(prefix: str) -> list[Path]:
+    return list(Path("/dev/shm").glob(f"{prefix}*"))  # noqa: S108 - where shm_open keeps it
 
 
 def _link_backend(python: TritonEnvironment, backends: Path) -> None:

@@ -19,21 +19,21 @@ from tests.integration.servers import Postgres, S3Server, migrated_postgres, s3_
 @pytest.fixture(scope="session")
 def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
     """The session's Postgres."""
-    with migrated_postgres(tmp_path_factory.mktemp("postgres")) as running:
+    with migrated_postgres(tmp_path_factory.mktemp("postgres für alle")) as running:
         yield running
 
 
 @pytest.fixture(scope="session")
 def rclone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """The session's embedded S3 server."""
-    with s3_installation(tmp_path_factory.mktemp("rclone"), "rclone") as (installation, _):
+    with s3_installation(tmp_path_factory.mktemp("rclone für alle"), "rclone") as (installation, _):
         yield S3Server(settings_of(installation))
 
 
 @pytest.fixture(scope="session")
 def minio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
     """The session's MinIO."""
-    with s3_installation(tmp_path_factory.mktemp("minio"), "minio") as (installation, _):
+    with s3_installation(tmp_path_factory.mktemp("minio für alle"), "minio") as (installation, _):
         yield S3Server(settings_of(installation))
 
 

@@ -42,7 +42,7 @@ class Place:
 
     def ask(self, store: ObjectStore) -> str:
         """Start the server, run the self-test, stop the server."""
-        with serving(triton_server(self.installation, self.environment, self.repository), self.installation):
+        with serving(triton_server(self.installation, self.environment), self.installation):
             networks = Networks(
                 f"127.0.0.1:{self.installation.ports['triton_grpc']}", batch=16, in_flight=4, timeout_s=60
             )

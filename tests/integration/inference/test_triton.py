@@ -2,10 +2,13 @@
 
 import os
 import signal
+import socket
+import struct
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -76,7 +79,7 @@ def triton(tmp_path_factory: pytest.TempPathFactory, release_dir: Path) -> Itera
     installation = prepare_installation(home, "rclone", minio_available=False)
     repository = home / "triton" / "repository"
     release = lay_out_repository(release_dir, repository, options=EmbeddedOptions(max_queue_size=BOUND))
-    with serving(triton_server(installation, environment, repository), installation) as child:
+    with serving(triton_server(installation, environment), installation) as child:
         yield Server(child, f"127.0.0.1:{installation.ports['triton_grpc']}", release)
 
 
@@ -211,6 +214,59 @@ def test_a_killed_server_is_unavailable_and_found_again_by_the_same_line(triton:
     wait_for(triton.child)
     wait_until(networks.is_ready, 10, "found again")
     assert len(networks.classify(drawn_crops(2))) == 2
+
+
+CLOSED: dict[str, tuple[Any, ...]] = {
+    "get_model_repository_index": (),
+    "load_model": ("resnetv2_50",),
+    "unload_model": ("resnetv2_50",),
+    "get_inference_statistics": (),
+    "get_trace_settings": (),
+    "update_trace_settings": (),
+    "get_log_settings": (),
+    "update_log_settings": ({"log_verbose_level": 1},),
+    "get_system_shared_memory_status": (),
+    "register_system_shared_memory": ("crops", "/morphbatch", 1),
+    "unregister_system_shared_memory": (),
+    "get_cuda_shared_memory_status": (),
+    "register_cuda_shared_memory": ("crops", b"", 0, 1),
+    "unregister_cuda_shared_memory": (),
+}
+
+
+@pytest.mark.parametrize("call", CLOSED)
+def test_what_no_client_of_ours_asks_for_is_closed(triton: Server, call: str) -> None:
+    client = InferenceServerClient(triton.endpoint)
+    try:
+        for headers in (None, {"triton-grpc-protocol-closed": "to-everybody"}):
+            with pytest.raises(InferenceServerException, match="restricted"):
+                getattr(client, call)(*CLOSED[call], headers=headers)
+    finally:
+        client.close()
+
+
+def test_the_header_that_would_open_it_cannot_be_sent(triton: Server) -> None:
+    """Everybody may read its name and value from the server's command line, so that a client may leave out checks."""
+
+    def answer(name: bytes) -> bytes:
+        headers = {
+            b":method": b"POST", b":scheme": b"http", b":path": b"/inference.GRPCInferenceService/RepositoryIndex",
+            b":authority": b"triton", b"te": b"trailers", b"content-type": b"application/grpc", name: b"to-everybody",
+        }  # fmt: skip
+        block = b"".join(b"\0%c%b%c%b" % (len(n), n, len(v), v) for n, v in headers.items())
+        frames = ((4, 0, 0, b""), (1, 4, 1, block), (0, 1, 1, bytes(5)))  # settings, headers, an empty message
+        host, port = triton.endpoint.split(":")
+        with socket.create_connection((host, int(port)), timeout=10) as line:
+            line.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+            for kind, flags, stream, body in frames:
+                line.sendall(struct.pack(">I", len(body))[1:] + bytes((kind, flags)) + struct.pack(">I", stream) + body)
+            answered = b""
+            while b"grpc-status" not in answered[:-3]:
+                answered += line.recv(4096)
+            return answered
+
+    assert b"grpc-status\x0214" in answer(b"triton-grpc-protocol-closed")  # UNAVAILABLE: "restricted"
+    assert b"grpc-status\x012" in answer(b"triton-grpc-protocol-Closed")  # UNKNOWN: no request at all
 
 
 def test_a_closed_line_is_unavailable(triton: Server) -> None:

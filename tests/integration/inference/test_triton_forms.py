@@ -94,7 +94,7 @@ def test_the_server_opens_the_form_that_its_configuration_names(
     repository = tmp_path / "triton" / "repository"
     lay_out_repository(folder, repository, form=OPENVINO_INT8)
     crops = coloured_crops(7, seed=3)
-    with serving(triton_server(installation, environment, repository), installation):
+    with serving(triton_server(installation, environment), installation):
         line = Networks(f"127.0.0.1:{installation.ports['triton_grpc']}", batch=16, in_flight=2, timeout_s=60)
         served = line.served_release()
         said = line.classify(crops)
@@ -119,7 +119,7 @@ def test_weights_that_are_stored_as_int8_answer_as_meant(environment: TritonEnvi
     repository = tmp_path / "triton" / "repository"
     lay_out_repository(folder, repository, options=EmbeddedOptions(streams=2))
     crops = np.random.default_rng(3).integers(0, 256, (6, CROP_PX, CROP_PX, 3), np.uint8)
-    with serving(triton_server(installation, environment, repository), installation):
+    with serving(triton_server(installation, environment), installation):
         line = Networks(f"127.0.0.1:{installation.ports['triton_grpc']}", batch=16, in_flight=2, timeout_s=120)
         said = line.classify(crops)
         line.close()

@@ -25,7 +25,7 @@ from tests.waiting import wait_until
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Postgres, Redis and S3 only; a test leaves them running."""
-    home = tmp_path_factory.mktemp("base")
+    home = tmp_path_factory.mktemp("it's 100 % für #1 $HOME")
     running = Stack(home, clean_environment(home), "rclone")
     up(running)
     yield running

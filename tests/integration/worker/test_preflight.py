@@ -40,7 +40,7 @@ def serving_release(home: Path, release: Path, classes: tuple[str, ...] = CLASS_
     said_of_fusion = json.loads(fusion.read_text())
     fusion.unlink()  # it may share its bytes with the release
     fusion.write_text(json.dumps({**said_of_fusion, "classes": classes}))
-    with serving(triton_server(installation, find_environment(None), repository), installation):
+    with serving(triton_server(installation, find_environment(None)), installation):
         yield f"127.0.0.1:{installation.ports['triton_grpc']}"
 
 

@@ -33,8 +33,6 @@ class TritonPythonModel:
         streams = int(parameters["streams"]) or len(os.sched_getaffinity(0))
 
         core = openvino.Core()
-        # A compiled network is kept beside its model, so that a restart need not read and compile the ONNX file again.
-        core.set_property({"CACHE_DIR": str(folder / "compiled")})
         side = int(parameters["crop_px"])
         network = core.read_model(folder / args["model_version"] / parameters["model_file"])
         if parameters["model_file"].endswith(".onnx"):
