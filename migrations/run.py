@@ -16,8 +16,8 @@ from services.errors import ConfigurationError
 
 def _config(database_url: str = "") -> Config:
     config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent))
-    config.set_main_option("sqlalchemy.url", database_url.replace("%", "%%"))
+    for name, value in (("script_location", str(Path(__file__).parent)), ("sqlalchemy.url", database_url)):
+        config.set_main_option(name, value.replace("%", "%%"))  # a password's, or a folder's
     return config
 
 
