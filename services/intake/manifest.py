@@ -23,7 +23,8 @@ MIN_UM_PER_PX: Final = 0.01
 MAX_UM_PER_PX: Final = 2.0
 ID_PATTERN: Final = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 _NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
-_STAIN_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9 ._+&-]{0,62}$"
+_MAX_STAIN: Final = 63
+_IN_A_STAIN: Final = frozenset(" ._+&-–,/%()®™°'’")
 _MAX_KEY_BYTES: Final = 512
 _TURNING: Final = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # a name may look like another
 _WINDOWS_DRIVE: Final = re.compile(r"^[A-Za-z]:")
@@ -33,6 +34,21 @@ def _without_personal_data(text: str) -> str:
     kind = personal_data_in(text)
     if kind is not None:
         raise PydanticCustomError("personal_data", "looks like {kind}; use a pseudonym", {"kind": kind})
+    return text
+
+
+def _a_stain(text: str) -> str:
+    for place, character in enumerate(text, start=1):
+        is_letter = unicodedata.category(character)[0] in "LNM"
+        if not (is_letter or (place > 1 and character in _IN_A_STAIN)):
+            raise PydanticCustomError(
+                "manifest_bad_value",
+                "has {character} as character {place}: use letters and digits, after the first one {others} too",
+                {"character": _named(character), "place": place, "others": "".join(sorted(_IN_A_STAIN)).strip()},
+            )
+    kind = personal_data_in(text, names_a_stain=True)
+    if kind is not None:
+        raise PydanticCustomError("personal_data", "looks like {kind}; give the name of the stain", {"kind": kind})
     return text
 
 
@@ -94,7 +110,7 @@ def _plausible_scale(um_per_px: float) -> float:
 
 Id = Annotated[str, Field(pattern=ID_PATTERN), AfterValidator(_without_personal_data)]
 Pseudonym = Annotated[str, Field(pattern=_NAME_PATTERN), AfterValidator(_without_personal_data)]
-Stain = Annotated[str, Field(pattern=_STAIN_PATTERN), AfterValidator(_without_personal_data)]
+Stain = Annotated[str, Field(min_length=1, max_length=_MAX_STAIN), AfterValidator(_a_stain)]
 FieldKey = Annotated[str, AfterValidator(_inside_the_batch), AfterValidator(_without_personal_data)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9A-Fa-f]{64}$"), AfterValidator(str.lower)]
 Pixel = Annotated[int, Field(ge=0, le=100_000)]

@@ -135,6 +135,8 @@ def test_a_key_given_twice_in_one_object() -> None:
         ("slides.0.replicate", "1", "slides[0].replicate", "manifest_bad_value"),
         ("slides.0.stain", "", "slides[0].stain", "manifest_bad_value"),
         ("slides.0.stain", "x\0y", "slides[0].stain", "manifest_bad_value"),
+        ("slides.0.stain", "=giemsa", "slides[0].stain", "manifest_bad_value"),
+        ("slides.0.stain", "g" * 64, "slides[0].stain", "manifest_bad_value"),
         ("slides.0.specimen", "", "slides[0].specimen", "manifest_bad_value"),
         ("slides.0.um_per_px", DELETE, "slides[0].um_per_px", "um_per_px_missing"),
         ("slides.0.um_per_px", None, "slides[0].um_per_px", "um_per_px_missing"),
@@ -293,6 +295,14 @@ def test_an_unknown_key_is_named_only_when_it_names_nobody() -> None:
     assert _problems(_changed(("slides.0.patient_name", "x"))) == [("slides[0].patient_name", "manifest_unknown_key")]
     assert _problems(_changed(("slides.0.Anna Schmidt", "x"))) == [("slides[0].…", "manifest_unknown_key")]
     assert _problems(_changed(("slides.0.Anna_Schmidt", "x"))) == [("slides[0].…", "manifest_unknown_key")]
+
+
+@pytest.mark.parametrize(
+    "stain",
+    ["Bryan-Leishman", "May-Grünwald-Giemsa", "Papanicolaou (mod.)", "Diff-Quik®", "Bryan's Leishman", "吉姆萨"],
+)
+def test_a_stain_is_written_as_laboratories_write_it(stain: str) -> None:
+    assert _parse(_changed(("slides.0.stain", stain))).slides[0].stain == stain
 
 
 def test_the_fingerprint_follows_the_content_alone() -> None:
