@@ -28,18 +28,32 @@ comment on view reporting.region_share is
 
 
 create view reporting.specimen_distribution as
-select batch_key, lab, batch_id, received_on, specimen, stain, release_id, release_kind,
-    count(distinct slide_id) as slides, count(distinct replicate) as replicates, class_index, class_name, region,
-    sum(cells)::bigint as cells, sum(cells_total)::bigint as cells_total,
-    100.0::float8 * sum(cells) / sum(cells_total) as pct,
-    reporting.wilson_low_pct(sum(cells)::bigint, sum(cells_total)::bigint) as low_pct,
-    reporting.wilson_high_pct(sum(cells)::bigint, sum(cells_total)::bigint) as high_pct,
-    sum(cells) filter (where replicate = 1)::bigint as replicate_1_cells,
-    sum(cells_total) filter (where replicate = 1)::bigint as replicate_1_total,
-    sum(cells) filter (where replicate = 2)::bigint as replicate_2_cells,
-    sum(cells_total) filter (where replicate = 2)::bigint as replicate_2_total
-from reporting.class_distribution
-group by batch_key, lab, batch_id, received_on, specimen, stain, release_id, release_kind, class_index, class_name,
-    region;
+select batch_key, lab, batch_id, received_on, specimen, stain, release_id, release_kind, slides, replicates,
+    class_index, class_name, region,
+    case when joined then cells end as cells, cells_total,
+    case when joined then 100.0::float8 * cells / cells_total end as pct,
+    case when joined then reporting.wilson_low_pct(cells, cells_total) end as low_pct,
+    case when joined then reporting.wilson_high_pct(cells, cells_total) end as high_pct,
+    replicate_1_cells, replicate_1_total, replicate_2_cells, replicate_2_total, replicates_agree
+from (
+    select *, coalesce(replicates_agree, true) as joined
+    from (
+        select *, bool_and(reporting.replicates_agree(replicate_1_cells, replicate_1_total, replicate_2_cells,
+                replicate_2_total)) filter (where region = 'none')
+            over (partition by batch_key, specimen, stain, release_id) as replicates_agree
+        from (
+            select batch_key, lab, batch_id, received_on, specimen, stain, release_id, release_kind,
+                count(distinct slide_id) as slides, count(distinct replicate) as replicates, class_index, class_name,
+                region, sum(cells)::bigint as cells, sum(cells_total)::bigint as cells_total,
+                sum(cells) filter (where replicate = 1)::bigint as replicate_1_cells,
+                sum(cells_total) filter (where replicate = 1)::bigint as replicate_1_total,
+                sum(cells) filter (where replicate = 2)::bigint as replicate_2_cells,
+                sum(cells_total) filter (where replicate = 2)::bigint as replicate_2_total
+            from reporting.class_distribution
+            group by batch_key, lab, batch_id, received_on, specimen, stain, release_id, release_kind, class_index,
+                class_name, region
+        ) counted
+    ) compared
+) judged;
 comment on view reporting.specimen_distribution is
-    'One row per specimen and class, the replicates of one batch, stain and release joined';
+    'One row per specimen and class, the replicates of one batch, stain and release joined unless they disagree';

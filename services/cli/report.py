@@ -139,14 +139,18 @@ def _slides(report: "Report") -> "Table":
 
 def _specimen_line(specimen: "SpecimenReport") -> str:
     found = specimen.agreement
+    normal = specimen.normal_forms
     if found.assessed:
         word = "[green]agree[/]" if found.acceptable else "[yellow]differ[/]"
-        verdict = (
-            f"replicates {word}: {found.difference_points:.1f} points apart,"
-            f" {found.acceptable_points:.1f} are acceptable"
+        limit = (
+            f"{found.acceptable_points:.1f} are acceptable"
+            if found.p_value is None
+            else f"p = {found.p_value:.3f} at α = {found.alpha:g}"
         )
+        verdict = f"replicates {word}: {found.difference_points:.1f} points apart, {limit} ({found.method})"
         verdict += f"; {found.advice}" if found.advice else ""
     else:
-        verdict = f"replicates not compared: {found.reason}"
-    normal = specimen.normal_forms
-    return f"specimen {specimen.specimen}: {normal.text if normal else 'no cells'}; {verdict}"
+        verdict = f"replicates not compared: {found.detail}"
+    joined = normal.text if normal else "not joined" if specimen.cells else "no cells"
+    flags = f" [dim]{' '.join(specimen.quality_flags)}[/]" if specimen.quality_flags else ""
+    return f"specimen {specimen.specimen}: {joined}; {verdict}{flags}"

@@ -1,11 +1,11 @@
-"""Counts of classes as the parts of a report: shares of classes and regions, normal forms, agreement of replicates."""
+"""Counts of classes as the parts of a report: shares of classes and regions, normal forms."""
 
 from collections.abc import Mapping
 from typing import TypedDict
 
 from services.reporting.references import LOWER_LIMIT_NORMAL_PCT
-from services.reporting.report import Agreement, AgreementNotAssessed, ClassShare, NormalForms, Regions, RegionShare
-from services.reporting.statistics import Interval, replicate_difference, wilson
+from services.reporting.report import ClassShare, NormalForms, Regions, RegionShare
+from services.reporting.statistics import Interval, wilson
 from services.taxonomy import CLASSES, NORMAL, REGION_LOINC, Region
 
 Counts = Mapping[int, int]
@@ -65,23 +65,3 @@ def normal_forms(counts: Counts) -> NormalForms | None:
         f" {interval.cells} of {interval.total} cells; WHO lower reference limit {LOWER_LIMIT_NORMAL_PCT:g} %)"
     )
     return NormalForms(**_rounded(interval), reference_limit_pct=LOWER_LIMIT_NORMAL_PCT, text=text)
-
-
-def agreement(by_replicate: Mapping[int, Counts]) -> Agreement | AgreementNotAssessed:
-    """Whether the two replicates agree on the normal forms, and what to do if they do not."""
-    if len(by_replicate) != 2:
-        return AgreementNotAssessed(assessed=False, reason="one replicate only")
-    first, second = ((counts.get(NORMAL.index, 0), sum(counts.values())) for _, counts in sorted(by_replicate.items()))
-    if not first[1] or not second[1]:
-        return AgreementNotAssessed(assessed=False, reason="a replicate has no classified cells")
-    found = replicate_difference(first, second)
-    return Agreement(
-        assessed=True,
-        acceptable=found.is_acceptable,
-        replicate_1_pct=round(found.first_pct, 2),
-        replicate_2_pct=round(found.second_pct, 2),
-        difference_points=round(found.difference_points, 2),
-        acceptable_points=round(found.acceptable_points, 2),
-        method=found.method,
-        advice=None if found.is_acceptable else "the replicates differ by more than chance explains: count again",
-    )

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from services.database.states import BATCH_CLOSED, BatchState, SlideState
 from services.releases.schema import ReleaseKind
 from services.reporting import queries
-from services.reporting.distributions import agreement, distribution, normal_forms, region_shares
+from services.reporting.distributions import distribution, normal_forms, region_shares
 from services.reporting.issues import latest_issue
 from services.reporting.queries import (
     AnalysisRow,
@@ -36,9 +36,9 @@ from services.reporting.report import (
     Report,
     SlideFields,
     SlideReport,
-    SpecimenReport,
     Summary,
 )
+from services.reporting.specimens import specimen_reports
 
 REFERENCE: Final = Reference(
     normal_forms_lower_limit_pct=LOWER_LIMIT_NORMAL_PCT,
@@ -83,7 +83,7 @@ def read_report(session: Session, batch_key: int, state: BatchState | None = Non
         reference=REFERENCE,
         indices=INDICES,
         summary=_summary(batch, slides),
-        specimens=_specimens(slides, counts),
+        specimens=specimen_reports(slides, counts),
         slides=slides,
         problems=tuple(ManifestProblem.model_validate(problem) for problem in batch.problems),
         notes=(),
@@ -240,30 +240,3 @@ def _measure(row: MeasureRow) -> MeasureSummary:
         who_range=None if row.who_low is None or row.who_high is None else (row.who_low, row.who_high),
         within_who_pct=rounded(row.within_who_pct),
     )
-
-
-def _specimens(slides: Sequence[SlideReport], counts: Mapping[str, Counter[int]]) -> tuple[SpecimenReport, ...]:
-    groups: dict[tuple[str, str, str], list[SlideReport]] = defaultdict(list)
-    for slide in slides:
-        if slide.has_result and slide.release_id is not None:
-            groups[slide.specimen, slide.stain, slide.release_id].append(slide)
-    specimens = []
-    for (specimen, stain, release_id), members in sorted(groups.items(), key=lambda group: group[0]):
-        by_replicate: dict[int, Counter[int]] = defaultdict(Counter)
-        for slide in members:
-            by_replicate[slide.replicate].update(counts.get(slide.slide_id, {}))
-        joined = sum(by_replicate.values(), Counter[int]())
-        specimens.append(
-            SpecimenReport(
-                specimen=specimen,
-                stain=stain,
-                release_id=release_id,
-                slides=tuple(slide.slide_id for slide in members),
-                cells=joined.total(),
-                agreement=agreement(by_replicate),
-                normal_forms=normal_forms(joined),
-                distribution=distribution(joined),
-                regions=region_shares(joined),
-            )
-        )
-    return tuple(specimens)

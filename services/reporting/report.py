@@ -1,4 +1,4 @@
-"""The report of a batch, `morphbatch.report/1`, from which every file, table and heading is drawn. No database here.
+"""The report of a batch, `morphbatch.report/2`, from which every file, table and heading is drawn. No database here.
 
 `docs/report.schema.json` is the same as JSON Schema. Percentages are 0 to 100 and rounded to 0.01; measures of heads
 are rounded to 0.001 of their unit. Keys may be added under this version; none is removed or changes its meaning.
@@ -6,6 +6,7 @@ are rounded to 0.001 of their unit. Keys may be added under this version; none i
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from enum import StrEnum
 from typing import Annotated, Final, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer
@@ -15,7 +16,7 @@ from services.imaging.types import Microns, Pixels, UmPerPx
 from services.releases.schema import ReleaseKind
 from services.taxonomy import Region
 
-SCHEMA: Final = "morphbatch.report/1"
+SCHEMA: Final = "morphbatch.report/2"
 WARNINGS: Final[Mapping[ReleaseKind, str]] = {
     ReleaseKind.UNTRAINED: "UNTRAINED NETWORKS: classes are meaningless; counts, boxes and measures are real",
     ReleaseKind.DEMONSTRATION: "demonstration, generated images, not for clinical use",
@@ -92,18 +93,36 @@ class Agreement(_Part):
     replicate_1_pct: Pct = Field(description="Normal forms of replicate 1, %.")
     replicate_2_pct: Pct = Field(description="Normal forms of replicate 2, %.")
     difference_points: Points = Field(description="Their difference, percentage points.")
-    acceptable_points: Annotated[float, Field(ge=0)] = Field(
-        description="The largest difference that chance explains, percentage points."
+    acceptable_points: Annotated[float, Field(ge=0)] | None = Field(
+        description="The largest difference that chance explains, percentage points; null: judged by `p_value`."
     )
-    method: str = Field(description="Where that limit comes from.")
+    p_value: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        description="How probable such a difference is by chance; null: judged by `acceptable_points`."
+    )
+    alpha: Annotated[float, Field(gt=0, lt=1)] = Field(
+        description="How often two replicates of one specimen are told to differ, at most."
+    )
+    method: str = Field(description="How they were compared.")
     advice: str | None = Field(description="What to do; null: nothing.")
 
 
+class NotAssessed(StrEnum):
+    """Why two replicates are not compared."""
+
+    ONE_REPLICATE = "one_replicate"
+    SAME_NUMBER = "same_replicate_number"
+    OTHER_STAIN = "other_stain"
+    OTHER_RELEASE = "other_release"
+    NO_RESULT = "replicate_without_result"
+    TOO_FEW_CELLS = "fewer_than_200_cells"
+
+
 class AgreementNotAssessed(_Part):
-    """There are no two replicates to compare."""
+    """The replicates cannot be compared."""
 
     assessed: Literal[False]
-    reason: str = Field(description="Why not.")
+    reason: NotAssessed = Field(description="Stable code of why not.")
+    detail: str = Field(description="The same as a sentence.")
 
 
 class Confidence(_Part):
@@ -214,7 +233,10 @@ class SlideReport(_Part):
 
 
 class SpecimenReport(_Part):
-    """The slides with a result of one specimen, stain and release, joined: only those are counts of one thing."""
+    """The slides with a result of one specimen, stain and release, joined: only those are counts of one thing.
+
+    Replicates that disagree are not joined: then its figures are null.
+    """
 
     specimen: str
     stain: str
@@ -222,6 +244,9 @@ class SpecimenReport(_Part):
     slides: tuple[str, ...] = Field(description="slide_id of each.")
     cells: Count = Field(description="Cells classified in all of them.")
     agreement: Agreement | AgreementNotAssessed
+    quality_flags: tuple[str, ...] = Field(
+        description="Why its figures deserve a second look: `flag`, `flag:slides`, `fewer_than_200_cells:replicates`."
+    )
     normal_forms: NormalForms | None
     distribution: tuple[ClassShare, ...] | None = Field(
         description="All 18 classes, in the index order of the networks."
@@ -289,7 +314,7 @@ class Report(_Part):
         exclude_if=lambda warning: warning is None,
         description="Why the classes are not for use; comes first, and is absent where there is no reason.",
     )
-    schema_version: Annotated[Literal["morphbatch.report/1"], Field(alias="schema", description="Version.")]
+    schema_version: Annotated[Literal["morphbatch.report/2"], Field(alias="schema", description="Version.")]
     lab: str
     batch_id: Annotated[str, Field(alias="batch", description="batch_id of the manifest.")]
     state: BatchState

@@ -31,7 +31,7 @@ def test_a_written_report_is_what_its_schema_describes() -> None:
 @pytest.mark.parametrize(
     "broken",
     [
-        {"schema": "morphbatch.report/2"},
+        {"schema": "morphbatch.report/1"},
         {"warning": None, "state": "finished"},
         {"slides": [{**EXAMPLE["slides"][0], "replicate": 3}]},
         {"slides": [{name: value for name, value in EXAMPLE["slides"][0].items() if name != "regions"}]},

@@ -20,6 +20,7 @@ from services.errors import OutageError
 from services.reporting.exports.cells_parquet import CELL_SCHEMA
 from services.reporting.exports.slides_csv import SLIDE_COLUMNS
 from services.reporting.palette import WARNING_GROUND
+from services.reporting.statistics import exact_p
 from services.reporting.write import write_batch_report
 from services.settings import Settings
 from services.storage import StoreUnavailable
@@ -110,7 +111,38 @@ def test_replicates_are_joined_and_compared(written: Written) -> None:
     # 4 % and 7 %: mean 5.5, so 5 points are acceptable.
     assert joined["agreement"]["acceptable"] is True
     assert joined["agreement"]["acceptable_points"] == 5
-    assert alone["agreement"] == {"assessed": False, "reason": "one replicate only"}
+    assert alone["agreement"]["reason"] == "one_replicate"
+
+
+def test_report_and_view_judge_replicates_alike(night: Night) -> None:
+    pairs = [
+        ((4, 200), (12, 200)),
+        ((4, 200), (13, 200)),
+        ((4, 200), (12, 201)),
+        ((3, 33), (4, 28)),
+        ((5, 250), (30, 300)),
+    ]
+    for number, pair in enumerate(pairs):
+        for replicate, (normal, total) in enumerate(pair, 1):
+            counts = {"Normal": normal, "PinHead": total - normal}
+            night.slide(2 * number + replicate, counts, specimen=f"S-{number}", replicate=replicate)
+    report = night.write()
+    with transaction(night.engine) as session:
+        rows = session.execute(
+            text(
+                "select replicates_agree, cells, pct is null as bare, reporting.replicates_p(replicate_1_cells,"
+                " replicate_1_total, replicate_2_cells, replicate_2_total) as p from reporting.specimen_distribution"
+                " where class_name = 'Normal' order by specimen"
+            )
+        ).all()
+    found = [specimen["agreement"].get("acceptable") for specimen in report["specimens"]]
+    assert found == [row.replicates_agree for row in rows] == [True, False, True, None, False]
+    assert [specimen["normal_forms"] is None for specimen in report["specimens"]] == [row.bare for row in rows]
+    assert [row.cells for row in rows] == [16, None, 16, 7, None]
+    for row, pair in zip(rows, pairs, strict=True):
+        assert row.p == pytest.approx(exact_p(*pair), rel=1e-9)
+    assert [row.bare for row in rows] == [False, True, False, False, True]
+    assert report["specimens"][3]["agreement"]["detail"].startswith("not assessable: 33 in replicate 1 and 28 in")
 
 
 def test_measures_that_could_not_be_taken_are_left_out_and_never_zero(written: Written) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.reporting.statistics import acceptable_difference, replicate_difference, wilson
+from services.reporting.statistics import acceptable_difference, exact_p, replicate_difference, wilson
 
 
 def test_the_limit_of_4_pct_in_200_cells_is_uncertain_by_a_factor() -> None:
@@ -49,14 +49,39 @@ def test_two_replicates_of_200_go_by_the_table() -> None:
     assert not apart.is_acceptable
 
 
-def test_other_counts_go_by_the_formula() -> None:
-    found = replicate_difference((10, 100), (30, 150))
-    # p = 16 %: 1.96 · sqrt(16 · 84 · (1/100 + 1/150)) = 9.277
-    assert found.acceptable_points == pytest.approx(9.277, abs=0.001)
-    assert found.difference_points == pytest.approx(10.0)
-    assert not found.is_acceptable
+# p worked out in whole numbers, by math.comb
+@pytest.mark.parametrize(
+    ("first", "second", "p"),
+    [
+        ((4, 200), (12, 201), 0.07260924217044148),
+        ((0, 500), (0, 400), 1.0),
+        ((8, 200), (40, 1000), 1.0),
+        ((30, 400), (60, 420), 0.0025310338867884953),
+        ((210, 210), (205, 215), 0.0019750948139858593),
+        ((90, 3000), (160, 5000), 0.6693626236140001),
+    ],
+)
+def test_larger_replicates_go_by_the_exact_test(first: tuple[int, int], second: tuple[int, int], p: float) -> None:
+    found = replicate_difference(first, second)
+    assert found.p_value == pytest.approx(p, rel=1e-9)
+    assert found.is_acceptable == (p > 0.05)
+    assert found.acceptable_points is None
+    assert replicate_difference(second, first).p_value == pytest.approx(p, rel=1e-9)
 
 
-def test_a_replicate_without_cells_cannot_be_compared() -> None:
-    with pytest.raises(ValueError, match="cannot be compared"):
-        replicate_difference((0, 0), (8, 200))
+def test_the_verdict_does_not_jump_at_the_next_cell() -> None:
+    for normal in range(30):
+        for other in range(normal, normal + 20):
+            of_200 = exact_p((normal, 200), (other, 200))
+            for totals in ((200, 201), (201, 200)):
+                next_one = exact_p((normal, totals[0]), (other, totals[1]))
+                assert abs(next_one - of_200) < 0.02 or min(next_one, of_200) > 0.1, (normal, other, totals)
+    assert replicate_difference((4, 200), (12, 200)).is_acceptable
+    assert replicate_difference((4, 200), (12, 201)).is_acceptable
+    assert not replicate_difference((4, 200), (16, 201)).is_acceptable
+
+
+@pytest.mark.parametrize("totals", [(199, 200), (200, 199), (33, 28), (0, 200)])
+def test_fewer_than_200_cells_cannot_be_compared(totals: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="200 are required"):
+        replicate_difference((0, totals[0]), (0, totals[1]))
