@@ -130,7 +130,11 @@ class Settings(BaseSettings):
 
     max_field_bytes: int = Field(64 * 2**20, ge=1, description="A larger field file is refused unread.")
     max_field_pixels: int = Field(60_000_000, ge=1, description="A field with more pixels is refused undecoded.")
-    minimum_cells: int = Field(1, ge=1, description="A slide with fewer classified cells ends `insufficient`.")
+    minimum_cells: int = Field(
+        200,
+        ge=1,
+        description="A slide with fewer classified cells ends `insufficient`; 200 are what the WHO manual asks for.",
+    )
 
     @model_validator(mode="after")
     def _refuse_what_cannot_work(self) -> Self:

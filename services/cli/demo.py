@@ -20,13 +20,14 @@ commands = typer.Typer()
 
 LABS = ("north-clinic", "south-clinic")
 BATCHES_A_LAB = 2
+CELLS_A_FIELD = 26  # some are cut by the border or not found: ten fields have over 200 that are classified
 
 
 @commands.command()
 def demo(
     stop: Annotated[bool, typer.Option("--stop/--keep", help="Stop the stack at the end, or leave it up.")] = True,
-    slides: Annotated[int, typer.Option(help="Slides per batch.", min=1)] = 4,
-    fields: Annotated[int, typer.Option(help="Fields per slide.", min=1)] = 4,
+    slides: Annotated[int, typer.Option(help="Slides per batch.", min=1)] = 2,
+    fields: Annotated[int, typer.Option(help="Fields per slide.", min=1)] = 10,
     seed: Annotated[int, typer.Option(help="Seed of the drawn smears.")] = 1,
 ) -> None:
     """Run a night: start the stack, draw 2 labs × 2 batches of smears, submit them as a LIMS does, show the results."""
@@ -46,7 +47,16 @@ def demo(
             _step(f"{lab}: drawing and uploading {batch}")
             _morphbatch(
                 *("smears", str(folder), "--slides", str(slides), "--fields", str(fields)),
-                *("--seed", str(seed * 100 + len(batches)), "--lab", lab, "--batch", batch),
+                *(
+                    "--cells",
+                    str(CELLS_A_FIELD),
+                    "--seed",
+                    str(seed * 100 + len(batches)),
+                    "--lab",
+                    lab,
+                    "--batch",
+                    batch,
+                ),
             )
             _morphbatch("submit", str(folder), "--lab", lab, "--batch", batch)
             batches[lab, batch] = folder
@@ -102,6 +112,7 @@ def _summary(settings: "Settings", batches: "Deliveries", seconds: float) -> Non
 
     from services.batches.progress import find_batch
     from services.database.session import make_engine, transaction
+    from services.database.states import SlideState
     from services.releases.schema import ReleaseKind
     from services.reporting.reading import read_report
 
@@ -115,7 +126,9 @@ def _summary(settings: "Settings", batches: "Deliveries", seconds: float) -> Non
         normal = [slide.normal_forms for slide in report.slides if slide.normal_forms]
         cells = sum(share.total for share in normal)
         share = f"{sum(share.cells for share in normal) / cells:.1%}" if cells else "–"
-        table.add_row(lab, batch, report.state, str(report.summary.slides), str(cells), share)
+        short = report.summary.slides_by_state.get(SlideState.INSUFFICIENT, 0)
+        slides = f"{report.summary.slides}" + (f", {short} of them insufficient" if short else "")
+        table.add_row(lab, batch, report.state, slides, str(cells), share)
     release = report.release  # all batches were analysed under the active one
     out.print(f"[bold yellow]{report.warning}[/]" if report.warning else f"release {release and release.id}")
     out.print(table)

@@ -21,7 +21,9 @@ from services.settings import Settings
 from services.storage import ObjectStore
 from services.taxonomy import CLASS_NAMES
 
-SETTINGS = Settings(max_attempts=2, retry_base_seconds=0.01, outage_delay_seconds=0.01, lease_seconds=60)
+SETTINGS = Settings(
+    max_attempts=2, retry_base_seconds=0.01, outage_delay_seconds=0.01, lease_seconds=60, minimum_cells=1
+)
 DOCUMENT = {"crop_px": 64, "crop_um": 24.0, "fusion": {"alpha": 0.5}}
 
 
@@ -100,6 +102,8 @@ def one(engine: Engine, query: str, **values: Any) -> Any:
         return session.execute(text(query), values).one()
 
 
-def run(engine: Engine, store: ObjectStore, analysis_id: int, networks: Any = None) -> int | None:
+def run(
+    engine: Engine, store: ObjectStore, analysis_id: int, networks: Any = None, settings: Settings = SETTINGS
+) -> int | None:
     """The key of the batch to close, if the slide was its last."""
-    return analyse_slide(engine, store, networks or ConstantNetworks(), analysis_id, SETTINGS).closing
+    return analyse_slide(engine, store, networks or ConstantNetworks(), analysis_id, settings).closing

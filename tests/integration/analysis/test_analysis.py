@@ -24,6 +24,7 @@ from services.database.states import BatchState
 from services.dispatch import BrokerUnavailable
 from services.errors import TransientError
 from services.inference.errors import InferenceUnavailable
+from services.settings import Settings
 from services.storage import ObjectStore
 from tests.integration.analysis.slides import SETTINGS, ConstantNetworks, Hints, encode, one, run, submit
 
@@ -278,6 +279,16 @@ def test_three_thousand_given_cells_in_one_field(
     run(engine, empty_bucket, analysis)
     assert one(engine, "select state, cells_classified from analysis") == ("done", 3000)
     assert one(engine, "select count(*), max(number) from cell") == (3000, 3000)
+
+
+@pytest.mark.parametrize(("cells", "state"), [(199, "insufficient"), (200, "done")])
+def test_a_slide_of_fewer_than_200_cells_is_insufficient_unless_set_otherwise(
+    engine: Engine, empty_bucket: ObjectStore, good: NDArray[np.uint8], cells: int, state: str
+) -> None:
+    boxes = [{"box": [x, y, x + 20, y + 16]} for y in range(0, 1000, 50) for x in range(0, 1250, 50)][:cells]
+    [analysis] = submit(engine, empty_bucket, {"a": {"f.png": encode(good)}}, cells=boxes)
+    run(engine, empty_bucket, analysis, settings=Settings())
+    assert one(engine, "select state, cells_classified from analysis") == (state, cells)
 
 
 def test_a_mended_slide_goes_round_again_and_the_batch_ends_complete(

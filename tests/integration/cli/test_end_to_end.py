@@ -42,7 +42,7 @@ def test_a_folder_becomes_rows_pictures_and_a_report(
     assert next(iter(report)) == "warning"
     assert "not for clinical use" in report["warning"]
     assert report["state"] == "complete"
-    assert [slide["state"] for slide in report["slides"]] == ["done", "done"]
+    assert [slide["state"] for slide in report["slides"]] == ["insufficient"] * 2  # three fields are no 200 cells
     assert all(slide["slide_id"] and slide["cells"] > 0 for slide in report["slides"])
 
     out = tmp_path / "results"
@@ -60,7 +60,7 @@ def test_a_folder_becomes_rows_pictures_and_a_report(
         }
 
     watched = json.loads(stack.run_cli("watch", "first-night", "--json").stdout)
-    assert (watched["state"], watched["slides"]["done"], watched["cells"]) == ("complete", 2, cells.num_rows)
+    assert (watched["state"], watched["slides"]["insufficient"], watched["cells"]) == ("complete", 2, cells.num_rows)
 
     again = stack.run_cli(*submit, "--wait", timeout=60)
     assert again.returncode == 0, again.stderr
@@ -93,7 +93,7 @@ def test_a_batch_with_a_broken_field_ends_with_errors_and_says_what_to_do(stack:
     report = json.loads(stack.run_cli("report", "broken", "--json").stdout)
     assert report["state"] == "complete_with_errors"
     assert {slide["slide_id"]: slide["state"] for slide in report["slides"]} == {
-        "slide-01": "done",
+        "slide-01": "insufficient",
         "slide-02": "quarantined",
     }
     requeued = json.loads(stack.run_cli("requeue", "broken", "--json").stdout)
