@@ -80,6 +80,16 @@ def _decode(text: Any) -> bytes:
         raise ValueError("must be base64 text") from error
 
 
+_Seconds = Annotated[float, Field(gt=0, le=86_400)]
+_LIMITS: Final = TypeAdapter(tuple[_Seconds | None, None])
+
+
+def _without_limits(sent: Any) -> tuple[None, None]:
+    """Celery writes the sender's time limit into what it publishes from a worker or beat; the worker's own counts."""
+    _LIMITS.validate_python(sent)
+    return (None, None)
+
+
 Body = TypeVar("Body")
 
 
@@ -104,7 +114,7 @@ class _TaskHeaders(_Part):
     # We never set these: a message waits for nothing, and is tried once.
     eta: None = None
     retries: Literal[0] = 0
-    timelimit: tuple[None, None] = (None, None)
+    timelimit: Annotated[tuple[None, None], BeforeValidator(_without_limits)] = (None, None)
     compression: None = None
 
 

@@ -44,6 +44,15 @@ def test_every_task_is_known_with_its_arguments() -> None:
         inspect.signature(task.run).bind(*EXAMPLES.get(name, []))
 
 
+def test_what_beat_and_a_worker_publish_passes_without_their_time_limit() -> None:
+    from worker.app import app
+
+    limits = [app.conf.task_time_limit, None]
+    assert limits[0], "Celery writes it into the messages of tasks that the sender knows"
+    read = json.loads(task_message(json.dumps(changed("headers/timelimit", limits)).encode()))
+    assert read["headers"]["timelimit"] == [None, None]
+
+
 def test_when_a_message_expires_is_kept() -> None:
     sent = changed("headers/expires", "2026-11-27T16:12:24.631899+00:00")
     assert json.loads(task_message(json.dumps(sent).encode()))["headers"]["expires"] == "2026-11-27T16:12:24.631899Z"
