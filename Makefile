@@ -14,7 +14,7 @@ LOCK = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --gene
 PIP = -m pip install --quiet --disable-pip-version-check --require-virtualenv
 
 .DEFAULT_GOAL := help
-.PHONY: help setup triton-other rtx demo test fuzz lint bench bench-env demonstration reproduce-smids reproduce-hushem test-training minio lock
+.PHONY: help setup triton-other rtx triton-torch demo test fuzz lint bench bench-env demonstration reproduce-smids reproduce-hushem test-training minio lock
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 12
@@ -28,6 +28,8 @@ triton-other: ## Triton's environment under another Python and NumPy, where ther
 	@if [ -n "$(OTHER_PYTHON)" ]; then $(MAKE) .venv-triton-other/ready; else echo "no other Python from 3.11 to 3.13 here"; fi
 
 rtx: .venv-rtx/ready ## what builds engines of TensorRT-RTX, and Triton to serve them on an RTX GPU
+
+triton-torch: .venv-triton-torch/ready ## Triton with torch, to serve on any NVIDIA GPU; 6 GB
 
 test: setup ## every test; one that cannot run here is skipped and says why
 	.venv/bin/python -m pytest $(TESTS)
@@ -68,8 +70,9 @@ lock: .venv/ready ## pin every dependency again, with hashes
 	$(LOCK) pyproject.toml --extra local --extra dev --output-file requirements/dev.txt
 	$(LOCK) pyproject.toml --extra local --extra train --extra dev --output-file requirements/train.txt
 	$(LOCK) requirements/triton.in --override requirements/triton-overrides.txt --output-file requirements/triton.txt
-	$(LOCK) pyproject.toml requirements/triton.in --extra rtx --override requirements/rtx-overrides.txt \
+	$(LOCK) pyproject.toml requirements/triton.in --extra rtx --override requirements/numpy-2.txt \
 		--output-file requirements/rtx.txt
+	$(LOCK) requirements/triton-torch.in --override requirements/numpy-2.txt --output-file requirements/triton-torch.txt
 	@! grep -n '://' requirements/*.txt
 
 .venv/ready: requirements/dev.txt pyproject.toml

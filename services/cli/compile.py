@@ -171,7 +171,7 @@ def verify(
         err.print(f"[yellow]note[/]: every byte is right; the logits were not compared: {error}", highlight=False)
         proofs: list[Proof] | None = None
     else:
-        proofs = prove_forms(folder, data, cells)
+        proofs = prove_forms(folder, data, cells, form or ())
     if as_json:
         print_json(
             {

@@ -20,7 +20,7 @@ from services.local.installation import Installation
 from services.local.launch import DATA
 from services.local.programs import within_reach
 from services.local.service import CHECKOUT, NotReady, Service
-from triton_models.forms.form import TENSORRT_RTX
+from triton_models.forms.form import TENSORRT_RTX, TORCH
 
 # Ends the stubs of the Python backend with the server; Triton waits this long for requests in flight.
 _EXIT_TIMEOUT_S: Final = 10
@@ -48,7 +48,7 @@ print(json.dumps({
 
 
 # What a form for GPUs imports, and the target of `make` that makes an environment with it.
-_ON_GPU: Final = {TENSORRT_RTX: ("tensorrt_rtx_bindings", "rtx")}
+_ON_GPU: Final = {TENSORRT_RTX: ("tensorrt_rtx_bindings", "rtx"), TORCH: ("torch", "triton-torch")}
 
 _ASK_GPU: Final = """
 import ctypes, importlib.util, sys

@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from services.releases.schema import MEMBERS
+from services.releases.schema import MEMBERS, Release
 from triton_models.compile.tensorrt import MachineUnsuited
 from triton_models.forms.form import Form, form_folder
 
@@ -26,11 +26,20 @@ def run_rtx(
     return {member: _logits("rtx_network", folder / form.members[member], crops) for member in MEMBERS}
 
 
+def run_torch(release_dir: Path, release: Release, crops: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+    """Logits `[N, C]` of both ONNX files in the form `torch-fp16` for `crops` `[N, S, S, 3]`.
+
+    Raises:
+        MachineUnsuited: they do not run here; the message says why.
+    """
+    return {member: _logits("torch_network", release_dir / release.members[member].onnx, crops) for member in MEMBERS}
+
+
 def _logits(program: str, file: Path, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
     try:
         network = import_module(f"triton_models.repository.gpu_network.{program}").Network(file, [_BATCH])
     except ModuleNotFoundError as error:
-        raise MachineUnsuited(f"{error.name} is not installed: `make rtx` makes an environment that has it") from error
+        raise MachineUnsuited(f"{error.name} is not installed") from error
     except RuntimeError as error:
         raise MachineUnsuited(str(error)) from error
     parts = []

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,13 +20,20 @@ from triton_models.compile.accuracy import accuracy_change, differences
 from triton_models.compile.openvino_network import OpenVinoNetwork
 from triton_models.export.self_test import drawn_crops
 from triton_models.forms.difference import FormDiffers, fault
-from triton_models.forms.form import WITHOUT_FILES, Form, FormMissing, form_folder, forms_of, read_form
+from triton_models.forms.form import (
+    OPENVINO_FP32,
+    TORCH,
+    Form,
+    FormMissing,
+    ServedForm,
+    form_folder,
+    forms_of,
+    read_form,
+)
 from triton_models.training.data.dataset import read_dataset
 from triton_models.training.data.preparation import read_crops
 from triton_models.training.reports.evaluation import labels_of
 from triton_models.training.reports.released import ReleasedClassifier, open_network, open_release
-
-OPENVINO_FP32: Final = WITHOUT_FILES["embedded"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +60,16 @@ class Proof:
         }
 
 
-def prove_forms(release_dir: Path, data: Path | None = None, cells: int = 256) -> list[Proof]:
-    """Compare every form of a release with its ONNX files; `openvino-fp32` is always one.
+def prove_forms(
+    release_dir: Path, data: Path | None = None, cells: int = 256, wanted: Sequence[str] = ()
+) -> list[Proof]:
+    """Compare every form of a release with its ONNX files; `openvino-fp32` is always one, `torch-fp16` if it is wanted.
 
     Args:
         release_dir: folder of the release, of any taxonomy.
         data: images to take `cells` of, evenly spaced; None: drawn cells.
         cells: how many crops.
+        wanted: forms that are asked for.
 
     Raises:
         ReleaseBroken, FormBroken: the bytes are not what the documents say.
@@ -68,10 +78,11 @@ def prove_forms(release_dir: Path, data: Path | None = None, cells: int = 256) -
     reference = _Reference.of(release_dir, data, cells)
     classifier, crops = reference.classifier, reference.crops
     release = classifier.release
-    forms = [read_form(release_dir, release, name) for name in forms_of(release_dir)]
+    forms = [ServedForm(OPENVINO_FP32), *(ServedForm(TORCH) for _ in {TORCH} & set(wanted))]
+    forms += [ServedForm(name, read_form(release_dir, release, name)) for name in forms_of(release_dir)]
     proofs = []
-    for form in (None, *forms):
-        name, precision = (OPENVINO_FP32, "fp32") if form is None else (form.form, form.precision)
+    for form in forms:
+        name, precision = form.name, form.name.rpartition("-")[2] if form.document is None else form.document.precision
         try:
             found = _logits(release_dir, release, form, crops)
         except tensorrt.MachineUnsuited as error:
@@ -187,13 +198,15 @@ def _crops(classifier: ReleasedClassifier, data: Path | None, cells: int) -> NDA
 
 
 def _logits(
-    release_dir: Path, release: Release, form: Form | None, crops: NDArray[np.uint8]
+    release_dir: Path, release: Release, form: ServedForm, crops: NDArray[np.uint8]
 ) -> dict[str, NDArray[np.float32]]:
-    if form is not None and form.target == "tensorrt":
-        return tensorrt.run_form(release_dir, release, form, crops)
-    if form is not None and form.target == "tensorrt-rtx":
-        return gpu.run_rtx(release_dir, form, crops)
-    return {member: _opened(release_dir, release, form, member).logits(crops) for member in MEMBERS}
+    if form.name == TORCH:
+        return gpu.run_torch(release_dir, release, crops)
+    if form.document is not None and form.document.target == "tensorrt":
+        return tensorrt.run_form(release_dir, release, form.document, crops)
+    if form.document is not None and form.document.target == "tensorrt-rtx":
+        return gpu.run_rtx(release_dir, form.document, crops)
+    return {member: _opened(release_dir, release, form.document, member).logits(crops) for member in MEMBERS}
 
 
 def _opened(release_dir: Path, release: Release, form: Form | None, member: str) -> OpenVinoNetwork:

@@ -1,12 +1,13 @@
 """`forms/<form>/form.json`: a compiled form of a release, beside the release it was made from.
 
 A release never changes; what a backend compiles from its ONNX files is no part of it and can be made again. A form says
-which ONNX files it was made of, and is served only with those. Two forms have no files, for the backend compiles the
-ONNX itself when it loads: `openvino-fp32` and `onnxruntime-fp32`.
+which ONNX files it was made of, and is served only with those. Three forms have no files, for the backend compiles the
+ONNX itself when it loads: `openvino-fp32`, `onnxruntime-fp32` and `torch-fp16`.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, Literal, Self
@@ -22,11 +23,15 @@ FORM_DOCUMENT: Final = "form.json"
 OPENVINO_INT8: Final = "openvino-int8"
 TENSORRT_RTX: Final = "tensorrt-rtx-fp16"
 Backend = Literal["embedded", "openvino", "onnxruntime", "tensorrt"]
-WITHOUT_FILES: Final[dict[Backend, str]] = {
-    "embedded": "openvino-fp32",
-    "openvino": "openvino-fp32",
-    "onnxruntime": "onnxruntime-fp32",
+OPENVINO_FP32: Final = "openvino-fp32"
+TORCH: Final = "torch-fp16"
+WITHOUT_FILES: Final[dict[Backend, tuple[str, ...]]] = {
+    "embedded": (OPENVINO_FP32, TORCH),
+    "openvino": (OPENVINO_FP32,),
+    "onnxruntime": ("onnxruntime-fp32",),
+    "tensorrt": (),
 }
+"""By backend; the first is what it runs if no form is named."""
 _SERVED_BY: Final[dict[str, tuple[Backend, ...]]] = {
     OPENVINO_INT8: ("embedded", "openvino"),
     "tensorrt": ("tensorrt",),
@@ -93,6 +98,14 @@ class Form(_Part):
         return tuple(name for name in self.files if name.startswith(f"{member}/"))
 
 
+@dataclass(frozen=True, slots=True)
+class ServedForm:
+    """A form as a backend runs it. `document` None: it has no files, for the backend compiles the ONNX itself."""
+
+    name: str
+    document: Form | None = None
+
+
 def form_folder(release_dir: Path, name: str) -> Path:
     """Where the form `name` of the release in `release_dir` stands."""
     return release_dir / FORMS / name
@@ -156,30 +169,31 @@ def onnx_hashes(release: Release) -> dict[str, str]:
     return {member: release.files[release.members[member].onnx].sha256 for member in MEMBERS}
 
 
-def form_served(release_dir: Path, release: Release, backend: Backend, name: str | None) -> Form | None:
-    """The form `name` for `backend`; None: the one without files, which the backend compiles from the ONNX itself.
+def form_served(release_dir: Path, release: Release, backend: Backend, name: str | None) -> ServedForm:
+    """The form `name` for `backend`.
 
     Args:
         release_dir: folder of `release`.
         release: its document.
         backend: what is to run it.
-        name: by default the backend's form without files.
+        name: by default the backend's first form without files.
 
     Raises:
         FormMissing: there is no such form, or the backend cannot run it.
         FormBroken: see `read_form`.
     """
-    without_files = WITHOUT_FILES.get(backend)
-    if name in {None, without_files}:
-        if without_files is None:
+    if name is None:
+        if not WITHOUT_FILES[backend]:
             raise FormMissing(f"backend {backend} runs compiled forms only: name one of {release_dir / FORMS}")
-        return None
-    if name in WITHOUT_FILES.values():
+        return ServedForm(WITHOUT_FILES[backend][0])
+    if name in WITHOUT_FILES[backend]:
+        return ServedForm(name)
+    if any(name in names for names in WITHOUT_FILES.values()):
         raise FormMissing(f"backend {backend} cannot run the form {name}")
-    form = read_form(release_dir, release, str(name))
+    form = read_form(release_dir, release, name)
     if backend not in _SERVED_BY[form.target]:
         raise FormMissing(f"backend {backend} cannot run the form {name}; {', '.join(_SERVED_BY[form.target])} can")
-    return form
+    return ServedForm(name, form)
 
 
 @contextmanager

@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from typing import Final
 
 from services.releases.schema import MEMBERS, Release
-from triton_models.forms.form import WITHOUT_FILES, Backend, Form
+from triton_models.forms.form import OPENVINO_FP32, TENSORRT_RTX, TORCH, Backend, Form, ServedForm
 
 ENSEMBLE: Final = "sperm_morphology"
 FUSION: Final = "logit_fusion"
 MODELS: Final = (*MEMBERS, FUSION, ENSEMBLE)
 MAX_BATCH: Final = 64
+_MAX_BATCH_ON_GPU: Final = 256
+DEFAULT_FORM: Final = ServedForm(OPENVINO_FP32)
+_ON_GPU: Final = {TENSORRT_RTX: "rtx_network", TORCH: "torch_network"}  # the program of `repository/gpu_network`
 LOGITS: Final = {member: f"{member.upper()}_LOGITS" for member in MEMBERS}
 
 
@@ -38,21 +41,21 @@ class EmbeddedOptions:
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """What is served by what. `form` None: the backend compiles the ONNX files itself."""
+    """What is served by what."""
 
     release: Release
     backend: Backend = "embedded"
-    form: Form | None = None
+    served: ServedForm = DEFAULT_FORM
 
     @property
-    def form_name(self) -> str:
-        """As it stands in each configuration's parameters."""
-        return self.form.form if self.form is not None else WITHOUT_FILES[self.backend]
+    def form(self) -> Form | None:
+        """The form's document; None: it has no files."""
+        return self.served.document
 
     @property
     def gpu_program(self) -> str | None:
         """The program of `repository/gpu_network` by which the embedded backend runs the form; None: on the CPU."""
-        return "rtx_network" if self.form is not None and self.form.target == "tensorrt-rtx" else None
+        return _ON_GPU.get(self.served.name)
 
     def model_file(self, member: str) -> str:
         """Name of the file in the member's version folder that the backend opens."""
@@ -64,7 +67,7 @@ def _parameters(serving: Serving, extra: dict[str, str]) -> str:
     release = serving.release
     values = {
         "release_id": release.id,
-        "form": serving.form_name,
+        "form": serving.served.name,
         "classes": ",".join(release.classes),
         "crop_px": str(release.crop_px),
         "crop_um": repr(release.crop_um),
@@ -133,8 +136,9 @@ def _instances(serving: Serving) -> str:
 
 
 def _most(serving: Serving) -> int:
-    profile = None if serving.form is None else serving.form.profile
-    return MAX_BATCH if profile is None else profile.most
+    if serving.form is not None and serving.form.profile is not None:
+        return serving.form.profile.most
+    return MAX_BATCH if serving.gpu_program is None else _MAX_BATCH_ON_GPU
 
 
 def _settings(serving: Serving, member: str, options: EmbeddedOptions) -> dict[str, str]:

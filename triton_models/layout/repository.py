@@ -14,8 +14,9 @@ from pathlib import Path
 from services.atomic import AlreadyThere, whole_folder
 from services.releases.schema import MEMBERS, Release, verify_release
 from services.releases.served import ensemble_version
-from triton_models.forms.form import Backend, Form, form_folder, form_served
+from triton_models.forms.form import Backend, Form, ServedForm, form_folder, form_served
 from triton_models.layout.model_configs import (
+    DEFAULT_FORM,
     ENSEMBLE,
     FUSION,
     EmbeddedOptions,
@@ -33,12 +34,9 @@ def render_repository(
     release: Release,
     backend: Backend = "embedded",
     options: EmbeddedOptions | None = None,
-    form: Form | None = None,
+    form: ServedForm = DEFAULT_FORM,
 ) -> dict[str, str]:
-    """Every text file of the repository, by its path in it: configurations, Python models, the fusion.
-
-    `form` None: the backend compiles the ONNX files itself.
-    """
+    """Every text file of the repository, by its path in it: configurations, Python models, the fusion."""
     options = options or EmbeddedOptions()
     serving = Serving(release, backend, form)
     files = {}
@@ -70,14 +68,17 @@ def _python_model(name: str, programs: dict[str, str]) -> dict[str, str]:
 
 
 def is_laid_out(
-    release: Release, repository_dir: Path, options: EmbeddedOptions | None = None, form: Form | None = None
+    release: Release,
+    repository_dir: Path,
+    options: EmbeddedOptions | None = None,
+    form: ServedForm = DEFAULT_FORM,
 ) -> bool:
     """Whether `repository_dir` is what `lay_out_repository` of this version makes of `release`, embedded."""
     try:
         mark = (repository_dir / _MARK).read_text(encoding="utf-8")
     except FileNotFoundError:
         return False
-    return mark == _fingerprint(release, render_repository(release, options=options, form=form), form)
+    return mark == _fingerprint(release, render_repository(release, options=options, form=form), form.document)
 
 
 def lay_out_repository(
@@ -89,7 +90,7 @@ def lay_out_repository(
 ) -> Release:
     """Write the four models of the release in `release_dir` as the repository `repository_dir`, replacing it whole.
 
-    `form` names a compiled form of the release; None: the backend compiles the ONNX files itself.
+    `form` names a form of the release; None: that in which the backend compiles the ONNX files itself.
 
     Raises:
         AlreadyThere: `repository_dir` holds something else than such a repository.
@@ -101,8 +102,9 @@ def lay_out_repository(
             f"{repository_dir} holds something other than a model repository: choose another folder, or remove it"
         )
     release = verify_release(release_dir)
-    compiled = form_served(release_dir, release, backend, form)
-    rendered = render_repository(release, backend, options, compiled)
+    served = form_served(release_dir, release, backend, form)
+    compiled = served.document
+    rendered = render_repository(release, backend, options, served)
     with whole_folder(repository_dir, replace=True) as draft:
         for name, content in rendered.items():
             (draft / name).parent.mkdir(parents=True, exist_ok=True)

@@ -9,10 +9,9 @@ from sqlalchemy import Engine
 from services.releases.registry import Registry
 from services.releases.schema import Release, ReleaseBroken
 from services.storage import ObjectStore
-from triton_models.forms.form import WITHOUT_FILES, form_served
+from triton_models.forms.form import OPENVINO_FP32, form_served
 from triton_models.layout.repository import is_laid_out, lay_out_repository
 
-DEFAULT_FORM: Final = WITHOUT_FILES["embedded"]
 SHIPPED: Final = Path(__file__).parent.parent / "shipped"
 """The demonstration release: what a new installation serves."""
 
@@ -29,7 +28,7 @@ class Activated:
 class ServedHere:
     """The releases of one installation and Triton's repository; `folder` is `HOME/triton`, `form` what it serves."""
 
-    def __init__(self, engine: Engine, store: ObjectStore, folder: Path, form: str = DEFAULT_FORM) -> None:
+    def __init__(self, engine: Engine, store: ObjectStore, folder: Path, form: str = OPENVINO_FP32) -> None:
         self.registry = Registry(engine, store, folder / "releases", SHIPPED)
         self.repository = folder / "repository"
         self._form = form

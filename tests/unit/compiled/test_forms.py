@@ -18,11 +18,13 @@ from triton_models.forms.difference import difference, fault
 from triton_models.forms.form import (
     FORM_DOCUMENT,
     OPENVINO_INT8,
+    TORCH,
     Backend,
     Form,
     FormBroken,
     FormMissing,
     Profile,
+    ServedForm,
     digests,
     form_folder,
     form_served,
@@ -141,14 +143,20 @@ def test_a_form_that_is_not_there_says_which_are(release_dir: Path) -> None:
     release = verify_release(release_dir)
     with pytest.raises(FormMissing, match=f"it has {OPENVINO_INT8}, {TENSORRT}"):
         read_form(release_dir, release, "openvino-int4")
-    assert form_served(release_dir, release, "embedded", None) is None
-    assert form_served(release_dir, release, "embedded", "openvino-fp32") is None
+    for backend, name, served in (
+        ("embedded", None, "openvino-fp32"),
+        ("embedded", "openvino-fp32", "openvino-fp32"),
+        ("embedded", TORCH, TORCH),
+        ("onnxruntime", None, "onnxruntime-fp32"),
+    ):
+        assert form_served(release_dir, release, backend, name) == ServedForm(served)  # type: ignore[arg-type]
     for backend, name, named in (
         ("onnxruntime", OPENVINO_INT8, "embedded, openvino can"),
         ("onnxruntime", "openvino-fp32", "cannot run"),
         ("embedded", TENSORRT, "tensorrt can"),
         ("tensorrt", None, "name one of"),
         ("tensorrt", "openvino-fp32", "cannot run"),
+        ("openvino", TORCH, "cannot run"),
     ):
         with pytest.raises(FormMissing, match=named):
             form_served(release_dir, release, backend, name)  # type: ignore[arg-type]
@@ -184,6 +192,7 @@ def parameters(config: model_config_pb2.ModelConfig) -> dict[str, str]:
 SERVED = [
     ("embedded", None, "openvino-fp32", "model.onnx", 64),
     ("embedded", OPENVINO_INT8, OPENVINO_INT8, "model.xml", 64),
+    ("embedded", TORCH, TORCH, "model.onnx", 256),
     ("openvino", None, "openvino-fp32", "model.onnx", 64),
     ("openvino", OPENVINO_INT8, OPENVINO_INT8, "model.xml", 64),
     ("onnxruntime", None, "onnxruntime-fp32", "model.onnx", 64),
@@ -218,7 +227,7 @@ def test_each_backend_gets_a_repository_that_triton_reads(
         assert config.model_warmup[0].batch_size == EmbeddedOptions().sub_batch
         assert config.backend == {"embedded": "python"}.get(backend, backend)
         assert (repository / member / "1" / file).exists()
-        if form is not None:
+        if form not in (None, TORCH):
             compiled = read_form(release_dir, release, form)
             present = {f"{member}/{path.name}" for path in (repository / member / "1").iterdir()}
             assert present - {f"{member}/model.py", f"{member}/tensors.py"} == set(compiled.files_of(member))
@@ -233,6 +242,10 @@ def test_what_only_one_backend_is_told(release_dir: Path, tmp_path: Path) -> Non
     embedded = configs["embedded", OPENVINO_INT8]
     assert parameters(embedded)["model_file"] == "model.xml"
     assert embedded.instance_group[0].kind == model_config_pb2.ModelInstanceGroup.KIND_CPU
+
+    torch = configs["embedded", TORCH]
+    assert parameters(torch)["model_file"] == "model.onnx"
+    assert torch.instance_group[0].kind == model_config_pb2.ModelInstanceGroup.KIND_GPU
 
     openvino = configs["openvino", OPENVINO_INT8]
     assert openvino.default_model_filename == "model.xml"
@@ -257,12 +270,12 @@ def test_another_form_is_another_repository(release_dir: Path, tmp_path: Path) -
     repository = tmp_path / "repository"
     release = lay_out_repository(release_dir, repository, form=OPENVINO_INT8)
     form = read_form(release_dir, release, OPENVINO_INT8)
-    assert is_laid_out(release, repository, form=form)
+    assert is_laid_out(release, repository, form=ServedForm(OPENVINO_INT8, form))
     assert not is_laid_out(release, repository)
     remade = form.model_copy(
         update={"files": {**form.files, f"{MEMBERS[0]}/model.bin": form.files[f"{MEMBERS[0]}/model.xml"]}}
     )
-    assert not is_laid_out(release, repository, form=remade)
+    assert not is_laid_out(release, repository, form=ServedForm(OPENVINO_INT8, remade))
 
 
 Away = Callable[[float, float], dict[str, dict[str, float]]]
