@@ -47,13 +47,14 @@ def classifier(
         return
     if warning := WARNINGS.get(found.document["kind"]):
         out.print(f"[bold black on yellow] {warning} [/]")
-    table = Table("", "accuracy", "95 %", "macro-F1", "ECE", box=None, header_style="bold")
+    mixes = list(next(iter(found.document["classifiers"].values()))["macro_f1_by_mix"])
+    of_mixes = (f"{mix} mix" for mix in mixes)
+    table = Table("", "accuracy", "95 %", "macro-F1", *of_mixes, "ECE", box=None, header_style="bold")
     for name, figures in found.document["classifiers"].items():
         low, high = figures["interval_95"]["accuracy"]
         interval = f"{low:.3f} – {high:.3f}"
-        table.add_row(
-            name, f"{figures['accuracy']:.4f}", interval, f"{figures['macro_f1']:.4f}", f"{figures['ece']:.4f}"
-        )
+        shown = (figures["macro_f1"], *figures["macro_f1_by_mix"].values(), figures["ece"])
+        table.add_row(name, f"{figures['accuracy']:.4f}", interval, *(f"{value:.4f}" for value in shown))
     out.print(table)
     if html is not None:
         out.print(f"report: {html}")

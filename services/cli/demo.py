@@ -165,10 +165,13 @@ def _agreement(engine: "Engine", batches: "Deliveries") -> None:
 
     found = score_service(engine, {find_batch(engine, batch, lab): folder for (lab, batch), folder in batches.items()})
     out.print(f"against the drawn truth: {found.matched} of {found.cells} whole cells found, {found.false} false finds")
-    table = Table("", "accuracy", "macro-F1", box=None, header_style="bold")
+    columns = {"macro-F1": found.macro_f1}
+    columns |= {f"{mix} mix": values for mix, values in found.macro_f1_by_mix.items()}
+    table = Table("", "accuracy", *columns, box=None, header_style="bold")
     for name, accuracy in found.accuracy.items():
-        f1 = found.macro_f1[name]
-        table.add_row(name, "–" if accuracy is None else f"{accuracy:.1%}", "–" if f1 is None else f"{f1:.3f}")
+        scores = (values[name] for values in columns.values())
+        shown = ("–" if score is None else f"{score:.3f}" for score in scores)
+        table.add_row(name, "–" if accuracy is None else f"{accuracy:.1%}", *shown)
     out.print(table)
     weakest = ", ".join(f"{n} {f1:.2f}" for n, f1 in sorted(found.f1_by_class.items(), key=lambda item: item[1])[:3])
     out.print(f"ECE {found.ece} ({found.ece_if_calibrated} expected by chance); weakest classes: {weakest}")

@@ -106,9 +106,12 @@ def service(
     if as_json:
         print_json(asdict(result))
         return
-    table = Table("", "macro-F1", "accuracy", title=f"{result.matched} of {result.cells} cells matched")
-    for name, value in result.macro_f1.items():
-        accuracy = result.accuracy[name]
-        table.add_row(name, "–" if value is None else f"{value:.4f}", "–" if accuracy is None else f"{accuracy:.4f}")
+    columns = {"macro-F1": result.macro_f1}
+    columns |= {f"macro-F1, {mix} mix": values for mix, values in result.macro_f1_by_mix.items()}
+    columns |= {"accuracy": result.accuracy}
+    table = Table("", *columns, title=f"{result.matched} of {result.cells} cells matched")
+    for name in result.macro_f1:
+        found = (values[name] for values in columns.values())
+        table.add_row(name, *("–" if value is None else f"{value:.4f}" for value in found))
     out.print(table)
     out.print(f"ECE of the fused probabilities: {result.ece} ({result.ece_if_calibrated} expected by chance)")

@@ -161,6 +161,13 @@ def fuse(
     objective: Annotated[
         Literal["macro_f1", "macro_recall", "macro_precision"], typer.Option(help="What α maximises.")
     ] = "macro_f1",
+    mix: Annotated[
+        Literal["learnt", "published"],
+        typer.Option(
+            help="The mix of classes that the release is meant for: the one that its networks learnt from, or that of"
+            " the published data set, where the commonest class is 44 times as frequent as the rarest."
+        ),
+    ] = "learnt",
     as_json: JsonOption = False,
 ) -> None:
     """Choose the weight α of z = α·z₁/T₁ + (1 − α)·z₂/T₂ on the members' validation logits."""
@@ -171,7 +178,9 @@ def fuse(
     with needs_extra("train"):
         from triton_models.training.fusion.fitting import FusionObjective
         from triton_models.training.fusion.fuse import fuse_runs
-    fitted, choice = fuse_runs((first, second), folder, FusionObjective(objective))
+    fitted, choice = fuse_runs(
+        (first, second), folder, FusionObjective(objective), for_published_mix=mix == "published"
+    )
     if as_json:
         print_json({"folder": str(folder), **choice})
         return
@@ -182,5 +191,8 @@ def fuse(
     at = "  ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in choice["at_alpha"].items())
     weight = weight_text(fitted.alpha)
     out.print(f"α = {weight} (the weight of EfficientNetV2-S); on validation: {at}", highlight=False)
+    for name, found in choice.get("macro_f1_by_mix", {}).items():
+        told = ", ".join(f"{value:.4f} on the {of} mix" for of, value in found.items())
+        out.print(f"macro-F1 {name.replace('_', ' ')}: {told}", highlight=False)
     weightings = f"best weighting: {fitted.best_weighting}, released: {fitted.released.weighting}"
     out.print(f"members alone: {choice['members']}; {weightings}; folder: {folder}", highlight=False)

@@ -18,6 +18,7 @@ from services.documents import read_json_lines
 from services.evaluation.annotations import AnnotationsUnreadable
 from services.evaluation.calibration import calibration_error, error_if_calibrated
 from services.evaluation.detector import match_boxes
+from services.evaluation.mixes import f1_by_class, macro_f1, mixes_of
 from services.evaluation.queries import StoredCell, stored_cells
 from services.releases.schema import MEMBERS
 from services.taxonomy import CLASS_NAMES, class_named
@@ -31,6 +32,7 @@ Ints = NDArray[np.int64]
 class ServiceFigures:
     """`macro_f1` and `accuracy` by member and `fused`; `ece` is that of the fused probabilities.
 
+    `macro_f1_by_mix` is what macro-F1 would be with the classes equally frequent, and with the published set's mix.
     `ece_if_calibrated` is what chance alone would show on as many cells.
 
     A figure is None when no cell matched.
@@ -40,6 +42,7 @@ class ServiceFigures:
     matched: int
     false: int
     macro_f1: dict[str, float | None]
+    macro_f1_by_mix: dict[str, dict[str, float | None]]
     accuracy: dict[str, float | None]
     ece: float | None
     ece_if_calibrated: float | None
@@ -80,7 +83,7 @@ def score_service(engine: Engine, batches: Mapping[int, Path]) -> ServiceFigures
 def _figures(cells: int, false: int, labels: Ints, matched: Sequence[StoredCell]) -> ServiceFigures:
     if not len(labels):
         nothing: dict[str, float | None] = dict.fromkeys((*MEMBERS, "fused"))
-        return ServiceFigures(cells, 0, false, nothing, dict(nothing), None, None, {})
+        return ServiceFigures(cells, 0, false, nothing, {}, dict(nothing), None, None, {})
     probabilities = np.array([c.probabilities for c in matched], np.float64)
     said = {name: np.array([getattr(c, f"{name}_logits") for c in matched]).argmax(axis=1) for name in MEMBERS}
     said["fused"] = probabilities.argmax(axis=1)
@@ -89,21 +92,16 @@ def _figures(cells: int, false: int, labels: Ints, matched: Sequence[StoredCell]
         cells=cells,
         matched=len(labels),
         false=false,
-        macro_f1={name: _rounded(np.mean(list(f1_by_class(labels, s).values()))) for name, s in said.items()},
+        macro_f1={name: _rounded(macro_f1(labels, s)) for name, s in said.items()},
+        macro_f1_by_mix={
+            mix: {name: _rounded(macro_f1(labels, s, shares)) for name, s in said.items()}
+            for mix, shares in mixes_of(CLASS_NAMES).items()
+        },
         accuracy={name: _rounded(np.mean(s == labels)) for name, s in said.items()},
         ece=_rounded(calibration_error(probabilities, labels)),
         ece_if_calibrated=_rounded(error_if_calibrated(probabilities)),
         f1_by_class={CLASS_NAMES[index]: _rounded(value) for index, value in by_class.items()},
     )
-
-
-def f1_by_class(labels: Ints, said: Ints) -> dict[int, float]:
-    """F1 = 2·TP ÷ (2·TP + FP + FN) of every class that occurs in `labels` or in `said`, by index."""
-    result = {}
-    for index in np.union1d(labels, said):
-        hits = int(np.sum((labels == index) & (said == index)))
-        result[int(index)] = 2 * hits / (int(np.sum(labels == index)) + int(np.sum(said == index)))
-    return result
 
 
 def _read_truth(path: Path) -> Mapping[str, _Truth]:

@@ -62,7 +62,7 @@ def derive_release(release_dir: Path, fusion_json: Path, out: Path) -> Release:
 def _read_fusion(path: Path, release: Release) -> Fusion:
     given = read_json_object(path, ReleaseBroken)
     try:
-        fusion = Fusion.model_validate({name: given.get(name) for name in ("alpha", "temperatures")})
+        fusion = Fusion.model_validate({name: given.get(name) for name in Fusion.model_fields})
         fusion.check_classes(len(release.classes))
     except ValidationError as error:
         raise ReleaseBroken(f"{path} is not a fusion, such as `morphbatch fuse` writes: {describe(error)}") from error

@@ -16,10 +16,12 @@ def fuse(
     alpha: float | Sequence[float],
     efficientnetv2_s_temperature: float = 1.0,
     resnetv2_50_temperature: float = 1.0,
+    shift: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float32]:
-    """Probabilities `[N, C]` = softmax(α·z₁/T₁ + (1 − α)·z₂/T₂) of the logits `[N, C]`; α weighs EfficientNetV2-S.
+    """Probabilities `[N, C]` = softmax(α·z₁/T₁ + (1 − α)·z₂/T₂ + s) of the logits `[N, C]`; α weighs EfficientNetV2-S.
 
-    α is one number for all classes, or one per class in the order of the logits.
+    α is one number for all classes, or one per class in the order of the logits. `shift` is s, `[C]`, as `log_shift`
+    gives it; None: 0.
 
     Raises:
         ValueError: α is outside 0..1 or not one per class, or a temperature is not positive.
@@ -33,10 +35,21 @@ def fuse(
     z = (
         weight / efficientnetv2_s_temperature * efficientnetv2_s_logits.astype(np.float64)
         + (1 - weight) / resnetv2_50_temperature * resnetv2_50_logits
+        + (0 if shift is None else shift)
     )
     odds = np.exp(z - z.max(axis=1, keepdims=True))
     probabilities: NDArray[np.float32] = (odds / odds.sum(axis=1, keepdims=True)).astype(np.float32)
     return probabilities
+
+
+def log_shift(learnt: Sequence[float], meant: Sequence[float], strength: float) -> NDArray[np.float64]:
+    """What is added to the logits `[C]` of networks that learnt from one mix of classes, for cells of another.
+
+    strength · (log meant − log learnt), of the shares of each class. 1 is Bayes' rule, right for cells of the mix that
+    is meant (Menon et al. 2021, "Long-tail learning via logit adjustment"); less keeps more of the rare classes.
+    """
+    shift: NDArray[np.float64] = strength * (np.log(np.asarray(meant, np.float64)) - np.log(learnt))
+    return shift
 
 
 def weight_text(alpha: float | Sequence[float]) -> str:

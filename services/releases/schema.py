@@ -18,17 +18,19 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from services.atomic import write_text
 from services.documents import read_model
 from services.errors import ConfigurationError
-from services.releases.fusion import fuse
+from services.releases.fusion import fuse, log_shift
 from services.taxonomy import CLASS_NAMES
 
 MEMBERS: Final = ("efficientnetv2_s", "resnetv2_50")
 TIMM_NAMES: Final = {"efficientnetv2_s": "tf_efficientnetv2_s", "resnetv2_50": "resnetv2_50"}
 DOCUMENT: Final = "release.json"
+_SUM_TOLERANCE: Final = 1e-6
 FORMS: Final = "forms"  # folder of what was compiled from the release: see triton_models.forms
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 RelativePath = Annotated[str, Field(pattern=r"^[0-9A-Za-z_-]+(/[0-9A-Za-z_-][0-9A-Za-z._-]*)*$")]
 _Temperature = Annotated[float, Field(gt=0)]
+_Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 class ReleaseBroken(ConfigurationError):
@@ -62,11 +64,39 @@ class Member(_Part):
     onnx: RelativePath
 
 
+class Prior(_Part):
+    """Shares of the classes, in their order, before anything is seen of a cell: in training, and where it is used.
+
+    Networks that learnt from all classes alike name a rare class too often on a slide that has few such cells.
+    """
+
+    learnt: tuple[_Share, ...] = Field(description="As the loss saw them: equal where it weighs by 1 ÷ frequency.")
+    meant: tuple[_Share, ...] = Field(description="In the slides that the release is meant for.")
+    strength: float = Field(ge=0, le=1, description="How much of the way from one to the other the logits are moved.")
+
+    @field_validator("learnt", "meant")
+    @classmethod
+    def _shares_of_one(cls, shares: tuple[float, ...]) -> tuple[float, ...]:
+        if abs(sum(shares) - 1) > _SUM_TOLERANCE:
+            raise ValueError(f"shares must sum to 1, not {sum(shares):g}")
+        return shares
+
+    def shift(self) -> NDArray[np.float64]:
+        """What is added to the fused logits, `[C]`."""
+        return log_shift(self.learnt, self.meant, self.strength)
+
+
 class Fusion(_Part):
-    """z = α·z₁/T₁ + (1 − α)·z₂/T₂, with α the weight of EfficientNetV2-S; the probabilities are softmax(z)."""
+    """z = α·z₁/T₁ + (1 − α)·z₂/T₂ + s, with α the weight of EfficientNetV2-S; the probabilities are softmax(z).
+
+    s = strength · (log meant − log learnt) of the prior; without one it is 0: the release is meant for the mix that it
+    learnt from.
+    """
 
     alpha: float | tuple[float, ...] = Field(description="One number, or one per class in the order of the classes.")
     temperatures: dict[str, _Temperature]
+    # Left out where there is none, so that the documents on record stay what they are.
+    prior: Prior | None = Field(default=None, exclude_if=lambda prior: prior is None)
 
     @field_validator("alpha")
     @classmethod
@@ -85,16 +115,21 @@ class Fusion(_Part):
             alpha=self.alpha,
             efficientnetv2_s_temperature=self.temperatures[first],
             resnetv2_50_temperature=self.temperatures[second],
+            shift=None if self.prior is None else self.prior.shift(),
         )
 
     def check_classes(self, classes: int) -> None:
-        """That α is one number, or one for each of `classes`.
+        """That α is one number, or one for each of `classes`, and that the prior has a share for each.
 
         Raises:
-            ValueError: it is not.
+            ValueError: they are not.
         """
-        if isinstance(self.alpha, tuple) and len(self.alpha) != classes:
-            raise ValueError(f"fusion.alpha has {len(self.alpha)} numbers, not one per class ({classes})")
+        given = {"alpha": self.alpha} if isinstance(self.alpha, tuple) else {}
+        if self.prior is not None:
+            given |= {"prior.learnt": self.prior.learnt, "prior.meant": self.prior.meant}
+        for what, numbers in given.items():
+            if len(numbers) != classes:
+                raise ValueError(f"fusion.{what} has {len(numbers)} numbers, not one per class ({classes})")
 
 
 class Release(_Part):

@@ -13,10 +13,7 @@ from services.smears.painting import Pose, Sheet, paint_cell
 from services.smears.stains import PALETTES, Palette, Stain
 from services.smears.true_cells import true_cell
 from services.smears.truth import FieldTruth
-from services.taxonomy import CLASSES
-
-PUBLISHED_MIX: Final = (1537, 458, 955, 52, 81, 106, 1355, 380, 117, 1123, 201, 359, 1150, 934, 180, 855, 2277, 509)
-"""Cells of each class in one stain of the published data set: 44 times more of the commonest than of the rarest."""
+from services.taxonomy import CLASSES, PUBLISHED_MIX
 
 _APART_UM: Final = 7.5
 _HEAD_ROOM_UM: Final = 3.2  # a head nearer to the border is mostly cut by it, and never classified

@@ -79,7 +79,7 @@ def build_release(
         raise MembersDisagree(f"the fusion is of {fusion['classes']}, the members of {first['classes']}")
     try:
         preparation = Preparation.model_validate(first["preparation"])
-        chosen = Fusion.model_validate({name: fusion[name] for name in ("alpha", "temperatures")})
+        chosen = Fusion.model_validate({name: fusion.get(name) for name in Fusion.model_fields})
     except ValidationError as error:
         raise MembersDisagree(f"{parts.runs[MEMBERS[0]]} or {parts.fusion}: {describe(error)}") from error
 

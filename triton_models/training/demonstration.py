@@ -55,7 +55,7 @@ def demonstrate(
     _draw(out / "held-out", partial(write_drawn_cells, spec=HELD_OUT))
     _train_members(out)
     if not (out / "fusion").exists():
-        fuse_runs((out / MEMBERS[0], out / MEMBERS[1]), out / "fusion")
+        fuse_runs((out / MEMBERS[0], out / MEMBERS[1]), out / "fusion", for_published_mix=True)
     release = out / "release"
     if not release.exists():
         parts = Parts({member: out / member for member in MEMBERS}, out / "fusion")

@@ -19,6 +19,7 @@ from tritonclient.utils import InferenceServerException
 from services.database.models import ModelRelease
 from services.database.session import transaction
 from services.errors import ConfigurationError
+from services.evaluation.mixes import EQUAL, PUBLISHED, mixes_of
 from services.inference.errors import (
     InferenceQueueFull,
     InferenceRejected,
@@ -31,9 +32,8 @@ from services.keys import RELEASES
 from services.local.child import Child, ServiceState
 from services.local.installation import prepare_installation
 from services.local.triton import find_environment, triton_server
-from services.releases.fusion import fuse
 from services.releases.registry import ReleaseLost, UnknownRelease
-from services.releases.schema import MEMBERS, Fusion, Release, ReleaseBroken, ReleaseKind, read_release
+from services.releases.schema import MEMBERS, Fusion, Prior, Release, ReleaseBroken, ReleaseKind, read_release
 from services.storage import ObjectStore
 from services.taxonomy import CLASS_NAMES
 from tests.integration.servers import serving, wait_for
@@ -48,10 +48,12 @@ BOUND = 8  # on the members' queues, to fill one; nothing here sends the ensembl
 
 @pytest.fixture(scope="module")
 def release_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The untrained networks, fused with one α a class and unlike temperatures."""
+    """The untrained networks, fused with one α a class and unlike temperatures, for a mix that they did not learn."""
     folder = tmp_path_factory.mktemp("grown") / "untrained"
     by_class = tuple(round(0.05 * number, 2) for number in range(18))
-    fusion = Fusion(alpha=by_class, temperatures=dict(zip(MEMBERS, (0.7, 1.4), strict=True)))
+    mixes = mixes_of(CLASS_NAMES)
+    prior = Prior(learnt=mixes[EQUAL], meant=mixes[PUBLISHED], strength=0.8)
+    fusion = Fusion(alpha=by_class, temperatures=dict(zip(MEMBERS, (0.7, 1.4), strict=True)), prior=prior)
     build_untrained(folder).model_copy(update={"fusion": fusion}).write(folder)
     return folder
 
@@ -110,8 +112,10 @@ def test_the_ensemble_answers_logits_and_their_fusion(networks: Networks, triton
     assert said.probabilities.shape == (7, 18)
     fusion = triton.release.fusion
     assert isinstance(fusion.alpha, tuple)
-    temperatures = {f"{member}_temperature": fusion.temperatures[member] for member in MEMBERS}
-    fused = fuse(said.efficientnetv2_s_logits, said.resnetv2_50_logits, alpha=fusion.alpha, **temperatures)
+    assert fusion.prior is not None
+    fused = fusion.probabilities(
+        dict(zip(MEMBERS, (said.efficientnetv2_s_logits, said.resnetv2_50_logits), strict=True))
+    )
     np.testing.assert_allclose(said.probabilities, fused, atol=1e-5)
     # Untrained, but alive: another crop gives another answer, and no logit is absurd.
     for logits in (said.efficientnetv2_s_logits, said.resnetv2_50_logits):

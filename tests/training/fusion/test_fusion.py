@@ -13,9 +13,11 @@ from PIL import Image
 from services.evaluation.calibration import calibration_error
 from services.releases.derive import derive_release
 from services.releases.fusion import fuse
-from services.releases.schema import MEMBERS
+from services.releases.schema import MEMBERS, Prior
+from services.taxonomy import CLASS_NAMES
 from tests.places import CHECKOUT
 from tests.small_release import build_small_release, coloured_crops
+from triton_models.training.config import Objective
 from triton_models.training.fusion.fitting import (
     FusionObjective,
     Weight,
@@ -28,6 +30,7 @@ from triton_models.training.fusion.fitting import (
     sweep,
 )
 from triton_models.training.fusion.fuse import fuse_logits
+from triton_models.training.fusion.prior import MixUnknown, f1_by_mix, fit_strength, prior_of
 from triton_models.training.learning.logits import LabelledLogits, LogitsDiffer, check_alike
 from triton_models.training.reports.evaluation import evaluate_release
 from triton_models.training.reports.released import open_release
@@ -223,10 +226,40 @@ def test_a_release_that_weighs_by_class_is_evaluated_as_it_is_served(tmp_path: P
     assert "α = 0 to 1, one per class" in (tmp_path / "report.html").read_text()
 
 
+def test_the_prior_is_what_the_loss_saw() -> None:
+    counts = dict.fromkeys(CLASS_NAMES, 100) | {"Normal": 300}
+    even, seen = np.full(18, 1 / 18), np.array(list(counts.values())) / 2000
+    normal = CLASS_NAMES.index("Normal")
+    assert prior_of(counts, Objective()).learnt == pytest.approx(even)
+    assert prior_of(counts, Objective(class_weights="none")).learnt == pytest.approx(seen)
+    effective = prior_of(counts, Objective(class_weights="effective")).learnt
+    assert even[normal] < effective[normal] < seen[normal]
+    balanced = Objective(class_weights="none", balanced_sampler=True)
+    adjusted = Objective(class_weights="none", loss="logit_adjusted")
+    assert prior_of(counts, balanced).learnt == prior_of(counts, adjusted).learnt == pytest.approx(even)
+    with pytest.raises(MixUnknown, match="18 classes"):
+        prior_of({"a": 1, "b": 2}, Objective())
+    with pytest.raises(MixUnknown, match="no cell of PinHead"):
+        prior_of(counts | {"PinHead": 0}, Objective())
+
+
+def test_logits_are_moved_as_far_as_helps_on_both_mixes() -> None:
+    first, _, labels = members(4000)
+    logits = first.astype(np.float64) / fit_temperature(first.astype(np.float64), labels)
+    prior = Prior(learnt=(0.25,) * CLASSES, meant=(0.9, 0.06, 0.03, 0.01), strength=1.0)
+    chosen = fit_strength(logits, labels, prior)
+    assert 0 < chosen.strength < 1, "calibrated logits: all the way is best on one mix, none on the other"
+    by_strength = {s: f1_by_mix(logits, labels, prior.model_copy(update={"strength": s})) for s in (0.0, 1.0)}
+    assert by_strength[1.0]["meant"] > by_strength[0.0]["meant"] + 0.03
+    assert by_strength[1.0]["equal"] < by_strength[0.0]["equal"]
+    found = f1_by_mix(logits, labels, chosen)
+    assert sum(found.values()) >= max(sum(ends.values()) for ends in by_strength.values())
+
+
 def test_logits_of_other_images_are_not_fused() -> None:
     first, _, labels = members(10)
     one = LabelledLogits(("a", "b", "c", "d"), tuple("0123456789"), labels, first)
     with pytest.raises(LogitsDiffer, match="different images"):
         check_alike(one, LabelledLogits(one.classes, tuple("1234567890"), labels, first))
-    with pytest.raises(LogitsDiffer, match="other classes"):
+    with pytest.raises(LogitsDiffer, match="different classes"):
         check_alike(one, LabelledLogits(("a", "b", "d", "c"), one.names, labels, first))

@@ -11,6 +11,7 @@ from services.releases.schema import (
     MEMBERS,
     Fusion,
     Member,
+    Prior,
     Release,
     ReleaseBroken,
     ReleaseKind,
@@ -76,7 +77,10 @@ def test_it_has_the_same_networks_another_fusion_and_an_id_of_its_own(release_di
     assert "fusion/choice.json" not in derived.files
     other = derive_release(release_dir, fusion_in(tmp_path / "fusion", alpha=0.6), tmp_path / "other")
     by_class = derive_release(release_dir, fusion_in(tmp_path / "fusion", alpha=[0.7] * 18), tmp_path / "by_class")
-    assert len({old.id, derived.id, other.id, by_class.id}) == 4
+    prior = {"learnt": [1 / 18] * 18, "meant": [0.15, *[0.05] * 17], "strength": 0.5}
+    for_a_mix = derive_release(release_dir, fusion_in(tmp_path / "fusion", prior=prior), tmp_path / "for_a_mix")
+    assert len({old.id, derived.id, other.id, by_class.id, for_a_mix.id}) == 5
+    assert verify_release(tmp_path / "for_a_mix").fusion.prior == Prior.model_validate(prior)
     assert verify_release(tmp_path / "by_class").fusion.alpha == (0.7,) * 18
 
 
@@ -99,6 +103,7 @@ def test_how_the_fusion_was_chosen_comes_along(release_dir: Path, tmp_path: Path
         {"temperatures": {MEMBERS[0]: 1.0}},
         {"temperatures": {MEMBERS[0]: 1.0, MEMBERS[1]: 0.0}},
         {"classes": list(CLASS_NAMES[::-1])},
+        {"prior": {"learnt": [0.5, 0.5], "meant": [0.9, 0.1], "strength": 1.0}},
     ],
 )
 def test_what_is_no_fusion_of_these_networks_is_refused(

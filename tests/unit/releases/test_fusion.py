@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from services.releases.fusion import fuse, weight_text
-from services.releases.schema import MEMBERS
+from services.releases.schema import MEMBERS, Fusion, Prior
 from tests.places import CHECKOUT
 
 SERVED = CHECKOUT / "triton_models" / "repository" / "logit_fusion" / "model.py"
@@ -29,10 +29,17 @@ def served(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
-def loaded(served: ModuleType, folder: Path, alpha: object, temperatures: tuple[float, float] = (1.0, 1.0)) -> object:
+def loaded(
+    served: ModuleType,
+    folder: Path,
+    alpha: object,
+    temperatures: tuple[float, float] = (1.0, 1.0),
+    prior: Prior | None = None,
+) -> object:
     """The model as Triton starts it on a fusion.json with 18 classes."""
     classes = [str(number) for number in range(18)]
     fusion = {"alpha": alpha, "temperatures": dict(zip(MEMBERS, temperatures, strict=True)), "classes": classes}
+    fusion["prior"] = None if prior is None else prior.model_dump()
     (folder / "1").mkdir()
     (folder / "1" / "fusion.json").write_text(json.dumps(fusion))
     config = json.dumps({"parameters": {"classes": {"string_value": ",".join(classes)}}})
@@ -42,20 +49,25 @@ def loaded(served: ModuleType, folder: Path, alpha: object, temperatures: tuple[
 
 
 BY_CLASS = np.linspace(0, 1, 18).tolist()
+EVEN = (1 / 18,) * 18
+RISING = tuple((np.arange(1, 19) / np.arange(1, 19).sum()).tolist())
+FOR_RISING = Prior(learnt=EVEN, meant=RISING, strength=0.75)
 
 
+@pytest.mark.parametrize("prior", [None, FOR_RISING])
 @pytest.mark.parametrize(
     ("alpha", "first", "second"),
     [(0.5, 1.0, 1.0), (0.35, 1.7, 0.6), (0.0, 1.0, 2.0), (1.0, 3.0, 1.0), (BY_CLASS, 1.7, 0.6)],
 )
 def test_server_and_service_fuse_alike(
-    served: ModuleType, tmp_path: Path, alpha: float | list[float], first: float, second: float
+    served: ModuleType, tmp_path: Path, alpha: float | list[float], first: float, second: float, prior: Prior | None
 ) -> None:
     rng = np.random.default_rng(3)
     z1, z2 = (rng.normal(0, 6, (64, 18)).astype(np.float32) for _ in range(2))
-    ours = fuse(z1, z2, alpha=alpha, efficientnetv2_s_temperature=first, resnetv2_50_temperature=second)
-    model = loaded(served, tmp_path, alpha, (first, second))
-    theirs = served.fuse(z1, z2, model.alpha, *model.temperatures)
+    fusion = Fusion(alpha=alpha, temperatures=dict(zip(MEMBERS, (first, second), strict=True)), prior=prior)
+    ours = fusion.probabilities(dict(zip(MEMBERS, (z1, z2), strict=True)))
+    model = loaded(served, tmp_path, alpha, (first, second), prior)
+    theirs = served.fuse(z1, z2, model.alpha, *model.temperatures, model.shift)
     assert ours.dtype == theirs.dtype == np.float32
     np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
@@ -87,6 +99,38 @@ def test_both_refuse_what_is_no_weight_of_these_classes(served: ModuleType, tmp_
         fuse(z, z, alpha=wrong)
     with pytest.raises(ValueError, match="alpha"):
         loaded(served, tmp_path, wrong)
+
+
+def test_a_prior_moves_the_odds_from_the_mix_learnt_to_the_mix_meant() -> None:
+    z = np.log(np.float32([[0.5, 0.3, 0.2]]))
+    prior = Prior(learnt=(0.2, 0.3, 0.5), meant=(0.6, 0.3, 0.1), strength=1.0)
+    odds = np.array([0.5 * 0.6 / 0.2, 0.3, 0.2 * 0.1 / 0.5])  # Bayes' rule
+    np.testing.assert_allclose(fuse(z, z, alpha=0.5, shift=prior.shift()), [odds / odds.sum()], rtol=1e-5)
+    half = prior.model_copy(update={"strength": 0.5})
+    np.testing.assert_allclose(half.shift(), prior.shift() / 2)
+
+
+@pytest.mark.parametrize(
+    ("prior", "what"),
+    [
+        ({"learnt": (0.5, 0.5), "meant": (0.9, 0.2), "strength": 1}, "sum to 1"),
+        ({"learnt": (0.5, 0.5), "meant": (1.0, 0.0), "strength": 1}, "meant"),
+        ({"learnt": (0.5, 0.5), "meant": (0.9, 0.1), "strength": 1.5}, "strength"),
+    ],
+)
+def test_what_is_no_prior_is_refused(prior: dict[str, object], what: str) -> None:
+    with pytest.raises(ValueError, match=what):
+        Prior.model_validate(prior)
+
+
+def test_a_prior_of_other_classes_and_a_document_without_one() -> None:
+    prior = Prior(learnt=(0.5, 0.5), meant=(0.9, 0.1), strength=1)
+    fusion = Fusion(alpha=0.5, temperatures=dict.fromkeys(MEMBERS, 1.0), prior=prior)
+    fusion.check_classes(2)
+    with pytest.raises(ValueError, match=r"prior\.learnt has 2"):
+        fusion.check_classes(18)
+    without = Fusion(alpha=0.5, temperatures=dict.fromkeys(MEMBERS, 1.0))
+    assert "prior" not in without.model_dump(), "documents on record from before would be taken for other releases"
 
 
 def test_a_weight_is_told_in_a_few_words() -> None:

@@ -28,7 +28,10 @@ class ClassesUnknown(PermanentError):
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Probabilities of each classifier (both members, calibrated, and fused) on labelled images, and what follows."""
+    """Probabilities of each classifier (both members, calibrated, and fused) on labelled images, and what follows.
+
+    All three are moved to the mix of classes that the release is meant for.
+    """
 
     document: dict[str, Any]
     probabilities: dict[str, Floats]
@@ -89,12 +92,13 @@ def score(
 ) -> Evaluation:
     """The evaluation of both members' raw logits `[N, classes]` on `images`."""
     release = classifier.release
+    shift = 0.0 if release.fusion.prior is None else release.fusion.prior.shift()
     probabilities: dict[str, Floats] = {}
     before: dict[str, float] = {}
     for member in MEMBERS:
         raw = logits[member].astype(np.float64)
         before[member] = calibration_error(softmax(raw), labels)
-        probabilities[member] = softmax(raw / classifier.member_temperatures[member])
+        probabilities[member] = softmax(raw / classifier.member_temperatures[member] + shift)
     alpha = np.asarray(release.fusion.alpha, np.float64)
     plain = alpha * logits[MEMBERS[0]].astype(np.float64) + (1 - alpha) * logits[MEMBERS[1]]
     before[FUSED] = calibration_error(softmax(plain), labels)
@@ -124,6 +128,7 @@ def score(
         "alpha": release.fusion.alpha,
         "chose_alpha": measured == release.metrics.get("validation_fingerprint"),
         "macro_f1": {name: found["macro_f1"] for name, found in classifiers.items()},
+        "macro_f1_by_mix": {name: found["macro_f1_by_mix"] for name, found in classifiers.items()},
         "accuracy": {name: found["accuracy"] for name, found in classifiers.items()},
         "ece": classifiers[FUSED]["ece"],
         "best_member": best,

@@ -14,6 +14,7 @@ from sklearn.metrics import (
 )
 
 from services.evaluation.calibration import calibration_error
+from services.evaluation.mixes import macro_f1, mixes_of
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -59,6 +60,7 @@ def classifier_metrics(probabilities: Floats, labels: Ints, classes: tuple[str, 
         "macro_precision": float(macro[0]),
         "macro_recall": float(macro[1]),
         "macro_f1": float(macro[2]),
+        "macro_f1_by_mix": {mix: macro_f1(labels, chosen, shares) for mix, shares in mixes_of(classes).items()},
         "weighted_precision": float(weighted[0]),
         "weighted_recall": float(weighted[1]),
         "weighted_f1": float(weighted[2]),

@@ -57,9 +57,12 @@ def write_report(evaluation: Evaluation, path: Path) -> None:
             )
         )
     parts.append(pages.heading("Figures"))
-    parts.append(
-        pages.table(("", *names), [(title, *(float(classifiers[n][key]) for n in names)) for title, key in _FIGURES])
-    )
+    shown = [(title, [classifiers[name][key] for name in names]) for title, key in _FIGURES]
+    shown += [
+        (f"macro F1, {mix} mix of classes", [classifiers[name]["macro_f1_by_mix"][mix] for name in names])
+        for mix in classifiers[FUSED]["macro_f1_by_mix"]
+    ]
+    parts.append(pages.table(("", *names), [(title, *map(float, values)) for title, values in shown]))
     parts.append(pages.heading("95 % intervals (bootstrap over cells)"))
     rows = [
         (
