@@ -2,20 +2,22 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from services.analysis.copies import SeenFields
 from services.analysis.queries import FieldWork, SlideWork
 from services.errors import PermanentError
 from services.fields import FieldLimits, decode
 from services.imaging.crops import crop_cells, crop_of_cell_image
 from services.imaging.decoding.channel_files import check_one_channel
 from services.imaging.heads import find_heads
+from services.imaging.likeness import Signature, signature_of
 from services.imaging.quality import measure_quality
-from services.imaging.types import RGB, Box, FieldFault, FieldQuality, FoundHeads, Head, SetAside
+from services.imaging.types import RGB, Box, FieldFault, FieldQuality, FoundHeads, Head, QualityFlag, SetAside
 from services.imaging.working_size import check_working_size
 
 T = TypeVar("T")
@@ -55,7 +57,7 @@ class PreparedField:
     """A field with its cells cropped, or why it cannot be used.
 
     `fault` is a broken delivery, which quarantines the slide; `set_aside` is a finding about a readable image, which
-    only leaves the field out. Without both, `crops` is `[len(heads), S, S, 3]` UINT8.
+    only leaves the field out; `detail` says more of it. Without both, `crops` is `[len(heads), S, S, 3]` UINT8.
     """
 
     work: FieldWork
@@ -66,10 +68,20 @@ class PreparedField:
     crops: NDArray[np.uint8] | None = None
     fault: PermanentError | None = None
     set_aside: SetAside | None = None
+    detail: str | None = None
+    signature: Signature | None = None
 
 
-def prepare(data: bytes, slide: SlideWork, work: FieldWork, limits: FieldLimits, clock: StageClock) -> PreparedField:
-    """Everything between the bytes of a field and its crops.
+def copy_of_another(slide: SlideWork, work: FieldWork, other: str, same: str) -> PreparedField:
+    """A field whose cells are those of the field `other`; `same` is what both have in common."""
+    detail = f"{slide}: field {work.key} {same} field {other}: its cells are counted there, once"
+    return PreparedField(work, set_aside=SetAside.DUPLICATE, detail=detail)
+
+
+def prepare(
+    data: bytes, slide: SlideWork, work: FieldWork, limits: FieldLimits, clock: StageClock, seen: SeenFields
+) -> PreparedField:
+    """Everything between the bytes of a field and its crops; `seen` are the fields of the slide before it.
 
     Raises:
         PermanentError: the image cannot be decoded, or the manifest's boxes do not fit it.
@@ -90,13 +102,20 @@ def prepare(data: bytes, slide: SlideWork, work: FieldWork, limits: FieldLimits,
     quality = _as_document(measured, decoded.notes)
     if measured.unusable is not None:
         return PreparedField(work, width, height, quality, set_aside=measured.unusable)
+    signature = None
+    if QualityFlag.NO_STAINED_OBJECTS not in measured.flags:  # empty fields look alike by the dust on the camera
+        signature = clock.timed("quality", lambda: signature_of(pixels))
+    if signature is not None:
+        if (other := seen.first_like(signature)) is not None:
+            copy = copy_of_another(slide, work, other, "shows the same as")
+            return replace(copy, width=width, height=height, quality=quality)
+        seen.add(work.key, signature)
     found = _given_heads(slide, work, width, height) or clock.timed(
         "detect", lambda: find_heads(pixels, slide.um_per_px)
     )
     crops = clock.timed("crop", lambda: _crop(pixels, found, slide))
-    return PreparedField(
-        work, width, height, quality, found, crops, set_aside=None if found.heads else SetAside.NO_CELLS
-    )
+    empty = None if found.heads else SetAside.NO_CELLS
+    return PreparedField(work, width, height, quality, found, crops, set_aside=empty, signature=signature)
 
 
 def _given_heads(slide: SlideWork, work: FieldWork, width: int, height: int) -> FoundHeads | None:

@@ -19,7 +19,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from services.analysis.fields import PreparedField, StageClock, prepare
+from services.analysis.copies import SeenFields
+from services.analysis.fields import PreparedField, StageClock, copy_of_another, prepare
 from services.analysis.queries import FieldWork, SlideWork
 from services.errors import PermanentError
 from services.fields import FieldLimits, fetch
@@ -84,6 +85,7 @@ def run_slide(
     faults: list[PermanentError] = []
     outstanding: deque[tuple[list[tuple[int, Head]], Future[Predictions]]] = deque()
     gathering = _Gathering()
+    seen = SeenFields()
 
     def send(*, rest: bool) -> None:
         """Send what fills whole requests, and with `rest` what is over; else that waits for the next fields' crops.
@@ -110,7 +112,7 @@ def run_slide(
     with _reading(slide, store, limits, clock) as arrivals:
         for work, data in arrivals:
             sink.check()
-            prepared = _prepared(data, slide, work, limits, clock)
+            prepared = _prepared(data, slide, work, limits, clock, seen)
             sink.add_field(prepared)
             if prepared.fault is not None:
                 faults.append(prepared.fault)
@@ -127,12 +129,19 @@ def run_slide(
 
 
 def _prepared(
-    data: bytes | PermanentError, slide: SlideWork, work: FieldWork, limits: FieldLimits, clock: StageClock
+    data: bytes | PermanentError,
+    slide: SlideWork,
+    work: FieldWork,
+    limits: FieldLimits,
+    clock: StageClock,
+    seen: SeenFields,
 ) -> PreparedField:
+    if work.copy_of is not None:
+        return copy_of_another(slide, work, work.copy_of, "has the same bytes as")
     if isinstance(data, PermanentError):
         return PreparedField(work, fault=data)
     try:
-        return prepare(data, slide, work, limits, clock)
+        return prepare(data, slide, work, limits, clock, seen)
     except PermanentError as error:
         return PreparedField(work, fault=error)
 
@@ -157,9 +166,11 @@ def _reading(
     def read() -> None:
         try:
             for work in slide.fields:
+                data: bytes | PermanentError = b""
                 try:
                     uploaded = slide.uploaded(work)
-                    data: bytes | PermanentError = clock.timed("fetch", partial(fetch, store, uploaded, limits))
+                    if work.copy_of is None:
+                        data = clock.timed("fetch", partial(fetch, store, uploaded, limits))
                 except PermanentError as error:
                     data = error
                 if not offer((work, data)):

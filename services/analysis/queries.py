@@ -16,7 +16,8 @@ from services.imaging.types import Box, Microns, Pixels, UmPerPx
 class FieldWork:
     """One image to fetch. `given` are the cells that the manifest named, `None` where they are to be found.
 
-    `named_as_channel`: by its name it may be one of several colour channels of one picture.
+    `named_as_channel`: by its name it may be one of several colour channels of one picture. `copy_of`: the key of an
+    earlier field of the slide that has the same bytes.
     """
 
     id: int
@@ -25,6 +26,7 @@ class FieldWork:
     is_crop: bool
     given: tuple[Box, ...] | None
     named_as_channel: bool = False
+    copy_of: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +65,9 @@ def load_work(session: Session, analysis_id: int) -> SlideWork:
     ).one()
     rows = session.scalars(select(FieldRow).where(FieldRow.slide_key == slide.id).order_by(FieldRow.position)).all()
     channels = channel_files(row.key for row in rows)
+    first: dict[str, str] = {}
+    for row in rows:
+        first.setdefault(row.sha256, row.key)
     return SlideWork(
         analysis_id=analysis.id,
         batch_key=batch.id,
@@ -82,6 +87,7 @@ def load_work(session: Session, analysis_id: int) -> SlideWork:
                 is_crop=row.kind == "crop",
                 given=None if row.given_cells is None else tuple(Box(*cell["box"]) for cell in row.given_cells),
                 named_as_channel=row.key in channels,
+                copy_of=None if first[row.sha256] == row.key else first[row.sha256],
             )
             for row in rows
         ),

@@ -95,7 +95,7 @@ class SlideResult:
                 *(self._slide.analysis_id, prepared.work.id, prepared.width, prepared.height),
                 *(len(found.heads), found.on_border),
                 fault.reason if fault else prepared.set_aside,
-                str(fault) if fault else None,
+                str(fault) if fault else prepared.detail,
                 prepared.quality,
                 [{"box": list(r.box), "reason": r.reason} for r in found.rejected],
             )

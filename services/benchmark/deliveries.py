@@ -73,10 +73,13 @@ def drawn_fields(
 
 
 def lay_out(paths: Sequence[Path], folder: Path, slides: int) -> Path:
-    """Copy `paths` in turn to `slides` sub-folders of `folder`, which is replaced."""
+    """Copy `paths` to `slides` sub-folders of `folder`, which is replaced.
+
+    What follows each other comes into one slide, since a slide counts a field that comes twice but once.
+    """
     shutil.rmtree(folder, ignore_errors=True)
     for number, path in enumerate(paths):
-        slide = folder / f"slide-{number % slides + 1:02d}"
+        slide = folder / f"slide-{number * slides // len(paths) + 1:02d}"
         slide.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, slide / f"field-{number // slides + 1:03d}{path.suffix.lower()}")
+        shutil.copyfile(path, slide / f"field-{number + 1:04d}{path.suffix.lower()}")
     return folder

@@ -81,9 +81,9 @@ def feed(
 ) -> None:
     """Fields and crops per second that one core prepares, with Triton answering a constant; fields are drawn."""
     from services.benchmark.deliveries import drawn_fields
-    from services.benchmark.feed import measure_feed
+    from services.benchmark.feed import SLIDES, measure_feed
 
-    fields = drawn_fields(_home(), min(limit, 60), cells, _drawing)
+    fields = drawn_fields(_home(), min(limit, max(60, -(-limit // SLIDES))), cells, _drawing)
     result = measure_feed(_home() / "feed", fields.repeated(limit), repeats, _tell)
     if as_json:
         print_json(result)

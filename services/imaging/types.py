@@ -44,6 +44,7 @@ class SetAside(StrEnum):
     WHITE = "field_white"
     OUT_OF_FOCUS = "field_out_of_focus"
     NO_CELLS = "field_no_cells"
+    DUPLICATE = "field_duplicate"
 
 
 class FieldFault(StrEnum):

@@ -249,6 +249,33 @@ def test_a_readable_field_without_use_is_set_aside_and_its_slide_goes_on(
     )
 
 
+COPIES: dict[str, tuple[Callable[[NDArray[np.uint8]], bytes], str]] = {
+    "the same bytes": (encode, "has the same bytes as field a/1.png"),
+    "as TIFF": (lambda good: encode(good, ".tif"), "shows the same as field a/1.png"),
+    "as JPEG": (lambda good: encode(good, ".jpg"), "shows the same as field a/1.png"),
+    "a little smaller": (lambda good: encode(cv2.resize(good, None, fx=0.9, fy=0.9)), "shows the same as"),
+}
+
+
+@pytest.mark.parametrize("how", COPIES)
+def test_a_field_that_comes_twice_is_counted_once_and_the_first_is_named(
+    engine: Engine, empty_bucket: ObjectStore, good: NDArray[np.uint8], how: str
+) -> None:
+    make, says = COPIES[how]
+    twice, once = submit(
+        engine, empty_bucket, {"a": {"1.png": encode(good), "2.png": make(good)}, "b": {"1.png": encode(good)}}
+    )
+    run(engine, empty_bucket, twice)
+    run(engine, empty_bucket, once)
+    cells = "select cells_classified from analysis where id = :id"
+    assert one(engine, cells, id=twice) == one(engine, cells, id=once)
+    second = one(engine, "select r.reason, r.detail, r.cells from field_result r join field f on f.id = r.field_id"
+                 " where f.key = 'a/2.png'")  # fmt: skip
+    assert (second.reason, second.cells) == ("field_duplicate", 0)
+    assert says in second.detail
+    assert "lab berlin, batch night-1, slide a: field a/2.png" in second.detail
+
+
 READABLE: dict[str, Callable[[NDArray[np.uint8]], tuple[str, bytes]]] = {
     "palette": lambda good: ("x.png", saved(Image.fromarray(good).convert("P", palette=Image.Palette.ADAPTIVE), "PNG")),
     "depth_16_bit": lambda good: ("x.tif", encode(good[..., ::-1].astype(np.uint16) * 257, ".tif")),

@@ -1,0 +1,61 @@
+"""The same picture is told again in any form; different fields are never taken for it."""
+
+from itertools import combinations
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from services.imaging.likeness import SAME, likeness, signature_of
+from services.smears.field import FieldSpec, draw_field
+
+Field = NDArray[np.uint8]
+
+
+@pytest.fixture(scope="module")
+def fields() -> list[Field]:
+    """Drawn fields, some of them empty."""
+    rng = np.random.default_rng(11)
+    return [draw_field(rng, FieldSpec(um_per_px=0.1, cells=cells, bacteria=2)).pixels for cells in (0, 0, 1, 4, 9, 20)]
+
+
+def alike(one: Field, other: Field) -> float:
+    first, second = signature_of(one), signature_of(other)
+    assert first is not None
+    assert second is not None
+    return float(likeness(first, second[np.newaxis])[0])
+
+
+FORMS = {
+    **{f"JPEG {q}": [cv2.IMWRITE_JPEG_QUALITY, q] for q in (50, 75, 95)},
+    "half": lambda pixels: cv2.resize(pixels, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA),
+    "darker": lambda pixels: (pixels * 0.85).astype(np.uint8),
+    "grey": lambda pixels: cv2.cvtColor(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB),
+    "a margin cut off": lambda pixels: pixels[8:-8, 8:-8].copy(),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_field_is_told_again_in_another_form(fields: list[Field], form: str) -> None:
+    for pixels in fields:
+        make = FORMS[form]
+        if isinstance(make, list):
+            other = cv2.imdecode(cv2.imencode(".jpg", pixels, make)[1], cv2.IMREAD_COLOR).astype(np.uint8)
+        else:
+            other = make(pixels)
+        assert alike(pixels, other) > SAME
+
+
+def test_two_fields_are_not_taken_for_one(fields: list[Field]) -> None:
+    assert max(alike(one, other) for one, other in combinations(fields, 2)) < SAME - 0.2
+
+
+def test_fields_that_overlap_are_two(fields: list[Field]) -> None:
+    for pixels in fields[2:]:
+        width = pixels.shape[1] * 2 // 3
+        assert alike(pixels[:, :width].copy(), pixels[:, -width:].copy()) < SAME - 0.2
+
+
+def test_a_picture_of_nothing_has_no_signature() -> None:
+    assert signature_of(np.full((480, 640, 3), 220, np.uint8)) is None
