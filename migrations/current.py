@@ -8,7 +8,7 @@ from sqlalchemy import Connection, bindparam, text
 from migrations.views.column_comments import COLUMN_COMMENTS
 from services.database.models import Base
 from services.reporting.references import MEASURES
-from services.taxonomy import CLASSES, REGION_LOINC
+from services.taxonomy import CLASSES
 
 _VIEWS: Final = Path(__file__).parent / "views"
 # In the order in which they build on each other.
@@ -35,18 +35,21 @@ def create_current(connection: Connection) -> None:
 
 def _fill_reference_tables(connection: Connection) -> None:
     connection.execute(
-        text("insert into reporting.morphology_class values (:index, :name, :region, :loinc, :region_loinc)"),
+        text("insert into reporting.morphology_class values (:index, :name, :region, :loinc, :code, :name_tr)"),
         [
-            {"index": c.index, "name": c.name, "region": c.region.value, "loinc": c.loinc,
-             "region_loinc": REGION_LOINC[c.region]}
+            {"index": c.index, "name": c.english, "region": c.region.value, "loinc": c.loinc,
+             "code": c.code, "name_tr": c.turkish}
             for c in CLASSES
         ],
     )  # fmt: skip
     connection.execute(
-        text("insert into reporting.measure values (:column, :position, :unit, :meaning, :low, :high, :source)"),
+        text(
+            "insert into reporting.measure"
+            " values (:column, :position, :unit, :meaning, :low, :high, :source, :stain)"
+        ),
         [
             {"column": m.column, "position": position, "unit": m.unit, "meaning": m.meaning, "low": m.low,
-             "high": m.high, "source": m.source}
+             "high": m.high, "source": m.source, "stain": m.stain}
             for position, m in enumerate(MEASURES)
         ],
     )  # fmt: skip

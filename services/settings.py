@@ -128,6 +128,8 @@ class Settings(BaseSettings):
     soft_shutdown_seconds: int = Field(30, ge=0, description="A stopping worker gives its slides this long to end.")
     visibility_timeout_s: int = Field(3600, ge=20, description="Redis redelivers an unacknowledged message after this.")
 
+    language: Literal["en", "tr"] = Field("en", description="Language of the class names in tables and pictures.")
+
     max_field_bytes: int = Field(64 * 2**20, ge=1, description="A larger field file is refused unread.")
     max_field_pixels: int = Field(60_000_000, ge=1, description="A field with more pixels is refused undecoded.")
     minimum_cells: int = Field(

@@ -1,32 +1,50 @@
 """The 18 morphology classes, in the index order of every logit vector. Nothing else knows class names.
 
-The order is the ImageFolder (alphabetical) order of the published data set; regions and LOINC codes follow the WHO
-laboratory manual, 6th edition, and loinc.org. A class without a code of its own is exported under its region's total.
+The order is the ImageFolder (alphabetical) order of the published data set. A cell has one class, its primary defect:
+the shares add up to 100 %. LOINC's codes of single defects and of regions count every cell that has the defect, so that
+none of them fits; only Normal, 10622-9, means the same (loinc.org).
 """
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Final, Literal
+
+Language = Literal["en", "tr"]
 
 
 class Region(StrEnum):
-    """Where on the cell a defect sits; `NONE` is the normal form."""
+    """Where on the cell the primary defect sits; `NORMAL` is the normal form."""
 
     HEAD = "head"
     NECK = "neck"
     TAIL = "tail"
-    NONE = "none"
+    NORMAL = "normal"
 
 
 @dataclass(frozen=True, slots=True)
 class MorphologyClass:
-    """One output of the networks."""
+    """One output of the networks.
+
+    `label` is its folder in data sets and its name in releases; `code` stands for it in results, and people read it in
+    `english` or `turkish`.
+    """
 
     index: int
-    name: str
+    label: str
+    code: str
+    english: str
+    turkish: str
     region: Region
-    loinc: str | None = None
     aliases: tuple[str, ...] = ()
+
+    def display(self, language: Language) -> str:
+        """Its name for a reader."""
+        return self.turkish if language == "tr" else self.english
+
+    @property
+    def loinc(self) -> str | None:
+        """Its LOINC code; `None`: none was found that counts the same."""
+        return "10622-9" if self.region is Region.NORMAL else None
 
 
 _H, _N, _T = Region.HEAD, Region.NECK, Region.TAIL
@@ -35,42 +53,56 @@ CLASSES: Final[tuple[MorphologyClass, ...]] = tuple(
     MorphologyClass(index, *row)
     for index, row in enumerate(
         [
-            ("AmorfHead", _H, "10606-2", ("AmorphHead", "AmorphousHead", "amorphous")),
-            ("AsymmetricNeck", _N, None, ("AssymetricNeck",)),
-            ("CurlyTail", _T, "10607-0", ("CoiledTail",)),
-            ("DoubleHead", _H, "10609-6", ("DuplicateHead",)),
-            ("DoubleTail", _T, "10610-4", ("DuplicateTail",)),
-            ("LongTail", _T, None, ()),
-            ("NarrowAcrosome", _H, None, ("NArrowAcrosome",)),
-            ("Normal", Region.NONE, "10622-9", ("NormalSperm",)),
-            ("PinHead", _H, "10623-7", ()),
-            ("PyriformHead", _H, "10593-2", ("pyriform",)),
-            ("RoundHead", _H, "10625-2", ("RounHead",)),
-            ("ShortTail", _T, None, ()),
-            ("TaperedHead", _H, "10594-0", ("TaperingHead", "tapered")),
-            ("ThickNeck", _N, None, ()),
-            ("ThinNeck", _N, None, ()),
-            ("TwistedNeck", _N, None, ("BentNeck",)),
-            ("TwistedTail", _T, None, ()),
-            ("VacuolatedHead", _H, "10629-4", ("VacoulatedHead",)),
+            ("AmorfHead", "amorphous_head", "Amorphous head", "Amorf baş", _H, ("AmorphHead", "amorphous")),
+            ("AsymmetricNeck", "asymmetric_neck", "Asymmetric neck", "Asimetrik boyun", _N, ("AssymetricNeck",)),
+            ("CurlyTail", "curly_tail", "Curly tail", "Kıvrık kuyruk", _T, ("CoiledTail",)),
+            ("DoubleHead", "double_head", "Double head", "Çift baş", _H, ("DuplicateHead",)),
+            ("DoubleTail", "double_tail", "Double tail", "Çift kuyruk", _T, ("DuplicateTail",)),
+            ("LongTail", "long_tail", "Long tail", "Uzun kuyruk", _T, ()),
+            ("NarrowAcrosome", "narrow_acrosome", "Narrow acrosome", "Dar akrozom", _H, ()),
+            ("Normal", "normal", "Normal", "Normal", Region.NORMAL, ("NormalSperm",)),
+            ("PinHead", "pin_head", "Pin head", "İğne baş", _H, ()),
+            ("PyriformHead", "pyriform_head", "Pyriform head", "Armut baş", _H, ("pyriform",)),
+            ("RoundHead", "round_head", "Round head", "Yuvarlak baş", _H, ("RounHead",)),
+            ("ShortTail", "short_tail", "Short tail", "Kısa kuyruk", _T, ()),
+            ("TaperedHead", "tapered_head", "Tapered head", "Konik baş", _H, ("TaperingHead", "tapered")),
+            ("ThickNeck", "thick_neck", "Thick neck", "Kalın boyun", _N, ()),
+            ("ThinNeck", "thin_neck", "Thin neck", "İnce boyun", _N, ()),
+            ("TwistedNeck", "twisted_neck", "Twisted neck", "Bükülmüş boyun", _N, ("BentNeck",)),
+            ("TwistedTail", "twisted_tail", "Twisted tail", "Bükülmüş kuyruk", _T, ()),
+            ("VacuolatedHead", "vacuolated_head", "Vacuolated head", "Vakuollü baş", _H, ("VacoulatedHead",)),
         ]
     )
 )
 
-CLASS_NAMES: Final[tuple[str, ...]] = tuple(c.name for c in CLASSES)
+CLASS_NAMES: Final[tuple[str, ...]] = tuple(c.label for c in CLASSES)
 NORMAL: Final[MorphologyClass] = CLASSES[CLASS_NAMES.index("Normal")]
 PUBLISHED_MIX: Final = (1537, 458, 955, 52, 81, 106, 1355, 380, 117, 1123, 201, 359, 1150, 934, 180, 855, 2277, 509)
 """Cells of each class in one stain of the published data set: 44 times more of the commonest than of the rarest."""
-REGION_LOINC: Final[dict[Region, str]] = {
-    Region.NONE: "10622-9",
-    Region.HEAD: "10602-1",
-    Region.NECK: "10603-9",
-    Region.TAIL: "10604-7",
+
+REGION_NAMES: Final[dict[Region, dict[Language, str]]] = {
+    Region.NORMAL: {"en": "normal form", "tr": "normal form"},
+    Region.HEAD: {"en": "head defect", "tr": "baş kusuru"},
+    Region.NECK: {"en": "neck defect", "tr": "boyun kusuru"},
+    Region.TAIL: {"en": "tail defect", "tr": "kuyruk kusuru"},
 }
 
+
+def _folded(spelling: str) -> str:
+    return "".join(ch for ch in spelling if ch.isalnum()).casefold()
+
+
 _BY_SPELLING: Final[dict[str, MorphologyClass]] = {
-    spelling.casefold(): c for c in CLASSES for spelling in (c.name, *c.aliases)
+    _folded(spelling): c for c in CLASSES for spelling in (c.label, c.english, *c.aliases)
 }
+
+
+def display_name(spelling: str, language: Language) -> str:
+    """The class for a reader; a release's own class, which the taxonomy does not know, keeps its name."""
+    try:
+        return class_named(spelling).display(language)
+    except KeyError:
+        return spelling
 
 
 def class_named(spelling: str) -> MorphologyClass:
@@ -79,7 +111,7 @@ def class_named(spelling: str) -> MorphologyClass:
     Raises:
         KeyError: no class is called so.
     """
-    folded = "".join(ch for ch in spelling if ch.isalnum()).casefold()
+    folded = _folded(spelling)
     if folded not in _BY_SPELLING:
         raise KeyError(f"{spelling!r} is not a morphology class; known: {', '.join(CLASS_NAMES)}")
     return _BY_SPELLING[folded]

@@ -3,10 +3,11 @@
 create view reporting.cell as
 select b.id as batch_key, l.code as lab, b.batch_code as batch_id, b.received_on, s.slide_code as slide_id, s.specimen,
     s.replicate, s.stain, s.um_per_px, a.release_id, a.release_kind, a.analysis_id, c.number, c.field_id as field_key,
-    f.position as field_position, f.key as field, c.x0, c.y0, c.x1, c.y1, c.class_index, m.name as class_name, m.region,
+    f.position as field_position, f.key as field, c.x0, c.y0, c.x1, c.y1, c.class_index, m.class_name, m.region,
     c.confidence, c.probabilities, c.efficientnetv2_s_logits, c.resnetv2_50_logits, c.head_outline, c.head_length_um,
     c.head_width_um, c.head_area_um2, c.head_perimeter_um, c.ellipticity, c.elongation, c.roughness, c.regularity,
-    c.acrosome_share, c.vacuole_share, c.midpiece_width_um, c.midpiece_angle_deg
+    c.acrosome_share, c.vacuole_share, c.midpiece_width_um, c.midpiece_angle_deg,
+    m.class_code, m.class_name_tr
 from cell c
 join reporting.current_analysis a on a.analysis_id = c.analysis_id
 join slide s on s.id = a.slide_key
@@ -35,9 +36,13 @@ select c.batch_key, c.lab, c.batch_id, c.received_on, c.slide_id, c.specimen, c.
     percentile_cont(0.5) within group (order by v.value) as median,
     percentile_cont(0.05) within group (order by v.value) as p05,
     percentile_cont(0.95) within group (order by v.value) as p95,
-    m.who_low, m.who_high,
+    -- A range that was measured after one stain holds for no other.
+    case when coalesce(m.who_stain, c.stain) = c.stain then m.who_low end as who_low,
+    case when coalesce(m.who_stain, c.stain) = c.stain then m.who_high end as who_high,
     100.0::float8 * count(*) filter (where v.value between m.who_low and m.who_high)
-        / nullif(count(v.value) filter (where m.who_low is not null), 0) as within_who_pct
+        / nullif(count(v.value) filter (where m.who_low is not null and coalesce(m.who_stain, c.stain) = c.stain), 0)
+        as within_who_pct,
+    m.who_stain
 from reporting.cell c
 cross join lateral (values
     ('head_length_um', c.head_length_um), ('head_width_um', c.head_width_um), ('head_area_um2', c.head_area_um2),
@@ -48,6 +53,6 @@ cross join lateral (values
 ) v (measure, value)
 join reporting.measure m on m.measure = v.measure
 group by c.batch_key, c.lab, c.batch_id, c.received_on, c.slide_id, c.specimen, c.replicate, c.stain, m.measure,
-    m.unit, m.who_low, m.who_high;
+    m.unit, m.who_low, m.who_high, m.who_stain;
 comment on view reporting.morphometry_by_slide is
-    'One row per slide and measure: median, 5th and 95th percentile of the cells measured, beside the WHO range';
+    'One row per slide and measure: median, 5th and 95th percentile, beside the WHO range for the stain';

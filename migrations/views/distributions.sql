@@ -2,10 +2,10 @@
 
 create view reporting.class_distribution as
 select s.batch_key, s.lab, s.batch_id, s.received_on, s.slide_id, s.specimen, s.replicate, s.stain, s.analysis_id,
-    s.release_id, s.release_kind, m.class_index, m.name as class_name, m.region, coalesce(c.cells, 0) as cells,
+    s.release_id, s.release_kind, m.class_index, m.class_name, m.region, coalesce(c.cells, 0) as cells,
     s.cells as cells_total, 100.0::float8 * coalesce(c.cells, 0) / s.cells as pct,
     reporting.wilson_low_pct(coalesce(c.cells, 0), s.cells) as low_pct,
-    reporting.wilson_high_pct(coalesce(c.cells, 0), s.cells) as high_pct
+    reporting.wilson_high_pct(coalesce(c.cells, 0), s.cells) as high_pct, m.class_code, m.class_name_tr
 from reporting.slide_result s
 cross join reporting.morphology_class m
 left join slide_class_count c on c.analysis_id = s.analysis_id and c.class_index = m.class_index
@@ -24,7 +24,7 @@ from reporting.class_distribution
 group by batch_key, lab, batch_id, received_on, slide_id, specimen, replicate, stain, analysis_id, release_id,
     release_kind, region, cells_total;
 comment on view reporting.region_share is
-    'One row per slide and region of the defect (head, neck, tail; none: normal forms). One class per cell, so they add up';
+    'One row per slide and region of the primary defect (head, neck, tail, or normal): they add up';
 
 
 create view reporting.specimen_distribution as
@@ -34,24 +34,25 @@ select batch_key, lab, batch_id, received_on, specimen, stain, release_id, relea
     case when joined then 100.0::float8 * cells / cells_total end as pct,
     case when joined then reporting.wilson_low_pct(cells, cells_total) end as low_pct,
     case when joined then reporting.wilson_high_pct(cells, cells_total) end as high_pct,
-    replicate_1_cells, replicate_1_total, replicate_2_cells, replicate_2_total, replicates_agree
+    replicate_1_cells, replicate_1_total, replicate_2_cells, replicate_2_total, replicates_agree, class_code,
+    class_name_tr
 from (
     select *, coalesce(replicates_agree, true) as joined
     from (
         select *, bool_and(reporting.replicates_agree(replicate_1_cells, replicate_1_total, replicate_2_cells,
-                replicate_2_total)) filter (where region = 'none')
+                replicate_2_total)) filter (where region = 'normal')
             over (partition by batch_key, specimen, stain, release_id) as replicates_agree
         from (
             select batch_key, lab, batch_id, received_on, specimen, stain, release_id, release_kind,
                 count(distinct slide_id) as slides, count(distinct replicate) as replicates, class_index, class_name,
-                region, sum(cells)::bigint as cells, sum(cells_total)::bigint as cells_total,
+                region, class_code, class_name_tr, sum(cells)::bigint as cells, sum(cells_total)::bigint as cells_total,
                 sum(cells) filter (where replicate = 1)::bigint as replicate_1_cells,
                 sum(cells_total) filter (where replicate = 1)::bigint as replicate_1_total,
                 sum(cells) filter (where replicate = 2)::bigint as replicate_2_cells,
                 sum(cells_total) filter (where replicate = 2)::bigint as replicate_2_total
             from reporting.class_distribution
             group by batch_key, lab, batch_id, received_on, specimen, stain, release_id, release_kind, class_index,
-                class_name, region
+                class_name, region, class_code, class_name_tr
         ) counted
     ) compared
 ) judged;

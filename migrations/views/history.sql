@@ -20,7 +20,7 @@ left join reporting.current_analysis c on c.analysis_id = a.id and a.state in ('
 left join lateral (
     select coalesce(sum(k.cells), 0)::bigint as cells
     from slide_class_count k join reporting.morphology_class m using (class_index)
-    where k.analysis_id = a.id and m.region = 'none'
+    where k.analysis_id = a.id and m.region = 'normal'
 ) n on a.state in ('done', 'insufficient') and a.cells_classified > 0;
 comment on view reporting.analysis_history is
     'One row per analysis that was ever asked for, the latest version of a slide being one of them; none is changed';
@@ -28,10 +28,10 @@ comment on view reporting.analysis_history is
 
 create view reporting.class_history as
 select h.batch_key, h.lab, h.batch_id, h.received_on, h.slide_key, h.slide_id, h.analysis_id, h.version, h.counts,
-    h.release_id, h.release_kind, m.class_index, m.name as class_name, m.region, coalesce(k.cells, 0) as cells,
+    h.release_id, h.release_kind, m.class_index, m.class_name, m.region, coalesce(k.cells, 0) as cells,
     h.cells as cells_total, 100.0::float8 * coalesce(k.cells, 0) / h.cells as pct,
     reporting.wilson_low_pct(coalesce(k.cells, 0), h.cells) as low_pct,
-    reporting.wilson_high_pct(coalesce(k.cells, 0), h.cells) as high_pct
+    reporting.wilson_high_pct(coalesce(k.cells, 0), h.cells) as high_pct, m.class_code, m.class_name_tr
 from reporting.analysis_history h
 cross join reporting.morphology_class m
 left join slide_class_count k on k.analysis_id = h.analysis_id and k.class_index = m.class_index
@@ -43,8 +43,8 @@ comment on view reporting.class_history is
 create view reporting.cell_history as
 select h.batch_key, h.lab, h.batch_id, c.received_on, h.slide_id, h.analysis_id, h.version, h.counts, h.release_id,
     h.release_kind, c.number, c.field_id as field_key, f.position as field_position, f.key as field, c.x0, c.y0, c.x1,
-    c.y1, c.class_index, m.name as class_name, m.region, c.confidence, c.probabilities, c.efficientnetv2_s_logits,
-    c.resnetv2_50_logits, c.head_outline
+    c.y1, c.class_index, m.class_name, m.region, c.confidence, c.probabilities, c.efficientnetv2_s_logits,
+    c.resnetv2_50_logits, c.head_outline, m.class_code, m.class_name_tr
 from reporting.analysis_history h
 -- With the day, only that month's partition is read.
 join cell c on c.received_on = h.received_on and c.analysis_id = h.analysis_id

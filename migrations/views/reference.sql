@@ -7,10 +7,11 @@ comment on schema reporting is 'Morphology results for analysts: commented views
 
 create table reporting.morphology_class (
     class_index smallint constraint pk_morphology_class primary key,
-    name varchar not null constraint uq_morphology_class_name unique,
+    class_name varchar not null constraint uq_morphology_class_name unique,
     region varchar not null,
     loinc varchar,
-    region_loinc varchar not null
+    class_code varchar not null constraint uq_morphology_class_class_code unique,
+    class_name_tr varchar not null
 );
 comment on table reporting.morphology_class is 'The 18 classes, in the index order of every array of probabilities';
 
@@ -22,7 +23,8 @@ create table reporting.measure (
     meaning varchar not null,
     who_low double precision,
     who_high double precision,
-    source varchar
+    source varchar,
+    who_stain varchar
 );
 comment on table reporting.measure is
     'The measures of a head, their units, and the WHO reference range of those that have one';

@@ -51,7 +51,7 @@ left join reporting.latest_analysis later on later.slide_key = s.id and later.ve
 left join lateral (
     select coalesce(sum(c.cells), 0)::bigint as cells
     from slide_class_count c join reporting.morphology_class m using (class_index)
-    where c.analysis_id = a.analysis_id and m.region = 'none'
+    where c.analysis_id = a.analysis_id and m.region = 'normal'
 ) n on a.state in ('done', 'insufficient') and a.cells_classified > 0;
 comment on view reporting.slide_result is
     'One row per slide: its state, what was counted, and its normal forms with their interval. Not a diagnosis';

@@ -204,6 +204,9 @@ def forms(
     """Compare a compiled form with fp32, in OpenVINO on this CPU: speed, in turns on the same crops, and accuracy."""
     from rich.table import Table
 
+    from services.settings import load_settings
+    from services.taxonomy import display_name
+
     with needs_extra("train"):
         from triton_models.compile.proof import compare_speed_and_accuracy
     found = compare_speed_and_accuracy(release, form, data, tuple(split or ()), rounds, cells, _say)
@@ -217,9 +220,10 @@ def forms(
     out.print(f"crops per second on {found['cores']} cores")
     out.print(table)
     _print_changes(found)
+    language = load_settings().language
     classes = Table("class", "F1 change", box=None, header_style="bold")
     for name, change in sorted(found["f1_change"].items(), key=lambda item: item[1]):
-        classes.add_row(name, f"{change:+.4f}")
+        classes.add_row(display_name(name, language), f"{change:+.4f}")
     out.print(classes)
 
 

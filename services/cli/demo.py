@@ -124,7 +124,7 @@ def _summary(settings: "Settings", batches: "Deliveries", seconds: float) -> Non
         with transaction(engine) as session:
             report = read_report(session, batch_key)
         normal = [slide.normal_forms for slide in report.slides if slide.normal_forms]
-        cells = sum(share.total for share in normal)
+        cells = sum(share.cells_total for share in normal)
         share = f"{sum(share.cells for share in normal) / cells:.1%}" if cells else "–"
         short = report.summary.slides_by_state.get(SlideState.INSUFFICIENT, 0)
         slides = f"{report.summary.slides}" + (f", {short} of them insufficient" if short else "")
@@ -162,6 +162,8 @@ def _agreement(engine: "Engine", batches: "Deliveries") -> None:
 
     from services.batches.progress import find_batch
     from services.evaluation.service import score_service
+    from services.settings import load_settings
+    from services.taxonomy import display_name
 
     found = score_service(engine, {find_batch(engine, batch, lab): folder for (lab, batch), folder in batches.items()})
     out.print(f"against the drawn truth: {found.matched} of {found.cells} whole cells found, {found.false} false finds")
@@ -173,5 +175,9 @@ def _agreement(engine: "Engine", batches: "Deliveries") -> None:
         shown = ("–" if score is None else f"{score:.3f}" for score in scores)
         table.add_row(name, "–" if accuracy is None else f"{accuracy:.1%}", *shown)
     out.print(table)
-    weakest = ", ".join(f"{n} {f1:.2f}" for n, f1 in sorted(found.f1_by_class.items(), key=lambda item: item[1])[:3])
+    language = load_settings().language
+    weakest = ", ".join(
+        f"{display_name(n, language)} {f1:.2f}"
+        for n, f1 in sorted(found.f1_by_class.items(), key=lambda item: item[1])[:3]
+    )
     out.print(f"ECE {found.ece} ({found.ece_if_calibrated} expected by chance); weakest classes: {weakest}")

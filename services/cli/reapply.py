@@ -82,7 +82,7 @@ def _document(plan: "Reapplication", since: datetime, changes: "NDArray[np.int64
         "cells_moved": sum(change.moved_in for change in classes),
         "classes": [
             {
-                "class": change.class_name,
+                "class_code": change.class_code,
                 "before": change.before,
                 "after": change.after,
                 "moved_in": change.moved_in,
@@ -97,10 +97,13 @@ def _document(plan: "Reapplication", since: datetime, changes: "NDArray[np.int64
 def _show(plan: "Reapplication", since: datetime, outcome: dict[str, Any]) -> None:
     from rich.table import Table
 
+    from services.settings import load_settings
+    from services.taxonomy import class_named
+
     if not plan.slides:
         out.print(f"every slide since {since:%Y-%m-%d} already has its result from {plan.release.id}: nothing to do")
         return
-    cells = max(plan.cells, 1)
+    cells, language = max(plan.cells, 1), load_settings().language
     out.print(
         f"{plan.slides} slides of {plan.batches} batches since {since:%Y-%m-%d}, analysed under"
         f" {', '.join(plan.sources)}: {plan.cells} cells, {outcome['cells_moved']} of them"
@@ -111,7 +114,7 @@ def _show(plan: "Reapplication", since: datetime, outcome: dict[str, Any]) -> No
     for row in outcome["classes"]:
         shares = (f"{100 * row[when] / cells:.1f}" for when in ("before", "after"))
         table.add_row(
-            row["class"],
+            class_named(row["class_code"]).display(language),
             str(row["before"]),
             next(shares),
             str(row["after"]),

@@ -9,14 +9,18 @@ from services.cli.console import err, out, print_json
 from services.cli.options import BatchArgument, JsonOption, LabOption
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.table import Table
 
     from services.reporting.report import Report, SpecimenReport
     from services.storage import ObjectStore
+    from services.taxonomy import Language
 
 commands = typer.Typer()
 
 _MOST_BYTES = 4 * 2**30
+_MOST_SPECIMENS = 8  # as many as a terminal is wide; the files have them all
 
 
 @commands.command()
@@ -44,7 +48,7 @@ def report(
     if as_json:
         print_json(found.model_dump(mode="json"))
     else:
-        _show(found)
+        _show(found, settings.language)
     if folder is not None:
         names = download(connect_store(settings), found.lab, found.batch_id, folder)
         err.print(f"{len(names)} files of {found.lab}/{found.batch_id} are in {folder}", soft_wrap=True)
@@ -80,7 +84,7 @@ def download(store: "ObjectStore", lab: str, batch: str, folder: Path) -> list[s
     return names
 
 
-def _show(report: "Report") -> None:
+def _show(report: "Report", language: "Language") -> None:
     from rich.markup import escape
 
     from services.releases.fusion import weight_text
@@ -101,8 +105,9 @@ def _show(report: "Report") -> None:
         highlight=False,
     )
     out.print(_slides(report))
-    limit = report.reference.normal_forms_lower_limit_pct
-    out.print(f"[dim]WHO lower reference limit of normal forms: {limit:g} %. A reference, not a diagnosis.[/]")
+    out.print(f"[dim]WHO manual, 6th edition, normal forms: {report.reference.meaning}. Not a diagnosis.[/]")
+    if report.specimens:
+        out.print(_classes(report.specimens[:_MOST_SPECIMENS], language))
     for specimen in report.specimens:
         out.print(_specimen_line(specimen), highlight=False)
     for slide in report.slides:
@@ -137,11 +142,24 @@ def _slides(report: "Report") -> "Table":
     return table
 
 
+def _classes(specimens: "Sequence[SpecimenReport]", language: "Language") -> "Table":
+    """The share of each class in each specimen; none where its replicates are not joined."""
+    from rich.table import Table
+
+    from services.taxonomy import CLASSES
+
+    table = Table("primary defect, %", *(s.specimen for s in specimens), box=None, header_style="bold")
+    for known in CLASSES:
+        shares = (s.distribution[known.index].pct if s.distribution else None for s in specimens)
+        table.add_row(known.display(language), *("–" if pct is None else f"{pct:.1f}" for pct in shares))
+    return table
+
+
 def _specimen_line(specimen: "SpecimenReport") -> str:
     found = specimen.agreement
     normal = specimen.normal_forms
     if found.assessed:
-        word = "[green]agree[/]" if found.acceptable else "[yellow]differ[/]"
+        word = "[green]agree[/]" if found.replicates_agree else "[yellow]differ[/]"
         limit = (
             f"{found.acceptable_points:.1f} are acceptable"
             if found.p_value is None

@@ -24,7 +24,7 @@ from services.made_with import software
 from services.releases.logits_on_record import Logits, read_logits, write_reapplied
 from services.releases.queries import ResultsOfBatch, release_row, results_by_batch, results_under_others
 from services.releases.schema import Release
-from services.taxonomy import CLASS_NAMES
+from services.taxonomy import CLASS_NAMES, CLASSES
 
 _CELLS_A_TRANSACTION = 100_000
 _CELLS_AT_ONCE = 20_000  # in memory
@@ -95,7 +95,7 @@ def plan_reapplication(engine: Engine, release_id: str, since: date) -> Reapplic
 class ClassChange:
     """How many cells of a class there are on record and under the new fusion, and how many come and go."""
 
-    class_name: str
+    class_code: str
     before: int
     after: int
     moved_in: int
@@ -106,8 +106,8 @@ def by_class(changes: NDArray[np.int64]) -> tuple[ClassChange, ...]:
     """What `count_changes` found, one entry per class."""
     before, after, same = changes.sum(axis=1), changes.sum(axis=0), changes.diagonal()
     return tuple(
-        ClassChange(name, int(was), int(will), int(will - stays), int(was - stays))
-        for name, was, will, stays in zip(CLASS_NAMES, before, after, same, strict=True)
+        ClassChange(known.code, int(was), int(will), int(will - stays), int(was - stays))
+        for known, was, will, stays in zip(CLASSES, before, after, same, strict=True)
     )
 
 

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import TypedDict
 
-from services.reporting.references import LOWER_LIMIT_NORMAL_PCT
+from services.reporting.references import CENTILE_5_NORMAL_PCT, CENTILE_5_TEXT
 from services.reporting.report import ClassShare, NormalForms, Regions, RegionShare
 from services.reporting.statistics import Interval, wilson
-from services.taxonomy import CLASSES, NORMAL, REGION_LOINC, Region
+from services.taxonomy import CLASSES, NORMAL, Region
 
 Counts = Mapping[int, int]
 """Cells by class index; a class without cells may be missing."""
@@ -14,7 +14,7 @@ Counts = Mapping[int, int]
 
 class _Figures(TypedDict):
     cells: int
-    total: int
+    cells_total: int
     pct: float
     low_pct: float
     high_pct: float
@@ -23,7 +23,7 @@ class _Figures(TypedDict):
 def _rounded(interval: Interval) -> _Figures:
     return {
         "cells": interval.cells,
-        "total": interval.total,
+        "cells_total": interval.total,
         "pct": round(interval.pct, 2),
         "low_pct": round(interval.low_pct, 2),
         "high_pct": round(interval.high_pct, 2),
@@ -36,32 +36,41 @@ def distribution(counts: Counts) -> tuple[ClassShare, ...] | None:
     if not total:
         return None
     return tuple(
-        ClassShare(class_name=c.name, region=c.region, loinc=c.loinc, **_rounded(wilson(counts.get(c.index, 0), total)))
+        ClassShare(
+            class_code=c.code,
+            class_name=c.english,
+            class_name_tr=c.turkish,
+            region=c.region,
+            loinc=c.loinc,
+            **_rounded(wilson(counts.get(c.index, 0), total)),
+        )
         for c in CLASSES
     )
 
 
 def region_shares(counts: Counts) -> Regions | None:
-    """Normal forms and the defects of head, neck and tail; `None` where nothing was counted."""
+    """Normal forms and the primary defects of head, neck and tail; `None` where nothing was counted."""
     total = sum(counts.values())
     if not total:
         return None
 
     def share(region: Region) -> RegionShare:
         cells = sum(counts.get(c.index, 0) for c in CLASSES if c.region is region)
-        return RegionShare(loinc=REGION_LOINC[region], **_rounded(wilson(cells, total)))
+        return RegionShare(**_rounded(wilson(cells, total)))
 
-    return Regions(normal=share(Region.NONE), head=share(Region.HEAD), neck=share(Region.NECK), tail=share(Region.TAIL))
+    return Regions(
+        normal=share(Region.NORMAL), head=share(Region.HEAD), neck=share(Region.NECK), tail=share(Region.TAIL)
+    )
 
 
 def normal_forms(counts: Counts) -> NormalForms | None:
-    """Normal forms with their interval, never without the reference limit beside them; `None` of nothing."""
+    """Normal forms with their interval, never without the 5th centile beside them; `None` of nothing."""
     total = sum(counts.values())
     if not total:
         return None
     interval = wilson(counts.get(NORMAL.index, 0), total)
     text = (
         f"{interval.pct:.1f} % normal forms (95 % interval {interval.low_pct:.1f}–{interval.high_pct:.1f} %,"
-        f" {interval.cells} of {interval.total} cells; WHO lower reference limit {LOWER_LIMIT_NORMAL_PCT:g} %)"
+        f" {interval.cells} of {interval.total} cells; WHO manual, 6th edition: {CENTILE_5_TEXT})"
     )
-    return NormalForms(**_rounded(interval), reference_limit_pct=LOWER_LIMIT_NORMAL_PCT, text=text)
+    return NormalForms(**_rounded(interval), centile_5_pct=CENTILE_5_NORMAL_PCT, text=text)

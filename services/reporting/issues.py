@@ -89,7 +89,7 @@ def content(document: Mapping[str, Any]) -> dict[str, Any]:
 
 def keep(store: ObjectStore, standing: Mapping[str, Any], revision: int) -> None:
     """Copy the results that stand to `revisions/<revision>/`, its report last: where that is, all of them are."""
-    batch = standing["lab"], standing["batch"]
+    batch = standing["lab"], standing.get("batch_id") or standing["batch"]  # until report/2
     if store.stat(revision_key(*batch, revision, REPORT_NAME)) is not None:
         return  # by a closing that was interrupted after it
     of_slides = (name for slide in standing["slides"] for name in slide["files"])

@@ -14,16 +14,10 @@ _FONT: Final = Path(__file__).parent / "fonts" / "DejaVuSans.ttf"
 
 # Told apart by people who confuse red and green, and away from the violets and blues of the stains.
 REGION_COLOURS: Final[dict[Region, Colour]] = {
-    Region.NONE: (0, 135, 90),
+    Region.NORMAL: (0, 135, 90),
     Region.HEAD: (214, 72, 0),
     Region.NECK: (150, 30, 130),
     Region.TAIL: (0, 98, 190),
-}
-REGION_LABELS: Final[dict[Region, str]] = {
-    Region.NONE: "normal form",
-    Region.HEAD: "head defect",
-    Region.NECK: "neck defect",
-    Region.TAIL: "tail defect",
 }
 INK: Final[Colour] = (28, 32, 38)
 PALE_INK: Final[Colour] = (104, 112, 122)

@@ -125,6 +125,7 @@ class MeasureRow:
     p95: float | None
     who_low: float | None
     who_high: float | None
+    who_stain: str | None
     within_who_pct: float | None
 
 
@@ -245,7 +246,8 @@ def measure_rows(session: Session, batch: BatchRow) -> list[MeasureRow]:
         session,
         MeasureRow,
         batch,
-        "select slide_id, measure, v.unit, cells_measured, median, p05, p95, v.who_low, v.who_high, within_who_pct"
+        "select slide_id, measure, v.unit, cells_measured, median, p05, p95, v.who_low, v.who_high, v.who_stain,"
+        " within_who_pct"
         " from reporting.morphometry_by_slide v join reporting.measure m using (measure)",
         "slide_id, m.position",
     )

@@ -20,7 +20,14 @@ from services.reporting.queries import (
     RemarkedField,
     SlideRow,
 )
-from services.reporting.references import FEWEST_CELLS, LOW_CONFIDENCE, LOWER_LIMIT_NORMAL_PCT, LOWER_LIMIT_SOURCE
+from services.reporting.references import (
+    CENTILE_5_INTERVAL_PCT,
+    CENTILE_5_NORMAL_PCT,
+    CENTILE_5_SOURCE,
+    CENTILE_5_TEXT,
+    FEWEST_CELLS,
+    LOW_CONFIDENCE,
+)
 from services.reporting.report import (
     SCHEMA,
     WARNINGS,
@@ -41,9 +48,10 @@ from services.reporting.report import (
 from services.reporting.specimens import specimen_reports
 
 REFERENCE: Final = Reference(
-    normal_forms_lower_limit_pct=LOWER_LIMIT_NORMAL_PCT,
-    source=LOWER_LIMIT_SOURCE,
-    meaning="a reference beside the interval of a count; not a diagnosis",
+    normal_centile_5_pct=CENTILE_5_NORMAL_PCT,
+    normal_centile_5_interval_pct=CENTILE_5_INTERVAL_PCT,
+    source=CENTILE_5_SOURCE,
+    meaning=CENTILE_5_TEXT,
 )
 INDICES: Final = Indices(
     MAI="not assessable",
@@ -74,6 +82,7 @@ def read_report(session: Session, batch_key: int, state: BatchState | None = Non
         batch_id=batch.batch_id,
         state=state or BatchState(batch.state),
         received_at=batch.received_at,
+        received_on=batch.received_on,
         revision=None,
         issued_at=None,
         replaces=None,
@@ -238,5 +247,6 @@ def _measure(row: MeasureRow) -> MeasureSummary:
         p05=rounded(row.p05),
         p95=rounded(row.p95),
         who_range=None if row.who_low is None or row.who_high is None else (row.who_low, row.who_high),
+        who_stain=row.who_stain,
         within_who_pct=rounded(row.within_who_pct),
     )

@@ -5,7 +5,7 @@ are rounded to 0.001 of their unit. Keys may be added under this version; none i
 """
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import date, datetime
 from enum import StrEnum
 from typing import Annotated, Final, Literal, Self
 
@@ -26,7 +26,6 @@ HAS_RESULT: Final = frozenset({SlideState.DONE, SlideState.INSUFFICIENT})
 Pct = Annotated[float, Field(ge=0, le=100)]
 Points = Annotated[float, Field(ge=0, le=100)]
 Count = Annotated[int, Field(ge=0)]
-Loinc = Annotated[str | None, Field(description="LOINC code; null: LOINC has none for it.")]
 Moment = Annotated[
     AwareDatetime,
     PlainSerializer(datetime.isoformat, return_type=str, when_used="json"),
@@ -44,33 +43,31 @@ class Share(_Part):
     """Some cells among all that were classified, with the Wilson score interval at 95 %."""
 
     cells: Count = Field(description="Cells counted.")
-    total: Annotated[int, Field(gt=0)] = Field(description="Cells that they are counted among.")
-    pct: Pct = Field(description="cells / total, %.")
+    cells_total: Annotated[int, Field(gt=0)] = Field(description="Cells that they are counted among.")
+    pct: Pct = Field(description="cells / cells_total, %.")
     low_pct: Pct = Field(description="Lower bound of the interval, %.")
     high_pct: Pct = Field(description="Upper bound of the interval, %.")
 
 
 class _OfClass(_Part):
-    class_name: Annotated[str, Field(alias="class", description="Name of the morphology class.")]
-    region: Region = Field(description="Where on the cell the defect sits; `none`: the normal form.")
-    loinc: Loinc
-
-
-class _OfRegion(_Part):
-    loinc: Loinc
+    class_code: str = Field(description="The class, for programs.")
+    class_name: str = Field(description="The class, for readers of English.")
+    class_name_tr: str = Field(description="The class, for readers of Turkish.")
+    region: Region = Field(description="Where on the cell the primary defect sits; `normal`: the normal form.")
+    loinc: str | None = Field(description="LOINC code; null: none found that counts the same.")
 
 
 # Pydantic orders fields from the last base to the first: what is counted stands before its count.
 class ClassShare(Share, _OfClass):
-    """The share of one of the 18 morphology classes."""
+    """The share of cells with one of the 18 classes as primary defect: a cell has one, so that they add up."""
 
 
-class RegionShare(Share, _OfRegion):
-    """The share of all classes of one region."""
+class RegionShare(Share):
+    """The share of cells whose primary defect is of one region. LOINC's codes of regions count all defects."""
 
 
 class Regions(_Part):
-    """Normal forms and the defects of each region; one class per cell, so the four add up to all cells."""
+    """Normal forms and the primary defects of each region; one class per cell, so the four add up to all cells."""
 
     normal: RegionShare
     head: RegionShare
@@ -79,9 +76,9 @@ class Regions(_Part):
 
 
 class NormalForms(Share):
-    """The share of normal forms, never without the reference limit beside it."""
+    """The share of normal forms, never without the 5th centile beside it."""
 
-    reference_limit_pct: Pct = Field(description="WHO lower reference limit, %. A reference, never a verdict.")
+    centile_5_pct: Pct = Field(description="5th centile of the WHO manual's reference, %. Never a verdict.")
     text: str = Field(description="The same as a sentence.")
 
 
@@ -89,7 +86,7 @@ class Agreement(_Part):
     """Whether two replicates agree on the normal forms."""
 
     assessed: Literal[True]
-    acceptable: bool = Field(description="They differ by no more than chance explains.")
+    replicates_agree: bool = Field(description="They differ by no more than chance explains.")
     replicate_1_pct: Pct = Field(description="Normal forms of replicate 1, %.")
     replicate_2_pct: Pct = Field(description="Normal forms of replicate 2, %.")
     difference_points: Points = Field(description="Their difference, percentage points.")
@@ -142,7 +139,10 @@ class MeasureSummary(_Part):
     median: float | None
     p05: float | None = Field(description="5th percentile.")
     p95: float | None = Field(description="95th percentile.")
-    who_range: tuple[float, float] | None = Field(description="WHO range of a normal head; null: there is none.")
+    who_range: tuple[float, float] | None = Field(
+        description="WHO range of a normal head; null: there is none for the slide's stain."
+    )
+    who_stain: str | None = Field(description="Stain after which the WHO range was measured; null: none in particular.")
     within_who_pct: Pct | None = Field(description="Measured cells within that range, %.")
 
 
@@ -269,9 +269,10 @@ class ReleaseReport(_Part):
 
 
 class Reference(_Part):
-    """The limit that normal forms are printed beside."""
+    """What normal forms are printed beside: a place in a distribution, no limit."""
 
-    normal_forms_lower_limit_pct: Pct
+    normal_centile_5_pct: Pct = Field(description="5th centile, %.")
+    normal_centile_5_interval_pct: tuple[Pct, Pct] = Field(description="Its 95 % interval, %.")
     source: str
     meaning: str
 
@@ -316,9 +317,10 @@ class Report(_Part):
     )
     schema_version: Annotated[Literal["morphbatch.report/2"], Field(alias="schema", description="Version.")]
     lab: str
-    batch_id: Annotated[str, Field(alias="batch", description="batch_id of the manifest.")]
+    batch_id: str = Field(description="batch_id of the manifest.")
     state: BatchState
     received_at: Moment
+    received_on: date = Field(description="Its day.")
     revision: Annotated[int, Field(ge=1)] | None = Field(
         description="Number of this issue of the report; null: read from the database while the batch is open."
     )

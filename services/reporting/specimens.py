@@ -28,7 +28,7 @@ def specimen_reports(slides: Sequence[SlideReport], counts: Mapping[str, Counts]
         others = [slide for slide in slides if slide.specimen == specimen and slide not in members]
         compared = _agreement(by_replicate, members, others)
         joined = sum(by_replicate.values(), Counter[int]())
-        pooled = Counter[int]() if compared.assessed and not compared.acceptable else joined
+        pooled = Counter[int]() if compared.assessed and not compared.replicates_agree else joined
         specimens.append(
             SpecimenReport(
                 specimen=specimen,
@@ -55,7 +55,7 @@ def _flags(
     warned = Counter(flag for slide in members for flag in {flag.split(":")[0] for flag in slide.quality_flags} - {few})
     return (
         *((f"{few}:{short}",) if short else ()),
-        *(("replicates_differ",) if compared.assessed and not compared.acceptable else ()),
+        *(("replicates_differ",) if compared.assessed and not compared.replicates_agree else ()),
         *(f"{flag}:{slides}" for flag, slides in sorted(warned.items())),
     )
 
@@ -71,7 +71,7 @@ def _agreement(
     found = replicate_difference(first, second)
     return Agreement(
         assessed=True,
-        acceptable=found.is_acceptable,
+        replicates_agree=found.is_acceptable,
         replicate_1_pct=round(found.first_pct, 2),
         replicate_2_pct=round(found.second_pct, 2),
         difference_points=round(found.difference_points, 2),

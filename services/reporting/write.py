@@ -18,10 +18,9 @@ from services.database.states import BatchState
 from services.errors import MorphbatchError
 from services.fields import FieldLimits
 from services.keys import report_key, result_key, slide_file, slides_prefix
+from services.reporting.exports import geojson
 from services.reporting.exports.cells_parquet import write_cells_parquet
-from services.reporting.exports.geojson import COLUMNS as GEOJSON_COLUMNS
-from services.reporting.exports.geojson import write_geojson
-from services.reporting.exports.slides_csv import write_slides_csv
+from services.reporting.exports.tables_csv import write_slides_csv, write_specimens_csv
 from services.reporting.issues import keep, latest_issue, next_issue, read_standing, revision_of, why_again
 from services.reporting.pictures.draw import SlidePictures
 from services.reporting.pictures.heading import JPEG_QUALITY
@@ -90,11 +89,13 @@ class _Files:
         notes: list[str] = []
         for slide in self._report.slides:
             if slide.has_result:
-                cells = self._geojson(slide)
+                outlines = self._geojson(slide)
                 pictures, remarks = self._pictures(slide)
-                of_slides[slide.slide_id] = (cells, *pictures)
+                of_slides[slide.slide_id] = (*outlines, *pictures)
                 notes += remarks
-                log.info("batch %d: slide %s: %d files", self._batch_key, slide.slide_id, 1 + len(pictures))
+                log.info(
+                    "batch %d: slide %s: %d files", self._batch_key, slide.slide_id, len(of_slides[slide.slide_id])
+                )
                 for remark in remarks:
                     log.warning("batch %d: %s", self._batch_key, remark)
         for stale in list(self._store.list(slides_prefix(*self._batch))):
@@ -103,25 +104,33 @@ class _Files:
         return self._report.with_files(tables, of_slides, notes)
 
     def _tables(self) -> tuple[str, ...]:
-        slides, cells = self._folder / "slides.csv", self._folder / "cells.parquet"
-        write_slides_csv(self._report, slides)
+        cells = self._folder / "cells.parquet"
+        for name, write in (("slides.csv", write_slides_csv), ("specimens.csv", write_specimens_csv)):
+            write(self._report, self._folder / name)
+            self._put_file(name, self._folder / name, "text/csv; charset=utf-8")
         with transaction(self._engine) as session:
             write_cells_parquet(session, self._batch_key, self._day, cells, self._report.warning)
-        self._put_file(slides.name, slides, "text/csv; charset=utf-8")
         self._put_file(cells.name, cells, "application/vnd.apache.parquet")
-        return slides.name, cells.name
+        return "slides.csv", "specimens.csv", cells.name
 
-    def _geojson(self, slide: SlideReport) -> str:
-        path = self._folder / "cells.geojson"
+    def _geojson(self, slide: SlideReport) -> list[str]:
+        language, names = load_settings().language, []
         with transaction(self._engine) as session:
-            rows = stream_cells(session, GEOJSON_COLUMNS, self._batch_key, self._day, slide_id=slide.slide_id)
-            write_geojson(rows, slide, self._report.warning, path)
-        return self._put_file(slide_file(slide.slide_id, path.name), path, "application/geo+json")
+            rows = stream_cells(
+                *(session, geojson.COLUMNS, self._batch_key, self._day), slide_id=slide.slide_id, order=geojson.ORDER
+            )
+            for path in geojson.write_geojson(rows, slide, self._report.warning, language, self._folder):
+                names.append(self._put_file(slide_file(slide.slide_id, path.name), path, "application/geo+json"))
+                path.unlink()
+        return names
 
     def _pictures(self, slide: SlideReport) -> tuple[list[str], list[str]]:
         """The names of the slide's pictures, and notes of what could not be drawn."""
-        limits = FieldLimits.of(load_settings())
-        pictures = SlidePictures(self._engine, self._store, self._report, slide, self._batch_key, self._day, limits)
+        settings = load_settings()
+        limits, language = FieldLimits.of(settings), settings.language
+        pictures = SlidePictures(
+            self._engine, self._store, self._report, slide, self._batch_key, self._day, limits, language
+        )
         names = []
         try:
             for name, image in pictures.draw():

@@ -37,7 +37,7 @@ class TrueCell:
         """The cell as plain JSON values."""
         return {
             "id": self.id,
-            "class": CLASSES[self.class_index].name,
+            "class": CLASSES[self.class_index].label,
             "class_index": self.class_index,
             "head_box": list(self.head_box),
             "cell_box": list(self.cell_box),

@@ -32,7 +32,7 @@ from services.reporting.pictures.sprites import (
 from services.reporting.queries import AnalysedField, analysed_fields, stream_cells
 from services.reporting.report import Report, SlideReport
 from services.storage import ObjectStore
-from services.taxonomy import CLASS_NAMES, CLASSES
+from services.taxonomy import CLASSES, Language, class_named
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +50,7 @@ class SlidePictures:
     batch_key: int
     day: date
     limits: FieldLimits
+    language: Language
     notes: list[str] = dataclass_field(default_factory=list)
 
     def draw(self) -> Iterator[tuple[str, Image.Image]]:
@@ -84,7 +85,7 @@ class SlidePictures:
         cells = self._cells([field.field_key for field in group])
         shapes = [field.height_px / field.width_px for field in group if field.width_px and field.height_px]
         part = f", sheet {number} of {sheets}" if sheets > 1 else ""
-        heading = Heading.of(self.report, self.slide, part, marks=True)
+        heading = Heading.of(self.report, self.slide, part, marks=True, language=self.language)
         sheet = ContactSheet(len(group), heading, float(np.median(shapes)) if shapes else 0.75)
         for field in group:
             pixels, trouble = self._pixels(field)
@@ -119,13 +120,15 @@ class SlidePictures:
                     if row.head_outline is not None:
                         outline = np.frombuffer(row.head_outline, "<u2").reshape(-1, 2)
                     box = Box(row.x0, row.y0, row.x1, row.y1)
-                    cells[row.field_key].append(DrawnCell(box, outline, known.name, known.region, row.confidence))
+                    cells[row.field_key].append(
+                        DrawnCell(box, outline, known.display(self.language), known.region, row.confidence)
+                    )
         return cells
 
     def _sprites(self) -> tuple[SpriteSheets, dict[int, list[tuple[int, Box]]]]:
         """The sheets with their places, and by field which cells are to be cropped from it."""
         shares = self.slide.distribution or ()
-        totals = {CLASS_NAMES.index(share.class_name): share.cells for share in shares if share.cells}
+        totals = {class_named(share.class_code).index: share.cells for share in shares if share.cells}
         quota = quotas(totals, SPRITE_SHEETS * CELLS_PER_SHEET)
         ranks: Counter[int] = Counter()
         chosen: list[Sprite] = []
@@ -141,7 +144,9 @@ class SlidePictures:
                         wanted[row.field_key].append((row.number, Box(row.x0, row.y0, row.x1, row.y1)))
         if (cells := sum(totals.values())) > len(chosen):
             self._note(f"the sprite sheets show {len(chosen)} of {cells} cells, spread evenly over each class")
-        heading = Heading.of(self.report, self.slide, f", crops of {self._crop_um:g} µm", marks=False)
+        heading = Heading.of(
+            self.report, self.slide, f", crops of {self._crop_um:g} µm", marks=False, language=self.language
+        )
         return SpriteSheets(chosen, totals, heading), dict(wanted)
 
     def _stream(

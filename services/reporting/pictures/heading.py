@@ -13,12 +13,13 @@ from services.reporting.palette import (
     PALE_INK,
     PAPER,
     REGION_COLOURS,
-    REGION_LABELS,
     WARNING_GROUND,
     Colour,
     lettering,
 )
 from services.reporting.report import Report, SlideReport
+from services.stains import stain_name
+from services.taxonomy import REGION_NAMES, Language
 
 MARGIN: Final = 24
 HEADING_HEIGHT: Final = 96
@@ -37,15 +38,18 @@ class Heading:
     subtitle: str
     warning: str | None = None
     marks: bool = True
+    language: Language = "en"
 
     @classmethod
-    def of(cls, report: Report, slide: SlideReport, part: str, *, marks: bool) -> Self:
+    def of(cls, report: Report, slide: SlideReport, part: str, *, marks: bool, language: Language) -> Self:
         """The heading of one picture of a slide; `part` ends the subtitle."""
         return cls(
             title=f"{report.lab} / {report.batch_id} / {slide.slide_id}",
-            subtitle=f"{slide.stain}, {slide.um_per_px:g} µm/px, {slide.cells} cells, release {slide.release_id}{part}",
+            subtitle=f"{stain_name(slide.stain)}, {slide.um_per_px:g} µm/px, {slide.cells} cells,"
+            f" release {slide.release_id}{part}",
             warning=report.warning,
             marks=marks,
+            language=language,
         )
 
     @property
@@ -80,7 +84,7 @@ def fitting_size(line: str, size: int, width: int) -> int:
 def _legend(draw: ImageDraw.ImageDraw, width: int, y: int, heading: Heading) -> None:
     """Right of the subtitle where there is room for it."""
     font = lettering(17)
-    entries: list[tuple[str, Colour]] = [(REGION_LABELS[r], REGION_COLOURS[r]) for r in REGION_COLOURS]
+    entries: list[tuple[str, Colour]] = [(REGION_NAMES[r][heading.language], REGION_COLOURS[r]) for r in REGION_COLOURS]
     if heading.marks:
         entries += [("cut by the border, not classified", ON_BORDER), ("left out", LEFT_OUT)]
     length = sum(int(font.getlength(label)) + 48 for label, _ in entries)

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from services.imaging.types import Pixels
 from services.reporting.palette import INK, PALE_INK, REGION_COLOURS, lettering
 from services.reporting.pictures.heading import MARGIN, Heading, blank_sheet
-from services.taxonomy import CLASSES
+from services.taxonomy import CLASSES, Language
 
 CELLS_PER_SHEET: Final = 400
 SPRITE_SHEETS: Final = 2
@@ -71,7 +71,7 @@ class SpriteSheets:
         draw = ImageDraw.Draw(image)
         y = heading.height
         for index, members in by_class.items():
-            self._section(draw, y, index)
+            self._section(draw, y, index, heading.language)
             y += _SECTION_PX
             for position, sprite in enumerate(members):
                 row, column = divmod(position, COLUMNS)
@@ -83,10 +83,10 @@ class SpriteSheets:
             y += -(-len(members) // COLUMNS) * line
         self._sheets.append(image)
 
-    def _section(self, draw: ImageDraw.ImageDraw, y: int, index: int) -> None:
+    def _section(self, draw: ImageDraw.ImageDraw, y: int, index: int, language: Language) -> None:
         total = sum(self._totals.values())
         here, shown = self._totals[index], self._shown[index]
-        name = CLASSES[index].name
+        name = CLASSES[index].display(language)
         draw.rectangle((MARGIN, y + 12, MARGIN + 6, y + 34), fill=REGION_COLOURS[CLASSES[index].region])
         draw.text((MARGIN + 16, y + 23), name, INK, lettering(21), "lm")
         facts = f"{here} cells, {100 * here / total:.1f} %" + (f"; {shown} shown" if shown < here else "")

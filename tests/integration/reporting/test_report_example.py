@@ -84,7 +84,7 @@ def mixed(postgres: Postgres, night: Night) -> Night:
 
 def test_the_report_and_the_table_are_those_stored_byte_for_byte(postgres: Postgres, night: Night) -> None:
     issued_at = mixed(postgres, night).write(BatchState.COMPLETE_WITH_ERRORS)["issued_at"]
-    for name in ("report.json", "slides.csv"):
+    for name in ("report.json", "slides.csv", "specimens.csv"):
         assert (
             night.get(name).decode().replace(night.store.bucket, "morphbatch").replace(issued_at, ISSUED_AT)
             == (STORED / name).read_bytes().decode()

@@ -18,8 +18,9 @@ from services.database.session import transaction
 from services.database.states import BatchState, SlideState
 from services.errors import OutageError
 from services.reporting.exports.cells_parquet import CELL_SCHEMA
-from services.reporting.exports.slides_csv import SLIDE_COLUMNS
+from services.reporting.exports.tables_csv import SLIDE_COLUMNS
 from services.reporting.palette import WARNING_GROUND
+from services.reporting.references import CENTILE_5_TEXT
 from services.reporting.statistics import exact_p
 from services.reporting.write import write_batch_report
 from services.settings import Settings
@@ -49,7 +50,7 @@ def test_the_report_says_first_that_networks_are_untrained_and_holds_what_was_co
     report = written.report
     assert next(iter(report)) == "warning"
     assert report["warning"].startswith("UNTRAINED NETWORKS: classes are meaningless")
-    assert (report["lab"], report["batch"], report["state"]) == ("berlin", "night-1", "complete_with_errors")
+    assert (report["lab"], report["batch_id"], report["state"]) == ("berlin", "night-1", "complete_with_errors")
     assert report["release"]["fusion_weight"] == 0.55
     assert report["indices"]["TZI"] == "not assessable"
     first = report["slides"][0]
@@ -57,7 +58,9 @@ def test_the_report_says_first_that_networks_are_untrained_and_holds_what_was_co
     assert len(first["distribution"]) == 18
     normal = first["normal_forms"]
     assert (normal["pct"], normal["low_pct"], normal["high_pct"]) == (4.0, 2.04, 7.69)
-    assert "WHO lower reference limit 4 %" in normal["text"]
+    assert "5th centile, 4 % (3.9–4.0); not a limit between fertile and infertile men" in normal["text"]
+    assert {share["class_code"] for share in first["distribution"] if share["loinc"]} == {"normal"}
+    assert [share["class_name_tr"] for share in first["distribution"][:2]] == ["Amorf baş", "Asimetrik boyun"]
     assert first["regions"]["head"]["cells"] == 192
     assert sum(region["cells"] for region in first["regions"].values()) == 200
     assert first["confidence"] == {"mean_pct": pytest.approx(72.25), "low_share_pct": 25.0, "low_means_below": 0.5}
@@ -79,7 +82,7 @@ def test_every_file_says_first_that_a_demonstration_is_not_for_clinical_use(nigh
     cells = pq.read_table(io.BytesIO(night.get("cells.parquet")))
     assert cells.schema.metadata[b"warning"] == said.encode()
     assert set(cells["release_kind"].to_pylist()) == {"demonstration"}
-    assert night.get("slides/slide-0/cells.geojson").decode().startswith(f'{{"warning": "{said}"')
+    assert night.get("slides/slide-0/cells-001.geojson").decode().startswith(f'{{"warning": "{said}"')
     for name in ("overlay-1", "sprites-1"):
         top = np.asarray(Image.open(io.BytesIO(night.get(f"slides/slide-0/{name}.jpg"))))[4]
         assert np.abs(top - np.array(WARNING_GROUND)).max() < 24, f"{name} has no banner on top"
@@ -107,9 +110,9 @@ def test_replicates_are_joined_and_compared(written: Written) -> None:
     joined, alone = written.report["specimens"]
     assert joined["slides"] == ["slide-0", "slide-1"]
     assert joined["normal_forms"]["cells"] == 22
-    assert joined["normal_forms"]["total"] == 400
+    assert joined["normal_forms"]["cells_total"] == 400
     # 4 % and 7 %: mean 5.5, so 5 points are acceptable.
-    assert joined["agreement"]["acceptable"] is True
+    assert joined["agreement"]["replicates_agree"] is True
     assert joined["agreement"]["acceptable_points"] == 5
     assert alone["agreement"]["reason"] == "one_replicate"
 
@@ -135,7 +138,7 @@ def test_report_and_view_judge_replicates_alike(night: Night) -> None:
                 " where class_name = 'Normal' order by specimen"
             )
         ).all()
-    found = [specimen["agreement"].get("acceptable") for specimen in report["specimens"]]
+    found = [specimen["agreement"].get("replicates_agree") for specimen in report["specimens"]]
     assert found == [row.replicates_agree for row in rows] == [True, False, True, None, False]
     assert [specimen["normal_forms"] is None for specimen in report["specimens"]] == [row.bare for row in rows]
     assert [row.cells for row in rows] == [16, None, 16, 7, None]
@@ -148,10 +151,23 @@ def test_report_and_view_judge_replicates_alike(night: Night) -> None:
 def test_measures_that_could_not_be_taken_are_left_out_and_never_zero(written: Written) -> None:
     measures = {m["measure"]: m for m in written.report["slides"][0]["morphometry"]}
     length = measures["head_length_um"]
-    assert (length["median"], length["cells_measured"], length["who_range"]) == (4.2, 100, [3.7, 4.7])
-    assert length["within_who_pct"] == 100
+    assert (length["median"], length["cells_measured"]) == (4.2, 100)
     assert measures["vacuole_share"]["cells_measured"] == 0
     assert measures["vacuole_share"]["median"] is None
+
+
+def test_a_range_measured_after_one_stain_is_not_printed_on_another(postgres: Postgres, night: Night) -> None:
+    night.slide(0, {"Normal": 2})
+    night.slide(1, {"Normal": 2})
+    with postgres.as_owner(night.engine) as session:
+        session.execute(text("update slide set stain = 'papanicolaou' where position = 1"))
+    shorr, papanicolaou = (
+        {m["measure"]: (m["who_range"], m["who_stain"], m["within_who_pct"]) for m in slide["morphometry"]}
+        for slide in night.write()["slides"]
+    )
+    assert shorr["head_length_um"] == (None, "papanicolaou", None)
+    assert papanicolaou["head_length_um"] == ([3.7, 4.7], "papanicolaou", 100)
+    assert shorr["acrosome_share"] == papanicolaou["acrosome_share"] == ([0.4, 0.7], None, 100)
 
 
 def test_the_same_rows_give_the_same_bytes_and_stale_files_go(full: Night) -> None:
@@ -163,7 +179,7 @@ def test_the_same_rows_give_the_same_bytes_and_stale_files_go(full: Night) -> No
     after = full.results()
     after.pop("rejected.json")
     assert after == before
-    assert {"report.json", "slides.csv", "cells.parquet", "slides/slide-0/overlay-1.jpg"} <= set(after)
+    assert {"report.json", "slides.csv", "specimens.csv", "cells.parquet", "slides/slide-0/overlay-1.jpg"} <= set(after)
 
 
 def test_report_json_comes_last_and_is_gone_while_files_change(full: Night, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -249,7 +265,7 @@ def test_a_fault_in_drawing_becomes_a_note(full: Night, monkeypatch: pytest.Monk
     monkeypatch.setattr("services.reporting.pictures.overlay.draw_field", broken)
     report = full.write()
     assert "slide slide-0: pictures are missing: ZeroDivisionError: no scale" in report["notes"]
-    assert report["slides"][0]["files"] == ["slides/slide-0/cells.geojson"]
+    assert report["slides"][0]["files"] == ["slides/slide-0/cells-001.geojson", "slides/slide-0/cells-002.geojson"]
 
 
 def test_slides_csv_has_one_row_a_slide_and_stable_columns(written: Written) -> None:
@@ -257,7 +273,8 @@ def test_slides_csv_has_one_row_a_slide_and_stable_columns(written: Written) -> 
     assert tuple(rows[0]) == SLIDE_COLUMNS
     assert [row["slide_id"] for row in rows] == ["slide-0", "slide-1", "slide-2", "slide-3"]
     assert rows[0]["warning"].startswith("UNTRAINED")
-    assert (rows[0]["AmorfHead_cells"], rows[0]["normal_reference_limit_pct"]) == ("192", "4.0")
+    assert (rows[0]["amorphous_head_cells"], rows[0]["normal_centile_5_pct"]) == ("192", "4.0")
+    assert (rows[0]["received_on"], rows[0]["replicates_agree"]) == ("2026-11-23", "true")
     assert (rows[2]["state"], rows[2]["normal_pct"]) == ("quarantined", "")
     assert rows[0]["head_length_um_median"] == "4.2"
 
@@ -269,7 +286,7 @@ def test_cells_parquet_has_every_cell_with_its_18_probabilities(written: Written
     assert table.schema.metadata[b"warning"].startswith(b"UNTRAINED")
     row = table.slice(0, 1).to_pylist()[0]
     assert row["class_name"] == "Normal"
-    assert row["p_Normal"] == pytest.approx(0.83)
+    assert row["p_normal"] == pytest.approx(0.83)
     assert row["resnetv2_50_logits"][17] == 17
     assert row["head_outline_px"][:2] == [row["x0"], row["y0"] + 10]
     lengths = table["head_length_um"].to_pylist()
@@ -277,20 +294,26 @@ def test_cells_parquet_has_every_cell_with_its_18_probabilities(written: Written
     assert 0 not in lengths
 
 
-def test_geojson_closes_each_ring_and_falls_back_to_the_box(night: Night) -> None:
-    night.slide(0, {"Normal": 5})
-    night.slide(1, {"RoundHead": 5}, outlines=False)
+def test_each_field_has_its_outlines_in_its_own_pixels(night: Night) -> None:
+    night.slide(0, {"Normal": 5, "PinHead": 1})
+    night.slide(1, {"RoundHead": 5}, outlines=False, fields=1)
     night.write()
-    outlined, boxed = (json.loads(night.get(f"slides/slide-{n}/cells.geojson")) for n in (0, 1))
-    assert next(iter(outlined)) == "warning"
-    assert len(outlined["features"]) == 5
-    for feature in (*outlined["features"], *boxed["features"]):
+    first, second = (json.loads(night.get(f"slides/slide-0/cells-00{n}.geojson")) for n in (1, 2))
+    boxed = json.loads(night.get("slides/slide-1/cells-001.geojson"))
+    assert next(iter(first)) == "warning"
+    assert [file["field"] for file in (first, second)] == ["slide-0/field-0.png", "slide-0/field-1.png"]
+    assert len(first["features"]) + len(second["features"]) == 6
+    for feature in (*first["features"], *boxed["features"]):
         ring = np.array(feature["geometry"]["coordinates"][0])
         assert ring[0].tolist() == ring[-1].tolist()
         x, y = ring[:-1].T
         assert (x * np.roll(y, -1) - np.roll(x, -1) * y).sum() > 0
     assert boxed["features"][0]["geometry"]["coordinates"][0][0] == [70, 20]
-    assert outlined["features"][0]["properties"]["classification"]["name"] == "Normal"
+    properties = second["features"][0]["properties"]
+    assert properties["classification"] == {"name": "Normal", "color": [0, 135, 90]}
+    assert {"name": "head_length_um", "value": 4.2} in properties["measurements"]
+    assert first["features"][-1]["properties"]["classification"]["name"] == "Pin head"
+    assert "confidence" in {measured["name"] for measured in properties["measurements"]}
 
 
 def test_pictures_are_jpeg_with_the_warning_on_top(written: Written) -> None:
@@ -305,7 +328,11 @@ def test_images_of_single_cells_have_sprites_and_no_overlay(postgres: Postgres, 
     with postgres.as_owner(night.engine) as session:
         session.execute(text("update field set kind = 'crop'"))
     report = night.write()
-    assert report["slides"][0]["files"] == ["slides/slide-0/cells.geojson", "slides/slide-0/sprites-1.jpg"]
+    assert report["slides"][0]["files"] == [
+        "slides/slide-0/cells-001.geojson",
+        "slides/slide-0/cells-002.geojson",
+        "slides/slide-0/sprites-1.jpg",
+    ]
     assert report["notes"] == []
 
 
@@ -343,6 +370,6 @@ def test_a_batch_without_any_analysis_or_cell_has_a_report(night: Night) -> None
 
 
 def test_a_report_never_speaks_of_disease(written: Written) -> None:
-    words = json.dumps(written.report).lower()
+    words = json.dumps(written.report, ensure_ascii=False).replace(CENTILE_5_TEXT, "").lower()
     for verdict in ("infertil", "patholog", "teratozoospermic", "abnormal result", "diagnosed"):
         assert verdict not in words

@@ -41,7 +41,7 @@ def test_views_and_python_agree_on_every_interval(full: Night) -> None:
         assert seen == 3 * 18
         views = session.execute(
             text("select class_name, replicate_1_cells, replicate_2_cells, cells_total"
-                 " from reporting.specimen_distribution where specimen = 'S-01' and region = 'none'")
+                 " from reporting.specimen_distribution where specimen = 'S-01' and region = 'normal'")
         ).all()  # fmt: skip
         assert views == [("Normal", 8, 14, 400)]
 
@@ -58,8 +58,12 @@ def test_views_of_a_batch_its_nights_and_its_fields(full: Night) -> None:
         assert (field["objects_rejected"], field["rejected_by_reason"]) == (1, {"border": 1, "shape": 1})
         regions = session.execute(text("select sum(cells) from reporting.region_share")).scalar_one()
         assert regions == 403
-        classes = session.execute(text("select name, region, loinc from reporting.morphology_class order by 1")).all()
-        assert classes == sorted((c.name, c.region.value, c.loinc) for c in CLASSES)
+        classes = session.execute(
+            text(
+                "select class_code, class_name, class_name_tr, region, loinc from reporting.morphology_class order by 1"
+            )
+        ).all()
+        assert classes == sorted((c.code, c.english, c.turkish, c.region.value, c.loinc) for c in CLASSES)
         assert session.execute(text("select fusion_alpha from reporting.release")).scalar_one() == 0.55
         assert session.execute(text("select count(*) from reporting.measure")).scalar_one() == len(MEASURES)
 
@@ -69,7 +73,7 @@ def without_comment(engine: Engine) -> list[Any]:
         return connection.execute(
             text(
                 "select c.relname, a.attname from pg_class c join pg_namespace n on n.oid = c.relnamespace"
-                " join pg_attribute a on a.attrelid = c.oid and a.attnum > 0"
+                " join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped"
                 " where n.nspname = 'reporting' and c.relkind in ('v', 'r')"
                 " and (col_description(c.oid, a.attnum) is null or obj_description(c.oid, 'pg_class') is null)"
             )
@@ -108,7 +112,7 @@ def test_the_migration_goes_down_and_up_again(postgres: Postgres, engine: Engine
         assert connection.execute(text("select to_regnamespace('reporting')")).scalar_one() is None
     upgrade(postgres.url(OWNER, engine))
     with engine.connect() as connection:
-        named = text("select name from reporting.morphology_class where class_index = :index")
+        named = text("select class_name from reporting.morphology_class where class_index = :index")
         assert connection.execute(named, {"index": NORMAL.index}).scalar_one() == "Normal"
 
 
@@ -173,7 +177,9 @@ def test_the_command_shows_the_warning_the_interval_and_the_limit(
     lines = shown.getvalue()
     assert lines.strip().startswith("UNTRAINED NETWORKS")
     assert "2.0–7.7 %" in lines
-    assert "lower reference limit of normal forms: 4 %" in lines
+    assert "5th centile, 4 % (3.9–4.0); not a limit between fertile and infertile men" in lines
+    assert "Amorphous head" in lines
+    assert "AmorfHead" not in lines
     assert "checksum_mismatch" in lines
     assert "diagnosis" in lines
 

@@ -213,7 +213,7 @@ def test_personal_data_is_refused(make: Callable[[Random], str]) -> None:
 
 def test_no_class_name_is_a_person() -> None:
     for morphology in CLASSES:
-        for spelling in (morphology.name, *morphology.aliases):
+        for spelling in (morphology.label, morphology.code, *morphology.aliases):
             assert personal_data_in(spelling) is None
             assert personal_data_in(f"{spelling}/{spelling}_001.png") is None
 

@@ -58,7 +58,7 @@ def test_replicates_that_disagree_have_no_joined_result() -> None:
     slides = slide("a", quality_flags=("soft_focus:3",)), slide("b", replicate=2, quality_flags=("soft_focus:1",))
     [found] = specimens(*slides, counts={"a": (4, 200), "b": (30, 200)})
     assert found.agreement.assessed
-    assert not found.agreement.acceptable
+    assert not found.agreement.replicates_agree
     assert (found.normal_forms, found.distribution, found.regions) == (None, None, None)
     assert found.cells == 400
     assert found.quality_flags == ("replicates_differ", "soft_focus:2")

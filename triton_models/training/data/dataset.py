@@ -73,7 +73,7 @@ class Dataset:
 def canonical(spelling: str) -> str:
     """The taxonomy's name of a class, or `spelling` itself if the taxonomy has no such class."""
     try:
-        return class_named(spelling).name
+        return class_named(spelling).label
     except KeyError:
         return spelling
 

@@ -92,7 +92,7 @@ def _write(
     with whole_folder(out) as unfinished:
         for split in splits:
             for known in CLASSES:
-                (unfinished / split / known.name).mkdir(parents=True, exist_ok=True)
+                (unfinished / split / known.label).mkdir(parents=True, exist_ok=True)
         # Forked, a process would inherit locks that torch's and OpenCV's threads may hold just then, and wait for ever.
         with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
             written = pool.map(partial(draw, unfinished), jobs, chunksize=8)
@@ -106,7 +106,7 @@ def _write_field(spec: DrawnSpec, out: Path, job: tuple[int, int]) -> None:
     part, number = job
     split = list(spec.fields)[part]
     for index, (class_index, crop) in enumerate(drawn_cells(spec, part, number)):
-        _save(out / split / CLASSES[class_index].name / f"{number:05}-{index:02}.png", crop)
+        _save(out / split / CLASSES[class_index].label / f"{number:05}-{index:02}.png", crop)
 
 
 def _write_lone_cell(splits: tuple[str, ...], spec: DrawnSpec, out: Path, job: tuple[int, int]) -> None:
@@ -125,7 +125,7 @@ def _write_lone_cell(splits: tuple[str, ...], spec: DrawnSpec, out: Path, job: t
         density=0.0,
         field_um=None,
     )
-    _save(out / splits[part] / CLASSES[class_index].name / f"{number:05}.png", crop)
+    _save(out / splits[part] / CLASSES[class_index].label / f"{number:05}.png", crop)
 
 
 def _save(path: Path, crop: NDArray[np.uint8]) -> None:
