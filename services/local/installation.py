@@ -81,9 +81,18 @@ class Installation:
         }
 
     def save(self) -> None:
-        """Write `installation.json` and `stack.env`, in a folder that is closed to everybody else."""
+        """Write `installation.json` and `stack.env`, in a folder that is closed to everybody else.
+
+        Raises:
+            ConfigurationError: the folder is somebody else's, who alone can close it.
+        """
         self.home.mkdir(parents=True, exist_ok=True)
-        self.home.chmod(0o700)
+        try:
+            self.home.chmod(0o700)
+        except PermissionError as error:
+            raise ConfigurationError(
+                f"{self.home} belongs to another user and cannot be closed to others: choose another MORPHBATCH_HOME"
+            ) from error
         self.logs.mkdir(exist_ok=True)
         document = {"ports": dict(self.ports), "secrets": dict(self.secrets), "s3_flavour": self.s3_flavour}
         write_text(self.home / "installation.json", json.dumps(document, indent=2) + "\n", private=True)
