@@ -1,16 +1,23 @@
-"""What the log says of the work at hand: each record written meanwhile names its batch, slide, analysis, attempt."""
+"""What the log says: each record names the work at hand, its batch, slide, analysis, attempt and release.
+
+The records are those of `logging`; structlog keeps what is bound and writes JSON.
+"""
 
 import logging
-from collections.abc import Callable, Mapping
-from contextvars import ContextVar, copy_context
-from typing import Final
+from collections.abc import Callable, Iterable
+from contextvars import copy_context
+from typing import Final, Literal
 
-_BOUND: Final[ContextVar[Mapping[str, object]]] = ContextVar("bound", default={})  # noqa: B039 - never changed in place
+from structlog import contextvars, processors, stdlib
+
+LogFormat = Literal["text", "json"]
+
+_TEXT: Final = "%(asctime)s %(levelname)s %(processName)s%(work)s: %(message)s"
 
 
 def bind(**names: object) -> None:
     """Have every record from here on name these, until the context ends in which this was called (a task's own)."""
-    _BOUND.set({**_BOUND.get(), **names})
+    contextvars.bind_contextvars(**names)
 
 
 def carried(work: Callable[[], None]) -> Callable[[], None]:
@@ -24,6 +31,34 @@ class NamesWork(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Let every record pass."""
-        bound = _BOUND.get()
-        record.work = f" [{' '.join(f'{name}={value}' for name, value in bound.items())}]" if bound else ""
+        bound = sorted(contextvars.get_contextvars().items())
+        record.work = f" [{' '.join(f'{name}={value}' for name, value in bound)}]" if bound else ""
         return True
+
+
+def write_as(log_format: LogFormat, handlers: Iterable[logging.Handler]) -> None:
+    """Have `handlers` write lines for people, or one JSON object per record; both name what is bound."""
+    for handler in handlers:
+        if log_format == "json":
+            handler.setFormatter(_json_formatter())
+        else:
+            handler.addFilter(NamesWork())
+            handler.setFormatter(logging.Formatter(_TEXT))
+
+
+def _json_formatter() -> logging.Formatter:
+    return stdlib.ProcessorFormatter(
+        foreign_pre_chain=[
+            contextvars.merge_contextvars,
+            stdlib.add_log_level,
+            stdlib.add_logger_name,
+            processors.TimeStamper(fmt="iso", utc=True),
+            processors.CallsiteParameterAdder({processors.CallsiteParameter.PROCESS_NAME}),
+        ],
+        processors=[
+            stdlib.ProcessorFormatter.remove_processors_meta,
+            processors.format_exc_info,  # a traceback is one string, `exception`
+            processors.EventRenamer("message"),
+            processors.JSONRenderer(),
+        ],
+    )

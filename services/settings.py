@@ -22,6 +22,7 @@ from services.production import DEVELOPMENT_SECRET, SECRETS, unsafe_secrets
 PREFIX: Final = "MORPHBATCH_"
 HOME_VARIABLE: Final = f"{PREFIX}HOME"
 STACK_FILE: Final = "stack.env"
+_ADDRESS: Final = r"^(\[[0-9A-Fa-f:.]+\]|[^\s:/]+):\d{1,5}$"
 
 
 def variable(setting: str) -> str:
@@ -100,7 +101,7 @@ class Settings(BaseSettings):
 
     triton_endpoint: str = Field(
         "127.0.0.1:8001",
-        pattern=r"^(\[[0-9A-Fa-f:.]+\]|[^\s:/]+):\d{1,5}$",
+        pattern=_ADDRESS,
         description="host:port of Triton's gRPC service.",
     )
     inference_batch: int = Field(16, ge=1, le=256, description="Most crops in one request to Triton.")
@@ -111,6 +112,16 @@ class Settings(BaseSettings):
     api_port: int = Field(8080, ge=1, le=65535, description="Port of the HTTP service (bucket events, health).")
     webhook_token: SecretStr = Field(
         SecretStr(DEVELOPMENT_SECRET), description="Bearer token that the object store sends with bucket events."
+    )
+
+    log_format: Literal["text", "json"] = Field(
+        "text", description="How workers and the HTTP service write their logs: for people, or JSON for a collector."
+    )
+    metrics_address: str | None = Field(
+        None,
+        pattern=_ADDRESS,
+        description="host:port at which a worker answers Prometheus; default: it does not. PROMETHEUS_MULTIPROC_DIR"
+        " must then name a folder that no other worker has.",
     )
 
     worker_concurrency: int = Field(2, ge=1, le=64, description="Slides analysed at once by one worker.")

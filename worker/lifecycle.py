@@ -13,7 +13,13 @@ from functools import cached_property, lru_cache
 
 import cv2
 from celery.apps.worker import Worker
-from celery.signals import after_setup_logger, worker_init, worker_process_init, worker_process_shutdown
+from celery.signals import (
+    after_setup_logger,
+    worker_init,
+    worker_process_init,
+    worker_process_shutdown,
+    worker_ready,
+)
 from sqlalchemy import Engine
 
 from migrations.run import require_head
@@ -23,15 +29,15 @@ from services.errors import ConfigurationError, OutageError
 from services.inference.known_answers import require_known_answers
 from services.inference.networks import Networks
 from services.keys import RELEASES
-from services.log_context import NamesWork
+from services.log_context import write_as
 from services.releases.activation import require_known_release
 from services.releases.registry import recorded_release
 from services.settings import load_settings
 from services.storage import ObjectStore, connect_store
+from worker import metrics
 
 log = logging.getLogger(__name__)
 
-LOG_FORMAT = "%(asctime)s %(levelname)s %(processName)s%(work)s: %(message)s"
 PREFLIGHT_PATIENCE_S = 120
 _M_TRIM_THRESHOLD = -1  # of malloc.h
 _M_MMAP_THRESHOLD = -3
@@ -77,9 +83,7 @@ def connections() -> Connections:
 
 @after_setup_logger.connect
 def _set_up_log(logger: logging.Logger, **_: object) -> None:
-    for handler in logger.handlers:
-        handler.addFilter(NamesWork())
-        handler.setFormatter(logging.Formatter(LOG_FORMAT))
+    write_as(load_settings().log_format, logger.handlers)
     # Two lines for each sweep, every few seconds, would bury what an operator looks for.
     for noisy in ("celery.worker.strategy", "celery.app.trace"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
@@ -113,6 +117,13 @@ def _preflight(sender: Worker, **_: object) -> None:
     done = subprocess.run([sys.executable, "-m", "worker.lifecycle", *([SLIDES] if takes_slides else [])], check=False)
     if done.returncode:
         raise SystemExit(done.returncode)
+    metrics.begin()
+
+
+@worker_ready.connect
+def _serve_metrics(**_: object) -> None:
+    if address := load_settings().metrics_address:
+        metrics.serve(address)
 
 
 def preflight(*, takes_slides: bool) -> None:
@@ -124,6 +135,7 @@ def preflight(*, takes_slides: bool) -> None:
         ConfigurationError: something does not fit; the message says what to do.
         OutageError: it is still down.
     """
+    metrics.require_folder(load_settings())
     deadline = time.monotonic() + PREFLIGHT_PATIENCE_S
     while True:
         connected = Connections()
@@ -146,7 +158,8 @@ def preflight(*, takes_slides: bool) -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(levelname)s preflight: %(message)s")
+    logging.basicConfig(level=logging.INFO)
+    write_as(load_settings().log_format, logging.root.handlers)
     try:
         preflight(takes_slides=SLIDES in sys.argv)
     except (ConfigurationError, OutageError) as refusal:

@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import Annotated, Any, Final, Generic, Literal, TypeVar
 from uuid import UUID
 
-from prometheus_client import Counter
 from pydantic import (
     AwareDatetime,
     BaseModel,
@@ -26,6 +25,7 @@ from pydantic import (
 )
 from pydantic_core import to_json
 
+from services import metrics
 from services.dispatch import (
     ANALYSE_SLIDE,
     CLOSE_BATCH,
@@ -38,10 +38,6 @@ from services.documents import describe
 from services.intake.manifest import ID_PATTERN
 
 log = logging.getLogger(__name__)
-
-DROPPED: Final = Counter(
-    "morphbatch_messages_dropped", "Messages of the broker that were dropped.", ["place", "reason"]
-)
 
 MAX_BYTES: Final = 64 * 2**10
 """Ours have 1.5 kB."""
@@ -229,7 +225,7 @@ def read_or_drop(read: Callable[[bytes], bytes], raw: bytes, place: str) -> byte
 
 def drop(place: str, reason: str, what: str) -> None:
     """Say and count that something was dropped from the broker."""
-    DROPPED.labels(place, reason).inc()
+    metrics.MESSAGES_DROPPED.labels(place, reason).inc()
     log.error("dropped from %s on the broker: %s (nothing is lost: the sweeps publish what is due again)", place, what)
 
 

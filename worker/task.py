@@ -4,23 +4,14 @@ import logging
 import time
 from contextvars import copy_context
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any
 
 from celery import Task
-from prometheus_client import Counter, Histogram
 
+from services import metrics
 from services.errors import NOT_THE_WORKS_FAULT
 
 log = logging.getLogger(__name__)
-
-STARTED: Final = Counter("morphbatch_tasks_started", "Tasks begun.", ["task"])
-ENDED: Final = Counter("morphbatch_tasks_ended", "Tasks ended, by how.", ["task", "how"])
-SECONDS: Final = Histogram(
-    "morphbatch_task_seconds",
-    "Seconds a task took, however it ended.",
-    ["task"],
-    buckets=(0.01, 0.1, 0.5, 1, 5, 15, 60, 300, 900, 1800),
-)
 
 
 class Ended(StrEnum):
@@ -41,7 +32,7 @@ class MeasuredTask(Task):  # type: ignore[misc]  # Celery has no types
         copy_context().run(self._measured, args, kwargs)
 
     def _measured(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        STARTED.labels(self.name).inc()
+        metrics.TASKS_STARTED.labels(self.name).inc()
         how, began = Ended.FAILED, time.perf_counter()
         try:
             how = self.run(*args, **kwargs) or Ended.COMPLETE
@@ -49,5 +40,5 @@ class MeasuredTask(Task):  # type: ignore[misc]  # Celery has no types
             how = Ended.RETRIED
             raise
         finally:
-            SECONDS.labels(self.name).observe(time.perf_counter() - began)
-            ENDED.labels(self.name, how).inc()
+            metrics.TASK_SECONDS.labels(self.name).observe(time.perf_counter() - began)
+            metrics.TASKS_ENDED.labels(self.name, how).inc()

@@ -12,6 +12,7 @@ import numpy as np
 from sqlalchemy import Engine, func, select, text, update
 from sqlalchemy.orm import Session
 
+from services import metrics
 from services.analysis.fields import PreparedField, StageClock
 from services.analysis.leases import (
     Lease,
@@ -168,8 +169,7 @@ def analyse_slide(
         try:
             return _attempt(engine, store, networks, lease, settings)
         except LeaseLost as error:
-            log.warning("%s", error)
-            return Attempted()
+            return _lost(error)
         except Exception as error:
             # Anything unforeseen, MemoryError among it, counts as an attempt: a slide that breaks its worker each time
             # ends in quarantine with the reason, not in a loop.
@@ -179,8 +179,13 @@ def analyse_slide(
                 # As long as the lease may be ours: another worker's claim ends the waiting by `LeaseLost`.
                 return through_outages(partial(_record_failure, engine, lease, error, settings, policy), policy)
             except LeaseLost as lost:
-                log.warning("%s", lost)
-                return Attempted()
+                return _lost(lost)
+
+
+def _lost(error: LeaseLost) -> Attempted:
+    metrics.ATTEMPTS.labels(error.reason).inc()
+    log.warning("%s", error)
+    return Attempted()
 
 
 def _record_failure(
@@ -194,6 +199,8 @@ def _record_failure(
         return _quarantine(engine, lease, reason, detail, settings)
     with transaction(engine) as session:
         give_back(session, lease, error, reason, policy)
+    metrics.ATTEMPTS.labels("given_back").inc()
+    metrics.SLIDES_GIVEN_BACK.labels(reason).inc()
     log.warning("analysis %d: attempt %d: %s: %s; tried again later", lease.analysis_id, lease.attempt, reason, error)
     return Attempted(SlideMove.GIVE_BACK)
 
@@ -209,7 +216,7 @@ def _attempt(
     started = time.perf_counter()
     with transaction(engine) as session:
         slide = load_work(session, lease.analysis_id)
-    bind(batch=f"{slide.lab}/{slide.batch_id}", slide=slide.slide_id)
+    bind(batch=f"{slide.lab}/{slide.batch_id}", slide=slide.slide_id, release=slide.release_id)
     if lease.attempt > settings.max_attempts:
         raise _Exhausted(
             f"{slide}: its worker died {settings.max_attempts} times while analysing it; check its fields before"
@@ -248,10 +255,22 @@ def _attempt(
             if not good:
                 _audit_quarantine(session, slide, reason, detail)
             last_of = _batch_if_last(session, slide.batch_key, settings.republish_seconds)
+        _count(verdict, reason)
+        metrics.CELLS.inc(result.classified if good else 0)
+        metrics.SLIDE_SECONDS.observe(seconds)
+        for stage, spent in clock.seconds.items():
+            metrics.STAGE_SECONDS.labels(stage).observe(spent)
         log.info("%s: %s, %d cells in %.1f s", slide, verdict.to, result.classified, seconds)
         return Attempted(verdict, last_of)
     finally:
         result.close()
+
+
+def _count(verdict: SlideMove, reason: str | None) -> None:
+    """Count an ended slide, after the commit."""
+    metrics.ATTEMPTS.labels(verdict.to).inc()
+    if verdict is SlideMove.QUARANTINE:
+        metrics.SLIDES_QUARANTINED.labels(reason).inc()
 
 
 def _timings(clock: StageClock, total: float) -> dict[str, object]:
@@ -284,7 +303,9 @@ def _quarantine(engine: Engine, lease: Lease, reason: str, detail: str, settings
         made = made_with(settings, None)
         lease.end(session, SlideMove.QUARANTINE, reason=reason, detail=detail[:4000], made_with=made)
         _audit_quarantine(session, slide, reason, detail)
-        return Attempted(SlideMove.QUARANTINE, _batch_if_last(session, slide.batch_key, settings.republish_seconds))
+        closing = _batch_if_last(session, slide.batch_key, settings.republish_seconds)
+    _count(SlideMove.QUARANTINE, reason)
+    return Attempted(SlideMove.QUARANTINE, closing)
 
 
 def _audit_quarantine(session: Session, slide: SlideWork, reason: str | None, detail: str | None) -> None:

@@ -1,4 +1,4 @@
-"""The HTTP service: takes the object store's bucket events and answers health checks.
+"""The HTTP service: takes the object store's bucket events, and answers health checks and Prometheus.
 
 An event is a hint. It is answered 2xx only once the hint is at the broker, so that the store sends it again otherwise;
 the sweep finds what is lost all the same.
@@ -8,17 +8,23 @@ import asyncio
 import hmac
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from typing import Annotated, Any, Final
 from urllib.parse import unquote_plus
 
-from fastapi import Depends, FastAPI, Header, HTTPException, Request
+from fastapi import Depends, FastAPI, Header, HTTPException, Request, Response
 from fastapi.concurrency import run_in_threadpool
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from starlette.requests import ClientDisconnect
 
+from services.api.database_metrics import DatabaseMetrics
+from services.database.session import make_engine
 from services.dispatch import BrokerUnavailable, Publisher, connect_publisher
 from services.intake.validation import BadBatchName, check_names
 from services.keys import batch_of_manifest
+from services.log_context import write_as
+from services.metrics import API, BUCKET_EVENTS
 from services.settings import Settings, load_settings
 
 logger = logging.getLogger(__name__)
@@ -38,7 +44,18 @@ def create_app(settings: Settings | None = None, publisher: Publisher | None = N
     hints = publisher or connect_publisher(used.broker_url)
     expected = f"Bearer {used.webhook_token.get_secret_value()}".encode()
 
-    app = FastAPI(title="morphbatch", docs_url=None, redoc_url=None, openapi_url=None)
+    database = CollectorRegistry()
+    database.register(DatabaseMetrics(make_engine(used.database_url)))
+
+    @asynccontextmanager
+    async def log_set_up(_: FastAPI) -> AsyncIterator[None]:
+        if used.log_format == "json":  # else as uvicorn writes it
+            logging.basicConfig(level=logging.INFO)
+            for name in (None, "uvicorn", "uvicorn.access"):
+                write_as(used.log_format, logging.getLogger(name).handlers)
+        yield
+
+    app = FastAPI(title="morphbatch", lifespan=log_set_up, docs_url=None, redoc_url=None, openapi_url=None)
 
     def require_token(authorization: Annotated[str, Header()] = "") -> None:
         if not hmac.compare_digest(authorization.encode(), expected):
@@ -48,7 +65,11 @@ def create_app(settings: Settings | None = None, publisher: Publisher | None = N
     async def live() -> dict[str, str]:
         return {"status": "ok"}
 
-    @app.post("/events/object-created", dependencies=[Depends(require_token)])
+    @app.get("/metrics")
+    def prometheus() -> Response:
+        return Response(generate_latest(API) + generate_latest(database), media_type=CONTENT_TYPE_LATEST)
+
+    @app.post("/events/object-created", dependencies=[Depends(_counted), Depends(require_token)])
     async def object_created(request: Request) -> dict[str, int]:
         try:
             announced = list(dict.fromkeys(announced_batches(await _limited_body(request))))
@@ -66,6 +87,17 @@ def create_app(settings: Settings | None = None, publisher: Publisher | None = N
         return {"batches": len(batches)}
 
     return app
+
+
+async def _counted() -> AsyncIterator[None]:
+    code = 200
+    try:
+        yield
+    except HTTPException as refusal:
+        code = refusal.status_code
+        raise
+    finally:
+        BUCKET_EVENTS.labels(str(code)).inc()
 
 
 def announced_batches(body: bytes) -> Iterator[tuple[str, str]]:

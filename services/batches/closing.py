@@ -4,6 +4,7 @@ import logging
 
 from sqlalchemy import Engine, func, select
 
+from services import metrics
 from services.batches.queries import some_quarantined
 from services.database.audit import AuditKind, record
 from services.database.models import Batch
@@ -54,5 +55,6 @@ def _close(engine: Engine, store: ObjectStore, batch_key: int) -> BatchState | N
             replaces=report.replaces,
             reason=report.reason,
         )
+    metrics.BATCHES_CLOSED.labels(step.to).inc()
     log.info("batch %d is %s", batch_key, step.to)
     return step.to

@@ -5,6 +5,7 @@ from datetime import timedelta
 
 from sqlalchemy import Engine, func, text, update
 
+from services import metrics
 from services.database.faults import DatabaseUnavailable
 from services.database.models import Analysis, Batch
 from services.database.moves import move
@@ -43,6 +44,7 @@ class Sweep:
         except DatabaseUnavailable:
             self._after_outage = True
             raise
+        metrics.SWEEP_SUCCESS.labels("database").set_to_current_time()
 
 
 def sweep_database(engine: Engine, publisher: Publisher, republish_s: int) -> None:
@@ -75,6 +77,7 @@ def publish_due(engine: Engine, publisher: Publisher, republish_s: int) -> int:
     for sent, analysis_id in enumerate(sorted(due)):
         try:
             publisher.analyse_slide(analysis_id)
+            metrics.SLIDES_PUBLISHED.inc()
         except BrokerUnavailable:
             with transaction(engine) as session:
                 session.execute(
@@ -114,6 +117,7 @@ def _end_expired_leases(engine: Engine) -> None:
             detail="the worker stopped renewing its lease (killed, or disconnected)",
         )
         gone = [(analysis.id, analysis.attempts) for analysis in expired]
+    metrics.LEASES_EXPIRED.inc(len(gone))
     for analysis_id, attempt in gone:
         log.warning("analysis %d: the worker of attempt %d is gone; queued again", analysis_id, attempt)
 

@@ -1,14 +1,16 @@
 """What is asked of batches: which is meant, how far it is, whether it has ended."""
 
+from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
 from sqlalchemy import func, select, text
 from sqlalchemy.orm import Session
 
 from services.database.models import Analysis, Batch, Lab, Slide
 from services.database.queries import LATEST_ANALYSIS, NO_SLIDE_IS_OPEN, read_rows
-from services.database.states import BatchState, SlideState
+from services.database.states import SLIDE_ENDED, BatchState, SlideState
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,3 +120,167 @@ def work_by_state(session: Session) -> dict[str, dict[str, int]]:
         for what, table in (("batches", "batch"), ("slides", "reporting.latest_analysis"))
     }
     return {**counts, "waiting": {f"{row.reason} ({row.detail})": row.slides for row in waiting_slides(session)}}
+
+
+@dataclass(frozen=True, slots=True)
+class WorkNow:
+    """The work at this moment; `batches`, `slides` and `quarantined` of what is open or was received within a day.
+
+    `oldest_s`: by state, since the oldest queued slide was asked for and the oldest running attempt began, seconds.
+    `sweep_lag_s`: how long a queued slide has been due for publication, which only a sweep does.
+    """
+
+    batches: dict[str, float]
+    unclosed: int
+    slides: dict[str, float]
+    quarantined: dict[str, float]
+    waiting: dict[str, float]
+    oldest_s: dict[str, float]
+    sweep_lag_s: float
+    expired_leases: int
+    outstanding_fields: int
+
+
+_RECENT: Final = (
+    "with recent as (select id, state from batch"
+    f" where state = '{BatchState.ANALYSING}' or received_at > now() - interval '24 hours') "
+)
+_OPEN: Final = (
+    "select count(*) filter (where state = 'running' and lease_until < now()) as expired_leases,"
+    " coalesce(extract(epoch from now() - min(publish_at) filter (where state = 'queued' and publish_at <= now())), 0)"
+    "  as sweep_lag_s,"
+    " coalesce(extract(epoch from now() - min(queued_at) filter (where state = 'queued')), 0) as queued,"
+    " coalesce(extract(epoch from now() - min(started_at) filter (where state = 'running')), 0) as running"
+    " from analysis where state in ('queued', 'running')"
+)
+
+
+def work_now(session: Session, *, patience_s: float) -> WorkNow:
+    """What there is to do, and what is in trouble; each question is given up after `patience_s`.
+
+    Raises:
+        DatabaseBusy: it was.
+    """
+    session.execute(text("select set_config('statement_timeout', :limit, true)"), {"limit": f"{patience_s * 1000:.0f}"})
+    batches = session.execute(text(f"{_RECENT} select state, count(*) from recent group by 1")).all()
+    slides = session.execute(
+        text(
+            f"{_RECENT} select coalesce(now.state, 'queued'), now.reason, count(*) from recent"
+            " join slide on slide.batch_id = recent.id"
+            " left join reporting.latest_analysis now on now.slide_key = slide.id group by 1, 2"
+        )
+    ).all()
+    now = session.execute(text(_OPEN)).one()
+    by_state: Counter[str] = Counter(dict.fromkeys(SlideState, 0))
+    quarantined: Counter[str] = Counter()
+    waiting: Counter[str] = Counter()
+    for state, reason, count in slides:
+        by_state[state] += count
+        if state == SlideState.QUARANTINED:
+            quarantined[reason] += count
+        elif state not in SLIDE_ENDED and reason is not None:
+            waiting[reason] += count
+    return WorkNow(
+        batches={**dict.fromkeys(BatchState, 0), **dict(batches)},
+        unclosed=session.scalars(
+            select(func.count()).where(Batch.state == BatchState.ANALYSING, NO_SLIDE_IS_OPEN)
+        ).one(),
+        slides=dict(by_state),
+        quarantined=dict(quarantined),
+        waiting=dict(waiting),
+        oldest_s={SlideState.QUEUED: float(now.queued), SlideState.RUNNING: float(now.running)},
+        sweep_lag_s=float(now.sweep_lag_s),
+        expired_leases=now.expired_leases,
+        outstanding_fields=session.execute(
+            text("select coalesce(sum(fields), 0)::bigint from operations.outstanding")
+        ).scalar_one(),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class NightBatch:
+    """A batch that was received in a night, its slides by the state of what was asked for last, and their cells."""
+
+    lab: str
+    batch_id: str
+    state: str
+    received_at: datetime
+    closed_at: datetime | None
+    problems: int
+    done: int
+    insufficient: int
+    quarantined: int
+    open: int
+    cells: int
+    first_started_at: datetime | None
+    last_finished_at: datetime | None
+
+    def __str__(self) -> str:
+        return f"{self.lab}/{self.batch_id}"
+
+
+@dataclass(frozen=True, slots=True)
+class NightTrouble:
+    """Slides of these batches that are quarantined, or were put back, for one reason; the words of one of them."""
+
+    state: str
+    reason: str
+    slides: int
+    batches: list[str]
+    detail: str
+
+
+_OF_THE_NIGHT: Final = (
+    " from batch b join lab l on l.id = b.lab_id left join slide s on s.batch_id = b.id"
+    " left join reporting.latest_analysis a on a.slide_key = s.id"
+    " where b.received_at >= :begin and b.received_at < :end"
+)
+
+
+def night_batches(session: Session, begin: datetime, end: datetime) -> list[NightBatch]:
+    """The batches received from `begin` to `end`, by lab and id."""
+    open_state = "s.id is not null and coalesce(a.state, 'queued') in ('queued', 'running')"
+    return read_rows(
+        session,
+        NightBatch,
+        "select l.code as lab, b.batch_code as batch_id, b.state, b.received_at, b.closed_at,"
+        " jsonb_array_length(b.problems) as problems,"
+        " count(*) filter (where a.state = 'done') as done,"
+        " count(*) filter (where a.state = 'insufficient') as insufficient,"
+        " count(*) filter (where a.state = 'quarantined') as quarantined,"
+        f" count(*) filter (where {open_state}) as open,"
+        " coalesce(sum(a.cells_classified), 0)::bigint as cells,"
+        " min(a.started_at) as first_started_at, max(a.finished_at) as last_finished_at"
+        f"{_OF_THE_NIGHT} group by b.id, l.code order by 1, 2",
+        begin=begin,
+        end=end,
+    )
+
+
+def night_troubles(session: Session, begin: datetime, end: datetime) -> list[NightTrouble]:
+    """Why slides of these batches have no result, the most frequent reason first."""
+    return read_rows(
+        session,
+        NightTrouble,
+        "select a.state, a.reason, count(*) as slides, array_agg(distinct l.code || '/' || b.batch_code) as batches,"
+        " coalesce(min(a.detail), '') as detail"
+        f"{_OF_THE_NIGHT} and a.reason is not null and a.state not in ('done', 'insufficient')"
+        " group by 1, 2 order by 3 desc, 2",
+        begin=begin,
+        end=end,
+    )
+
+
+def silent_labs(session: Session, begin: datetime, end: datetime, nights: int) -> list[str]:
+    """Labs that sent nothing from `begin` to `end`, and did on each of the `nights` before."""
+    found = session.scalars(
+        text(
+            "select l.code from lab l join batch b on b.lab_id = l.id"
+            " where b.received_at >= cast(:begin as timestamptz) - make_interval(days => :nights)"
+            " and b.received_at < :end group by l.code"
+            " having count(*) filter (where b.received_at >= :begin) = 0"
+            " and count(distinct floor(extract(epoch from :begin - b.received_at) / 86400)) = :nights order by 1"
+        ),
+        {"begin": begin, "end": end, "nights": nights},
+    )
+    return list(found)

@@ -15,7 +15,7 @@ import sys
 
 import typer
 
-from services.cli import batches, bench, demo, evaluate, release, report, smears, sql, stack, submit, training
+from services.cli import batches, bench, demo, evaluate, night, release, report, smears, sql, stack, submit, training
 from services.cli.console import COULD_NOT, fail
 from services.documents import why
 from services.errors import MorphbatchError
@@ -28,7 +28,7 @@ app = typer.Typer(
     help="Classify stained sperm cells overnight, in batches. Start with `morphbatch doctor`.",
     epilog="Exit codes: 0 done; 1 it ran, and the answer is 'not good'; 2 it could not be done.",
 )
-for module in (demo, stack, submit, batches, report, sql, smears, training, evaluate):
+for module in (demo, stack, submit, batches, night, report, sql, smears, training, evaluate):
     app.add_typer(module.commands)
 app.add_typer(
     release.commands,

@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from concurrent.futures import Future
 from functools import partial
 from typing import Any, Final
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from tritonclient.grpc import InferenceServerClient, InferInput, InferRequestedOutput, InferResult
 from tritonclient.utils import InferenceServerException
 
+from services import metrics
 from services.errors import MorphbatchError
 from services.inference.errors import InferenceFailed, InferenceUnavailable, as_ours
 from services.inference.predictions import Predictions
@@ -117,39 +119,51 @@ class Networks:
             self._client.async_infer(
                 ENSEMBLE,
                 [tensor],
-                partial(self._answered, start, len(crops), gathering),
+                partial(self._answered, start, len(crops), time.perf_counter(), gathering),
                 model_version="" if release_id is None else str(ensemble_version(release_id)),
                 outputs=self._outputs,
                 client_timeout=self._timeout_s,
             )
         except InferenceServerException as error:
-            self._slots.release()
-            gathering.part_ended(as_ours(error, self.endpoint))
+            self._not_sent(as_ours(error, self.endpoint), gathering)
         except ValueError as error:  # grpc's way to say that the channel is closed
-            self._slots.release()
-            gathering.part_ended(
-                InferenceUnavailable(f"the connection to Triton at {self.endpoint} was closed: {error}")
-            )
+            closed = InferenceUnavailable(f"the connection to Triton at {self.endpoint} was closed: {error}")
+            self._not_sent(closed, gathering)
+
+    def _not_sent(self, error: MorphbatchError, gathering: "_Gathering") -> None:
+        self._slots.release()
+        metrics.TRITON_REQUESTS.labels(self._ended_by(error, gathering)).inc()
+
+    @staticmethod
+    def _ended_by(error: MorphbatchError, gathering: "_Gathering") -> str:
+        gathering.part_ended(error)
+        return error.reason
 
     def _answered(
         self,
         start: int,
         rows: int,
+        sent: float,
         gathering: "_Gathering",
         result: InferResult | None,
         error: InferenceServerException | None,
     ) -> None:
         # Triton runs a request whose caller gave up just as well, so only here is the slot free again.
         self._slots.release()
+        outcome = "ok"
         try:
             if error is not None:
-                gathering.part_ended(as_ours(error, self.endpoint))
+                outcome = self._ended_by(as_ours(error, self.endpoint), gathering)
             elif result is not None:
                 gathering.part_done(start, {name: self._checked(result, name, rows) for name in _OUTPUTS})
         except MorphbatchError as wrong:
-            gathering.part_ended(wrong)
+            outcome = self._ended_by(wrong, gathering)
         except Exception as unforeseen:  # noqa: BLE001 - grpc would log and drop it, and the caller would wait for ever
+            outcome = f"unexpected_{type(unforeseen).__name__}"
             gathering.part_ended(unforeseen)
+        finally:
+            metrics.TRITON_SECONDS.observe(time.perf_counter() - sent)
+            metrics.TRITON_REQUESTS.labels(outcome).inc()
 
     def _checked(self, result: InferResult, name: str, rows: int) -> NDArray[np.float32]:
         values: NDArray[np.float32] | None = result.as_numpy(name)

@@ -16,6 +16,7 @@ from sqlalchemy import Engine, func, insert, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
+from services import metrics
 from services.database.audit import AuditKind, record
 from services.database.models import Analysis, Batch, FieldRow, Lab, Slide
 from services.database.moves import begin, move
@@ -83,6 +84,7 @@ def register_batch(engine: Engine, store: ObjectStore, lab: str, batch_id: str) 
             registered = _accept(session, manifest, found, sha256)
         # Before the commit: whichever of the two fails, the next attempt does both again.
         _tell_the_lab(store, registered)
+    metrics.MANIFESTS.labels(registered.outcome).inc()
     logger.info("lab %s batch %s: manifest %s", lab, batch_id, registered.outcome)
     return registered
 

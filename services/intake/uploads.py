@@ -8,6 +8,7 @@ from typing import Final
 
 from sqlalchemy import Engine
 
+from services import metrics
 from services.database.session import transaction
 from services.errors import MorphbatchError, PermanentError
 from services.intake.problems import Problem
@@ -71,6 +72,7 @@ def sweep_incoming(engine: Engine, store: ObjectStore) -> list[Registered]:
                 registered += [] if found is None else [found]
     if errors:
         raise SweepIncomplete(registered, errors)
+    metrics.SWEEP_SUCCESS.labels("uploads").set_to_current_time()
     return registered
 
 

@@ -1,10 +1,12 @@
 """Our own processes of the stack: the steps before them, the two workers, the schedule and the HTTP service."""
 
+import shutil
 import sys
 
 from services.dispatch import CONTROL, SLIDES, connect_publisher
 from services.local.installation import Installation
 from services.local.service import NotReady, Service, Step, ask_health
+from services.metrics import FOLDER_VARIABLE
 from services.settings import Settings
 
 
@@ -30,12 +32,16 @@ def control_worker(installation: Installation, settings: Settings) -> Service:
 
 def _worker(installation: Installation, settings: Settings, name: str, queue: str, concurrency: int) -> Service:
     node = f"{name}@{installation.plain_name}"
+    port, folder = installation.ports[f"{name}_metrics"], installation.home / "metrics" / name
     return Service(
         name=name,
         command=(
             sys.executable, "-m", "celery", "--app", "worker.app", "worker", "--hostname", node, "--queues", queue,
             "--concurrency", str(concurrency), "--loglevel", "info", "--without-gossip", "--without-mingle",
         ),
+        environment={"MORPHBATCH_METRICS_ADDRESS": f"127.0.0.1:{port}", FOLDER_VARIABLE: str(folder)},
+        # Before its first process opens a file there.
+        prepare=lambda: shutil.rmtree(folder, ignore_errors=True),
         ready=lambda: _ask_worker(settings, node),
         # A warm shutdown: it ends as soon as the slides at hand do; what takes longer comes back by its lease.
         grace_s=settings.soft_shutdown_seconds,

@@ -20,7 +20,8 @@ S3Flavour = Literal["minio", "rclone"]
 SERVICES: Final = ("postgres", "redis", "s3", "triton", "control", "beat", "api", "worker")
 INFRASTRUCTURE: Final = ("postgres", "redis", "s3")
 
-PORT_NAMES: Final = ("postgres", "redis", "s3", "triton_grpc", "api")
+_METRICS_PORTS: Final = ("worker_metrics", "control_metrics", "triton_metrics")
+PORT_NAMES: Final = ("postgres", "redis", "s3", "triton_grpc", "api", *_METRICS_PORTS)
 # Roles of `migrations/roles.sql`, each with its password under its own name.
 OWNER, SERVICE, ANALYST = ROLES = ("morphbatch_owner", "morphbatch_service", "morphbatch_analyst")
 SECRET_NAMES: Final = ("postgres_superuser", *ROLES, "redis", "s3", "webhook")
@@ -108,7 +109,7 @@ def load_installation(home: Path) -> Installation | None:
         ConfigurationError: an earlier version wrote it.
     """
     kept = _read(home)
-    if kept is not None and not kept.secrets.keys() >= set(SECRET_NAMES):
+    if kept is not None and not (kept.secrets.keys() >= set(SECRET_NAMES) and kept.ports.keys() >= set(PORT_NAMES)):
         raise ConfigurationError(
             f"{home} was made by an earlier version of morphbatch: `morphbatch down`, then `morphbatch up` completes it"
         )
@@ -116,13 +117,17 @@ def load_installation(home: Path) -> Installation | None:
 
 
 def _read(home: Path) -> Installation | None:
-    """As kept; passwords that an earlier version did not have are absent."""
+    """As kept; passwords and ports that an earlier version did not have are absent."""
     path = home / "installation.json"
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         return Installation(
             home=home,
-            ports={name: int(document["ports"][name]) for name in PORT_NAMES},
+            ports={
+                name: int(document["ports"][name])
+                for name in PORT_NAMES
+                if name not in _METRICS_PORTS or name in document["ports"]
+            },
             secrets={
                 name: str(document["secrets"][name])
                 for name in SECRET_NAMES

@@ -100,7 +100,7 @@ def triton_service(installation: Installation, environment_folder: Path | None, 
 
 
 def triton_server(installation: Installation, python: TritonEnvironment) -> Service:
-    """Triton on its port, serving `HOME/triton/repository` from this environment."""
+    """Triton on its port, and its metrics on another, serving `HOME/triton/repository` from this environment."""
     python = _within_reach(python)
     folder = installation.home / "triton"
     port = installation.ports["triton_grpc"]
@@ -113,7 +113,8 @@ def triton_server(installation: Installation, python: TritonEnvironment) -> Serv
             f"--model-repository={DATA}/repository", "--model-control-mode=none",
             f"--backend-directory={DATA}/backends", f"--backend-config=python,shm-region-prefix-name={memory}",
             "--grpc-address=127.0.0.1", f"--grpc-port={port}", f"--grpc-restricted-protocol={_CLOSED}",
-            "--allow-http=false", "--allow-metrics=false", f"--exit-timeout-secs={_EXIT_TIMEOUT_S}",
+            "--allow-http=false", f"--exit-timeout-secs={_EXIT_TIMEOUT_S}",
+            "--metrics-address=127.0.0.1", f"--metrics-port={installation.ports['triton_metrics']}",
             "--strict-readiness=true", "--disable-auto-complete-config", "--log-verbose=0",
         ),
         port=port,

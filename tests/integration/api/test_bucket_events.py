@@ -244,3 +244,21 @@ def test_minio_announces_a_manifest_and_waits_for_a_broker_that_is_down(
             assert refused.wait(30)
             with serving(redis_service(installation), installation):
                 assert _announced(settings.broker_url, 1, seconds=60) == [["berlin", "night-2"]]
+
+
+def test_each_answer_is_counted_by_its_code(client: httpx.Client, recorder: _Recorder) -> None:
+    def counted() -> dict[str, float]:
+        found = re.findall(r'^morphbatch_bucket_events_total\{code="(\d+)"\} (\S+)$', client.get("/metrics").text, re.M)
+        return {code: float(count) for code, count in found}
+
+    before = counted()
+    client.post("/events/object-created", json=_event("incoming/berlin/n/manifest.json"))
+    client.post("/events/object-created", content=b"no JSON")
+    client.post("/events/object-created", json=_event(), headers={"Authorization": "Bearer wrong"})
+    recorder.down = True
+    client.post("/events/object-created", json=_event("incoming/berlin/n/manifest.json"))
+    recorder.down = False
+    after = counted()
+    assert {code: after[code] - before.get(code, 0) for code in after if after[code] != before.get(code, 0)} == {
+        "200": 1, "400": 1, "401": 1, "503": 1
+    }  # fmt: skip

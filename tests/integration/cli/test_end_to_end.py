@@ -1,6 +1,7 @@
 """A night on the whole real stack, through the command line alone, as a lab and an operator use it."""
 
 import json
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -96,6 +97,12 @@ def test_a_batch_with_a_broken_field_ends_with_errors_and_says_what_to_do(stack:
         "slide-01": "insufficient",
         "slide-02": "quarantined",
     }
+    evening = (datetime.now(UTC) - timedelta(hours=12)).date()
+    night = stack.run_cli("night", "--date", str(evening))
+    assert night.returncode == 1
+    assert "missing e2e/broken: 1 slide quarantined" in night.stdout
+    assert "morphbatch requeue broken --lab e2e" in night.stdout
+    assert "e2e/broken" in json.loads(stack.run_cli("night", "--date", str(evening), "--json").stdout)["missing"]
     requeued = json.loads(stack.run_cli("requeue", "broken", "--json").stdout)
     assert requeued["requeued"] == ["slide-02"]
     wait_until(

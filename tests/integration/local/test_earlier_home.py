@@ -57,6 +57,7 @@ def _make_earlier_home(home: Path) -> str:
     path = home / "installation.json"
     document = json.loads(path.read_text())
     document["secrets"] = {k: v for k, v in document["secrets"].items() if k not in ROLES} | {"postgres": "secret"}
+    del document["ports"]["worker_metrics"]
     path.write_text(json.dumps(document))
     return url
 

@@ -8,8 +8,8 @@ from contextvars import copy_context
 import pytest
 from celery import Celery
 from prometheus_client import REGISTRY
+from structlog import contextvars
 
-from services import log_context
 from services.errors import OutageError
 from services.log_context import NamesWork, bind, carried
 from worker.task import Ended, MeasuredTask
@@ -58,9 +58,9 @@ def counted(task: str) -> dict[str, float]:
 @pytest.fixture(autouse=True)
 def nothing_bound() -> Iterator[None]:
     """Tests that call the work without a task leave their names bound in this thread."""
-    token = log_context._BOUND.set({})
+    contextvars.clear_contextvars()
     yield
-    log_context._BOUND.reset(token)
+    contextvars.clear_contextvars()
 
 
 @pytest.fixture
@@ -111,10 +111,10 @@ def test_what_a_task_binds_is_in_its_records_and_ends_with_it(app: Celery, lines
     binds.apply(args=(8,))
     assert lines == [
         "begun",
-        "under way [analysis=7 batch=lab/night slide=a attempt=2]",
+        "under way [analysis=7 attempt=2 batch=lab/night slide=a]",
         "after it",
         "begun",
-        "under way [analysis=8 batch=lab/night slide=a attempt=2]",
+        "under way [analysis=8 attempt=2 batch=lab/night slide=a]",
     ]
 
 

@@ -1,0 +1,141 @@
+"""A night as an operator asks for it in the morning: complete or not, what is missing, why, and what to do."""
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Final
+
+from sqlalchemy import Engine
+
+from services.batches.queries import NightBatch, NightTrouble, night_batches, night_troubles, silent_labs
+from services.database.session import transaction
+from services.database.states import BatchState
+
+_NAMED_AT_MOST: Final = 2
+_USUAL_NIGHTS: Final = 3
+_ENDED_AS: Final = {
+    BatchState.COMPLETE: "complete",
+    BatchState.COMPLETE_WITH_ERRORS: "with quarantined slides",
+    BatchState.ANALYSING: "not ended",
+    BatchState.REJECTED: "rejected",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Night:
+    """The batches received in a night, why slides of them have no result, and labs that should have sent some.
+
+    A night goes from noon to noon UTC and is named by its evening.
+    """
+
+    evening: date
+    batches: tuple[NightBatch, ...]
+    troubles: tuple[NightTrouble, ...]
+    silent: tuple[str, ...]
+
+    @property
+    def is_complete(self) -> bool:
+        """Batches were received, and each ended with a result for every slide."""
+        return bool(self.batches) and not self.missing
+
+    @property
+    def missing(self) -> tuple[NightBatch, ...]:
+        """The batches that did not end so."""
+        return tuple(batch for batch in self.batches if batch.state != BatchState.COMPLETE)
+
+    def lines(self) -> Iterator[tuple[str, str]]:
+        """What to tell an operator: ten lines at most, each with what it is about."""
+        verdict = "complete" if self.is_complete else "NOT COMPLETE" if self.batches else "nothing was received"
+        yield "night", f"{self.evening}, noon to noon UTC: {verdict}"
+        yield "batches", _batches(self.batches) + _silence(self.silent)
+        if not self.batches:
+            yield "do", "check the uploads: `morphbatch doctor` (uploads), and the LIMS; without any, this is right"
+            return
+        yield "slides", _slides(self.batches)
+        yield "cells", _cells(self.batches)
+        for batch in self.missing[:_NAMED_AT_MOST]:
+            yield "missing", f"{batch}: {_missing_of(batch)}"
+        if more := self.missing[_NAMED_AT_MOST:]:
+            yield "missing", f"and {len(more)} more batches: --json lists them"
+        for trouble in self.troubles[: _NAMED_AT_MOST - bool(more)]:
+            words = trouble.detail.partition("\n")[0]
+            yield "why", f"{_counted(trouble.slides, 'slide')} {trouble.state}, {trouble.reason}: {words}"
+        for advice in list(_advice(self.missing))[:_NAMED_AT_MOST]:
+            yield "do", advice
+
+
+def last_evening(now: datetime) -> date:
+    """The evening of the last night: the one that is ending in the morning, and is over in the afternoon."""
+    return now.astimezone(UTC).date() - timedelta(days=1)
+
+
+def read_night(engine: Engine, evening: date) -> Night:
+    """The night of that evening, as it is now."""
+    begin = datetime.combine(evening, time(12), UTC)
+    end = begin + timedelta(days=1)
+    with transaction(engine) as session:
+        return Night(
+            evening,
+            tuple(night_batches(session, begin, end)),
+            tuple(night_troubles(session, begin, end)),
+            tuple(silent_labs(session, begin, end, _USUAL_NIGHTS)),
+        )
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _batches(batches: tuple[NightBatch, ...]) -> str:
+    labs = {batch.lab for batch in batches}
+    states = Counter(batch.state for batch in batches)
+    ended = ", ".join(f"{states[state]} {words}" for state, words in _ENDED_AS.items() if states[state])
+    return f"{len(batches)} of {_counted(len(labs), 'lab')}: {ended}" if batches else "none"
+
+
+def _silence(labs: tuple[str, ...]) -> str:
+    if not labs:
+        return ""
+    return f"; nothing from {', '.join(labs[:5])}, which sent on each of the {_USUAL_NIGHTS} nights before"
+
+
+def _slides(batches: tuple[NightBatch, ...]) -> str:
+    states = {
+        "done": sum(batch.done for batch in batches),
+        "with too few cells": sum(batch.insufficient for batch in batches),
+        "quarantined": sum(batch.quarantined for batch in batches),
+        "not ended": sum(batch.open for batch in batches),
+    }
+    return f"{sum(states.values())}: " + (", ".join(f"{n} {words}" for words, n in states.items() if n) or "none")
+
+
+def _cells(batches: tuple[NightBatch, ...]) -> str:
+    began = [batch.first_started_at for batch in batches if batch.first_started_at]
+    ended = [batch.last_finished_at for batch in batches if batch.last_finished_at]
+    when = f", from {min(began):%d %b %H:%M} to {max(ended):%d %b %H:%M} UTC" if began and ended else ""
+    return f"{sum(batch.cells for batch in batches)} classified{when}"
+
+
+def _missing_of(batch: NightBatch) -> str:
+    if batch.state == BatchState.REJECTED:
+        return f"its manifest was rejected, {_counted(batch.problems, 'problem')}"
+    parts = [
+        f"{_counted(batch.open, 'slide')} not ended" if batch.open else "",
+        f"{_counted(batch.quarantined, 'slide')} quarantined" if batch.quarantined else "",
+    ]
+    return ", ".join(filter(None, parts)) or "its slides have ended, its report is not written yet"
+
+
+def _advice(missing: tuple[NightBatch, ...]) -> Iterator[str]:
+    """One sentence for each kind of trouble, the gravest first, with a command for a batch that has it."""
+    of = "{0.batch_id} --lab {0.lab}"
+    if rejected := [batch for batch in missing if batch.state == BatchState.REJECTED]:
+        command = f"`morphbatch watch {of.format(rejected[0])}`"
+        yield f"the lab sends a corrected manifest; {command} lists what is wrong"
+    if unended := [batch for batch in missing if batch.open or batch.state == BatchState.ANALYSING]:
+        command = f"`morphbatch watch {of.format(unended[0])}`"
+        yield f"`morphbatch doctor` says whether anything is down; if not, it goes on by itself: {command}"
+    if quarantined := [batch for batch in missing if batch.quarantined]:
+        command = f"`morphbatch requeue {of.format(quarantined[0])}`"
+        yield f"do what the reason says (a broken field: the lab uploads it again), then {command}"
