@@ -8,13 +8,14 @@ OTHER_PYTHON = $(shell own=$$($(PYTHON) -c "$(NUMPY_2)"); \
 	for python in python3.13 python3.12 python3.11 $(wildcard $(HOME)/.pyenv/versions/3.1[123].*/bin/python); do \
 		other=$$($$python -c "$(NUMPY_2)" 2>/dev/null) && [ "$$other" != "$$own" ] && echo $$python && break; done)
 CACHE = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/morphbatch
+PROMTOOL = github.com/prometheus/prometheus/cmd/promtool@v0.316.0
 MINIO = github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c
 LOCK = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--custom-compile-command "make lock"
 PIP = -m pip install --quiet --disable-pip-version-check --require-virtualenv
 
 .DEFAULT_GOAL := help
-.PHONY: help setup triton-other rtx triton-torch demo test fuzz lint bench bench-env demonstration reproduce-smids reproduce-hushem test-training minio lock
+.PHONY: help setup triton-other rtx triton-torch demo test fuzz lint bench bench-env demonstration reproduce-smids reproduce-hushem test-training minio promtool lock
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 12
@@ -65,6 +66,8 @@ test-training: .venv-train/ready ## the tests that need torch
 
 minio: $(CACHE)/bin/minio ## build MinIO from its Go module into the cache, for the S3 tests and the stack
 
+promtool: $(CACHE)/bin/promtool ## build promtool from its Go module into the cache, for the tests of the alert rules
+
 lock: .venv/ready ## pin every dependency again, with hashes
 	.venv/bin/python $(PIP) uv
 	$(LOCK) pyproject.toml --extra local --extra dev --output-file requirements/dev.txt
@@ -103,3 +106,11 @@ $(CACHE)/bin/minio:
 	GOBIN=$(CACHE)/build go install $(MINIO)
 	mv $(CACHE)/build/minio $@
 	rmdir $(CACHE)/build
+
+# Without its service discoveries, which are most of what it would compile.
+$(CACHE)/bin/promtool:
+	@command -v go >/dev/null || { echo "Go is required to build promtool; without it the alert rules are not tested" >&2; exit 1; }
+	mkdir -p $(CACHE)/bin
+	GOBIN=$(CACHE)/build-promtool go install -tags remove_all_sd $(PROMTOOL)
+	mv $(CACHE)/build-promtool/promtool $@
+	rmdir $(CACHE)/build-promtool

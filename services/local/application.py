@@ -75,6 +75,7 @@ def api(installation: Installation) -> Service:
         ),
         port=port,
         ready=lambda: ask_health(port, "/health/live"),
+        deadline_s=60.0,  # its imports take long where all services start at once on few cores
     )  # fmt: skip
 
 
