@@ -31,6 +31,7 @@ RIGHT: dict[str, dict[str, str]] = {
     "migrate": {},
     "submit": {"folder": "{slides}", "lab": "berlin", "um_per_px": "0.1"},
     "watch": {"batch": "night-1"},
+    "night": {},
     "requeue": {"batch": "night-1"},
     "report": {"batch": "night-1"},
     "sql": {"query": "select 1"},
