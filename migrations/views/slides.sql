@@ -81,13 +81,14 @@ comment on view reporting.batch_overview is 'One row per batch: is last night co
 
 
 create view reporting.throughput_by_night as
-select (s.finished_at at time zone 'UTC' - interval '12 hours')::date as night, s.lab, s.release_id,
+select (s.finished_at at time zone l.time_zone - interval '12 hours')::date as night, s.lab, s.release_id,
     count(*) as slides, count(*) filter (where s.state = 'quarantined') as slides_quarantined,
     sum(s.fields)::bigint as fields, sum(s.cells)::bigint as cells, sum(s.seconds) as busy_seconds,
     min(s.started_at) as first_started_at, max(s.finished_at) as last_finished_at,
     sum(s.cells) / nullif(extract(epoch from max(s.finished_at) - min(s.started_at)), 0)::float8 as cells_per_second
 from reporting.slide_result s
+join lab l on l.code = s.lab
 where s.finished_at is not null and s.state not in ('queued', 'running')
 group by 1, s.lab, s.release_id;
 comment on view reporting.throughput_by_night is
-    'One row per night (noon to noon UTC, named by its evening), lab and release: work done and its speed';
+    'One row per night (noon to noon by the lab''s clock, named by its evening), lab and release: work done and its speed';

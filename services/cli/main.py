@@ -15,7 +15,21 @@ import sys
 
 import typer
 
-from services.cli import batches, bench, demo, evaluate, night, release, report, smears, sql, stack, submit, training
+from services.cli import (
+    batches,
+    bench,
+    demo,
+    evaluate,
+    lab,
+    night,
+    release,
+    report,
+    smears,
+    sql,
+    stack,
+    submit,
+    training,
+)
 from services.cli.console import COULD_NOT, fail
 from services.documents import why
 from services.errors import MorphbatchError
@@ -35,6 +49,7 @@ app.add_typer(
     name="release",
     help="Build, compile, publish and activate releases of the networks; apply a new fusion to old cells.",
 )
+app.add_typer(lab.commands, name="lab", help="List the labs, and set the time zone by whose clock their days begin.")
 app.add_typer(bench.commands, name="bench", help="Measure the speed of the service on this machine.")
 
 

@@ -95,6 +95,7 @@ def _show(report: "Report", language: "Language") -> None:
     if report.revision is not None:
         instead = f", instead of revision {report.replaces}: {escape(report.reason or '')}" if report.replaces else ""
         out.print(f"revision {report.revision} of {report.issued_at:%Y-%m-%d %H:%M} UTC{instead}", highlight=False)
+    out.print(f"received in the night of {report.night} ({report.time_zone})", highlight=False)
     if release := report.release:
         weight = "–" if release.fusion_weight is None else weight_text(release.fusion_weight)
         out.print(f"release {release.id} ({release.kind}), fusion weight of EfficientNetV2-S {weight}", highlight=False)

@@ -18,6 +18,7 @@ class AuditKind(StrEnum):
     SLIDES_MOVED_TO_RELEASE = "slides_moved_to_release"  # release, slides
     SLIDES_FUSED_ANEW = "slides_fused_anew"  # release, by, slides, cells
     BATCH_CLOSED = "batch_closed"  # state, revision, issued_at, replaces, reason
+    TIME_ZONE_SET = "time_zone_set"  # lab, time_zone, before, by
     RELEASE_ACTIVATED = "release_activated"  # release, before, by, form
 
 

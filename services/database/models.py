@@ -60,6 +60,9 @@ class Lab(Base):
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     code: Mapped[str] = mapped_column(unique=True)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    time_zone: Mapped[str] = mapped_column(
+        server_default="UTC", comment="IANA name of the zone by whose clock its days begin"
+    )
 
 
 class Batch(Base):
@@ -110,6 +113,9 @@ class Slide(Base):
     replicate: Mapped[int] = mapped_column(SmallInteger)
     stain: Mapped[str]
     um_per_px: Mapped[float] = mapped_column(comment="Micrometres per pixel of its fields")
+    collected_at: Mapped[datetime | None] = mapped_column(
+        comment="When the specimen was collected, as the manifest says; null: it does not"
+    )
 
     batch: Mapped[Batch] = relationship(back_populates="slides")
     fields: Mapped[list["FieldRow"]] = relationship(back_populates="slide", order_by="FieldRow.position")

@@ -7,9 +7,10 @@ import hashlib
 import json
 import re
 import unicodedata
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from services.intake.privacy import personal_data_in
@@ -26,6 +27,9 @@ _NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
 _MAX_STAIN: Final = 63
 _IN_A_STAIN: Final = frozenset(" ._+&-–,/%()®™°'’")
 _MAX_KEY_BYTES: Final = 512
+_TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d:\d\d)")
+_EARLIEST_COLLECTION: Final = datetime(1980, 1, 1, tzinfo=UTC)
+_CLOCKS_DIFFER: Final = timedelta(minutes=15)
 _TURNING: Final = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")  # a name may look like another
 _WINDOWS_DRIVE: Final = re.compile(r"^[A-Za-z]:")
 
@@ -35,6 +39,19 @@ def _without_personal_data(text: str) -> str:
     if kind is not None:
         raise PydanticCustomError("personal_data", "looks like {kind}; use a pseudonym", {"kind": kind})
     return text
+
+
+def _a_time(text: object) -> object:
+    if not (isinstance(text, str) and _TIME.fullmatch(text)):
+        example = {"example": "2026-11-23T08:40:00+01:00"}
+        raise PydanticCustomError("manifest_bad_value", "must be a time with its offset, like {example}", example)
+    return text
+
+
+def _plausible_time(time: datetime) -> datetime:
+    if not _EARLIEST_COLLECTION <= time <= datetime.now(UTC) + _CLOCKS_DIFFER:
+        raise PydanticCustomError("manifest_bad_value", "must be a time after 1980 that has passed")
+    return time
 
 
 def _a_stain(text: str) -> str:
@@ -112,6 +129,9 @@ Id = Annotated[str, Field(pattern=ID_PATTERN), AfterValidator(_without_personal_
 Pseudonym = Annotated[str, Field(pattern=_NAME_PATTERN), AfterValidator(_without_personal_data)]
 Stain = Annotated[str, Field(min_length=1, max_length=_MAX_STAIN), AfterValidator(_a_stain)]
 FieldKey = Annotated[str, AfterValidator(_inside_the_batch), AfterValidator(_without_personal_data)]
+CollectionTime = Annotated[
+    AwareDatetime, Field(strict=False), BeforeValidator(_a_time), AfterValidator(_plausible_time)
+]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9A-Fa-f]{64}$"), AfterValidator(str.lower)]
 Pixel = Annotated[int, Field(ge=0, le=100_000)]
 MicronsPerPixel = Annotated[
@@ -167,6 +187,9 @@ class ManifestSlide(_Strict):
     replicate: Literal[1, 2] = Field(description="Which of the specimen's two replicates this is.")
     stain: Stain = Field(description="Name of the staining method, such as `diff-quik`; `unknown` is allowed.")
     um_per_px: MicronsPerPixel = Field(description="Micrometres per pixel of its images.")
+    collected_at: CollectionTime | None = Field(
+        None, description="When the specimen was collected, with the offset of the lab's clock (RFC 3339)."
+    )
     fields: Annotated[list[ManifestField], Field(min_length=1, max_length=MAX_FIELDS)] = Field(
         description=f"Its images; at most {MAX_FIELDS} in the whole batch."
     )

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, text, update
+from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
 from services.database.audit import AuditKind
@@ -34,6 +35,29 @@ def known_manifests(session: Session, settled_before: datetime) -> list[KnownMan
         .where(AuditEvent.kind == AuditKind.MANIFEST_REFUSED.value)
     )
     return [KnownManifest(*row) for query in (registered, refused) for row in session.execute(query).all()]
+
+
+def lab_rows(session: Session) -> list[tuple[str, str, int]]:
+    """Code and time zone of every lab, and its batches."""
+    counted = select(Lab.code, Lab.time_zone, func.count(Batch.id)).outerjoin(Batch).group_by(Lab.id).order_by(Lab.code)
+    return [(code, zone, batches) for code, zone, batches in session.execute(counted)]
+
+
+def is_time_zone(session: Session, name: str) -> bool:
+    """Whether Postgres, which counts the days, knows a zone by that name, spelled so."""
+    known = text("select exists (select from pg_timezone_names where name = :name)")
+    return bool(session.execute(known, {"name": name}).scalar_one())
+
+
+def zone_of(session: Session, lab: str) -> str:
+    """The lab's time zone; the lab is put on record where it is new, and its row is locked."""
+    session.execute(upsert(Lab).values(code=lab).on_conflict_do_nothing(index_elements=[Lab.code]))
+    return session.scalars(select(Lab.time_zone).where(Lab.code == lab).with_for_update()).one()
+
+
+def set_zone(session: Session, lab: str, time_zone: str) -> None:
+    """Give the lab another time zone."""
+    session.execute(update(Lab).where(Lab.code == lab).values(time_zone=time_zone))
 
 
 def was_refused(session: Session, batch_key: int, etag: str) -> bool:

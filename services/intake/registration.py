@@ -201,6 +201,7 @@ def _insert_slides(session: Session, batch: Batch, manifest: Manifest) -> list[i
             "replicate": slide.replicate,
             "stain": stain_code(slide.stain),
             "um_per_px": slide.um_per_px,
+            "collected_at": slide.collected_at,
         }
         for position, slide in enumerate(manifest.slides)
     ]

@@ -36,15 +36,28 @@ def check_names(lab: str, batch_id: str) -> None:
     Raises:
         BadBatchName: with what is wanted; the name itself is not repeated.
     """
-    for what, name in (("lab", lab), ("batch", batch_id)):
-        if not re.fullmatch(ID_PATTERN.strip("^$"), name):
-            raise BadBatchName(
-                f"the {what} folder's name under incoming/ must be 1 to 63 of a–z, 0–9, '.', '_' and '-', "
-                "beginning with a letter or digit; upload the batch again under such a name"
-            )
-        kind = personal_data_in(name)
-        if kind is not None:
-            raise BadBatchName(f"the {what} folder's name under incoming/ looks like {kind}; use a pseudonym")
+    check_lab_name(lab)
+    _check_name("batch", batch_id)
+
+
+def check_lab_name(lab: str) -> None:
+    """Refuse the name of a lab as `check_names` does.
+
+    Raises:
+        BadBatchName: with what is wanted; the name itself is not repeated.
+    """
+    _check_name("lab", lab)
+
+
+def _check_name(what: str, name: str) -> None:
+    if not re.fullmatch(ID_PATTERN.strip("^$"), name):
+        raise BadBatchName(
+            f"the {what} folder's name under incoming/ must be 1 to 63 of a–z, 0–9, '.', '_' and '-', "
+            "beginning with a letter or digit; upload the batch again under such a name"
+        )
+    kind = personal_data_in(name)
+    if kind is not None:
+        raise BadBatchName(f"the {what} folder's name under incoming/ looks like {kind}; use a pseudonym")
 
 
 def parse_manifest(data: bytes, *, lab: str, batch_id: str) -> Manifest:

@@ -35,6 +35,8 @@ class BatchRow:
     state: str
     received_on: date
     received_at: datetime
+    time_zone: str
+    night: date
     slides: int
     fields: int
     fields_used: int
@@ -68,6 +70,8 @@ class SlideRow:
     replicate: Literal[1, 2]
     stain: str
     um_per_px: UmPerPx
+    collected_at: datetime | None
+    day: date
     state: str
     reason: str | None
     detail: str | None
@@ -174,8 +178,10 @@ def batch_row(session: Session, batch_key: int) -> BatchRow:
         session,
         BatchRow,
         "select o.batch_key, o.lab, o.batch_id, o.state, o.received_on, o.received_at, o.slides, o.fields,"
-        " o.fields_used, o.cells, o.on_border, o.objects_rejected, o.seconds, o.release_ids, b.problems"
-        " from reporting.batch_overview o join batch b on b.id = o.batch_key where o.batch_key = :key",
+        " o.fields_used, o.cells, o.on_border, o.objects_rejected, o.seconds, o.release_ids, b.problems, l.time_zone,"
+        " (b.received_at at time zone l.time_zone - interval '12 hours')::date as night"
+        " from reporting.batch_overview o join batch b on b.id = o.batch_key join lab l on l.id = b.lab_id"
+        " where o.batch_key = :key",
         key=batch_key,
     )
     if not found:
@@ -200,9 +206,10 @@ def slide_rows(session: Session, batch: BatchRow) -> list[SlideRow]:
         session,
         SlideRow,
         batch,
-        "select slide_id, specimen, replicate, stain, um_per_px, state, reason, detail, release_id, release_kind,"
-        " cells, on_border, objects_rejected, fields, fields_used, fewer_than_200_cells, attempts, timings,"
-        " later_version, later_state, later_reason, later_detail from reporting.slide_result",
+        "select slide_id, specimen, replicate, stain, um_per_px, collected_at, day, state, reason, detail, release_id,"
+        " release_kind, cells, on_border, objects_rejected, fields, fields_used, fewer_than_200_cells, attempts,"
+        " timings, later_version, later_state, later_reason, later_detail from reporting.slide_result"
+        " join (select slide_key, collected_at, day from reporting.slide_day) d using (slide_key)",
         "position",
     )
 

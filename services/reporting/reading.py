@@ -83,6 +83,8 @@ def read_report(session: Session, batch_key: int, state: BatchState | None = Non
         state=state or BatchState(batch.state),
         received_at=batch.received_at,
         received_on=batch.received_on,
+        time_zone=batch.time_zone,
+        night=batch.night,
         revision=None,
         issued_at=None,
         replaces=None,
@@ -172,6 +174,8 @@ def _slide(
         replicate=row.replicate,
         stain=row.stain,
         um_per_px=row.um_per_px,
+        collected_at=row.collected_at,
+        day=row.day,
         state=state,
         # Of a slide that is done they are left over from an attempt that failed.
         reason=row.reason if state is not SlideState.DONE else None,

@@ -193,6 +193,8 @@ class SlideReport(_Part):
     replicate: Literal[1, 2]
     stain: str
     um_per_px: Annotated[UmPerPx, Field(gt=0)] = Field(description="Scale of its fields, µm per pixel.")
+    collected_at: Moment | None = Field(description="When the specimen was collected; null: not in the manifest.")
+    day: date = Field(description="Day of that, else of receipt, by the lab's clock.")
     state: SlideState
     reason: str | None = Field(description="Stable code of why it is not done.")
     detail: str | None = Field(description="The same as a sentence.")
@@ -320,7 +322,9 @@ class Report(_Part):
     batch_id: str = Field(description="batch_id of the manifest.")
     state: BatchState
     received_at: Moment
-    received_on: date = Field(description="Its day.")
+    received_on: date = Field(description="Its day, UTC.")
+    time_zone: str = Field(description="IANA name of the zone by whose clock the lab's days begin.")
+    night: date = Field(description="Evening of the night of receipt, from noon to noon by the lab's clock.")
     revision: Annotated[int, Field(ge=1)] | None = Field(
         description="Number of this issue of the report; null: read from the database while the batch is open."
     )

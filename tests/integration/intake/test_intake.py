@@ -59,17 +59,17 @@ def test_a_manifest_becomes_a_batch_with_queued_slides(engine: Engine, empty_buc
     manifest = _manifest()
     manifest["slides"][1]["fields"][0] |= {"cells": [{"box": [1, 2, 30, 40]}], "sha256": "AB" * 32}
     manifest["slides"][1]["fields"][1] |= {"kind": "crop"}
-    manifest["slides"][1]["stain"] = "Diff Quick"
+    manifest["slides"][1] |= {"stain": "Diff Quick", "collected_at": "2026-10-25T02:30:00+01:00"}
     _upload(empty_bucket, manifest)
     registered = register_batch(engine, empty_bucket, "berlin", "night-1")
     assert (registered.outcome, registered.problems) == (Outcome.NEW, ())
     assert _rows(engine, "select id, batch_code, state, problems, closed_at, received_on from batch") == [
         (registered.batch_key, "night-1", "analysing", [], None, datetime.now(UTC).date())
     ]
-    slides = "select position, slide_code, specimen, replicate, stain, um_per_px from slide order by position"
+    slides = "select position, slide_code, specimen, replicate, stain, um_per_px, collected_at from slide order by 1"
     assert _rows(engine, slides) == [
-        (0, "slide-0", "S-0000", 1, "diff-quik", 0.1),
-        (1, "slide-1", "S-0000", 2, "diff-quik", 0.1),
+        (0, "slide-0", "S-0000", 1, "diff-quik", 0.1, None),
+        (1, "slide-1", "S-0000", 2, "diff-quik", 0.1, datetime(2026, 10, 25, 1, 30, tzinfo=UTC)),
     ]
     fields = _rows(
         engine,

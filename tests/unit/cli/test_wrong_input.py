@@ -56,6 +56,8 @@ RIGHT: dict[str, dict[str, str]] = {
     "release activate": {"release_id": "another"},
     "release derive": {"release_id": "another", "fusion": "{config}", "folder": "{new}"},
     "release list": {},
+    "lab list": {},
+    "lab set": {"lab": "north", "time_zone": "Europe/Berlin"},
     "bench e2e": {"fields": "{slides}", "um_per_px": "0.1"},
     "bench feed": {},
     "bench reapply": {},

@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -135,6 +136,13 @@ def test_a_key_given_twice_in_one_object() -> None:
         ("slides.0.replicate", "1", "slides[0].replicate", "manifest_bad_value"),
         ("slides.0.stain", "", "slides[0].stain", "manifest_bad_value"),
         ("slides.0.stain", "x\0y", "slides[0].stain", "manifest_bad_value"),
+        ("slides.0.collected_at", "2026-11-23T08:40:00", "slides[0].collected_at", "manifest_bad_value"),
+        ("slides.0.collected_at", "2026-11-23", "slides[0].collected_at", "manifest_bad_value"),
+        ("slides.0.collected_at", "2026-11-31T08:40:00+01:00", "slides[0].collected_at", "manifest_bad_value"),
+        ("slides.0.collected_at", "1732435200", "slides[0].collected_at", "manifest_bad_value"),
+        ("slides.0.collected_at", 1732435200, "slides[0].collected_at", "manifest_bad_value"),
+        ("slides.0.collected_at", "2999-11-23T08:40:00+01:00", "slides[0].collected_at", "manifest_bad_value"),
+        ("slides.0.collected_at", "0001-01-01T00:00:00+14:00", "slides[0].collected_at", "manifest_bad_value"),
         ("slides.0.stain", "=giemsa", "slides[0].stain", "manifest_bad_value"),
         ("slides.0.stain", "g" * 64, "slides[0].stain", "manifest_bad_value"),
         ("slides.0.specimen", "", "slides[0].specimen", "manifest_bad_value"),
@@ -303,6 +311,13 @@ def test_an_unknown_key_is_named_only_when_it_names_nobody() -> None:
 )
 def test_a_stain_is_written_as_laboratories_write_it(stain: str) -> None:
     assert _parse(_changed(("slides.0.stain", stain))).slides[0].stain == stain
+
+
+@pytest.mark.parametrize("at", ["2026-10-25T02:30:00+02:00", "2026-10-25T02:30:00+01:00", "2026-03-29T00:59:59.5Z"])
+def test_when_a_specimen_was_collected_is_a_moment_with_its_offset(at: str) -> None:
+    collected = _parse(_changed(("slides.0.collected_at", at))).slides[0].collected_at
+    assert collected == datetime.fromisoformat(at)
+    assert _parse(GOOD).slides[0].collected_at is None
 
 
 def test_the_fingerprint_follows_the_content_alone() -> None:
