@@ -1,7 +1,6 @@
 """Crops a second of the whole service, of its networks alone, and of a plain PyTorch loop, in turns in one run."""
 
 import json
-import re
 import subprocess
 import tempfile
 import time
@@ -15,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.atomic import write_text
-from services.benchmark.cores import Cores
+from services.benchmark.alone import networks_alone, run_program
 from services.benchmark.deliveries import Fields, lay_out
 from services.benchmark.spread import machine, spread
 from services.benchmark.stack import BenchmarkFailed, BenchStack, Run, bench_stack
@@ -33,7 +32,6 @@ from services.releases.served import ServedRelease
 
 SLIDES: Final = 8
 _PLAIN_CELLS: Final = 60  # of the plain loop; it does the same a cell however many there are
-_PROGRAMS: Final = Path(__file__).parent / "programs"
 
 Tell = Callable[[str], None]
 
@@ -64,6 +62,8 @@ def measure_e2e(
         tell(f"cutting the cells of {len(fields.paths)} fields")
         cut = _cut(fields, release)
         np.save(scratch / "crops.npy", cut.crops)
+        python = find_environment(load_local_settings().triton_env).folder / "bin" / "python"
+        batch, in_flight = stack.settings.inference_batch, stack.settings.inference_in_flight
         plain = _PlainLoop(stack, fields, cut, release, scratch, torch_environment)
         service: list[Run] = []
         alone: list[dict[str, Any]] = []
@@ -80,12 +80,10 @@ def measure_e2e(
             if service[-1].cells != len(cut.crops):
                 raise BenchmarkFailed(f"the service classified {service[-1].cells} cells, {len(cut.crops)} were cut")
             tell(f"repeat {number} of {repeats}: the networks alone")
-            alone.append(_networks_alone(stack, scratch / "crops.npy"))
+            alone.append(networks_alone(python, stack.repository, scratch / "crops.npy", batch))
             if plain.missing is None:
                 tell(f"repeat {number} of {repeats}: the plain loop")
                 loop.append(plain.run())
-        batch = stack.settings.inference_batch
-        in_flight = stack.settings.inference_in_flight
     return {
         "kind": "e2e",
         "machine": about,
@@ -168,24 +166,6 @@ def _decoded(path: Path) -> RGB:
     return decode_field(path.read_bytes(), path.name, max_bytes=2**30, max_pixels=2**30).pixels
 
 
-def _networks_alone(stack: BenchStack, crops: Path) -> dict[str, Any]:
-    python = find_environment(load_local_settings().triton_env).folder / "bin" / "python"
-    cores = Cores.without_services()
-    answer = _program(python, "openvino_alone.py", str(crops), *(str(_model_file(stack, m)) for m in MEMBERS))
-    if not answer["finite"]:
-        raise BenchmarkFailed("OpenVINO alone answered values that are not finite")
-    return {**answer, "others_s": cores.spent()["others"]}
-
-
-def _model_file(stack: BenchStack, member: str) -> Path:
-    """The very file that is served, whatever the form of the release."""
-    folder = stack.repository / member
-    named = re.search(r'key: "model_file" value { string_value: "([^"]+)"', (folder / "config.pbtxt").read_text())
-    if named is None:
-        raise BenchmarkFailed(f"{folder}: its configuration names no model_file")
-    return folder / "1" / named[1]
-
-
 class _PlainLoop:
     """The plain loop, where there is an environment with torch; else `missing` says why not."""
 
@@ -206,7 +186,7 @@ class _PlainLoop:
 
     def run(self) -> dict[str, Any]:
         """`{"crops", "seconds", "torch"}`."""
-        return _program(self._python, "torch_loop.py", str(self._spec))
+        return run_program(self._python, "torch_loop.py", str(self._spec))
 
     def _why_not(self) -> str | None:
         try:
@@ -214,13 +194,3 @@ class _PlainLoop:
         except (OSError, subprocess.CalledProcessError) as error:
             return f"no torch and timm in {self._python.parent.parent.name} ({type(error).__name__}): `make bench-env`"
         return None
-
-
-def _program(python: Path, name: str, *arguments: str) -> dict[str, Any]:
-    done = subprocess.run(
-        [str(python), "-I", str(_PROGRAMS / name), *arguments], capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise BenchmarkFailed(f"{name} in {python} failed: {done.stderr.strip()[-2000:]}")
-    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return answer

@@ -2,7 +2,9 @@
 
 import os
 import platform
+import shutil
 import statistics
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,13 +22,22 @@ def spread(values: Sequence[float]) -> dict[str, Any]:
 
 
 def machine() -> dict[str, Any]:
-    """Processor, usable cores, and the load at this moment: above about 1.5 others were at work too."""
+    """Processor, GPUs, usable cores, and the load at this moment: above about 1.5 others were at work too."""
     return {
         "processor": _processor(),
+        "gpus": _gpus(),
         "cores": len(os.sched_getaffinity(0)),
         "load_1_min": round(os.getloadavg()[0], 2),
         "python": platform.python_version(),
     }
+
+
+def _gpus() -> list[str]:
+    """What NVIDIA's driver lists; none where there is no driver."""
+    if shutil.which("nvidia-smi") is None:
+        return []
+    asked = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
+    return subprocess.run(asked, capture_output=True, text=True, check=False).stdout.splitlines()
 
 
 def _processor() -> str:

@@ -20,7 +20,7 @@ from services.intake.folder import read_folder
 from services.intake.upload import upload
 from services.local.control import change_services, read_state, start_stack, stop_stack
 from services.local.installation import SERVICES, load_installation
-from services.local.settings import settings_of
+from services.local.settings import load_local_settings, settings_of
 from services.settings import Settings
 from services.storage import ObjectStore, connect_store
 from triton_models.layout.served_here import ServedHere
@@ -159,7 +159,8 @@ def bench_stack(home: Path, before_networks: Callable[[Path], None] | None = Non
 
 
 def _activate_untrained(stack: BenchStack) -> None:
-    releases = ServedHere(stack.engine, stack.store, stack.home / "triton")
+    form = load_local_settings().triton_form
+    releases = ServedHere(stack.engine, stack.store, stack.home / "triton", form)
     with tempfile.TemporaryDirectory(prefix="morphbatch-bench-") as scratch:
         folder = Path(scratch) / "untrained"
         build_untrained(folder)

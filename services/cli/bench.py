@@ -73,6 +73,38 @@ def e2e(
 
 
 @commands.command()
+def ensemble(
+    release: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="RELEASE", help="Folder of the release; default: the shipped one.", exists=True, file_okay=False
+        ),
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Crops in a request.")] = 64,
+    in_flight: Annotated[int, typer.Option("--in-flight", min=1, help="Requests under way.")] = 8,
+    crops: Annotated[int, typer.Option(min=1, help="Crops in a repeat; on a GPU take some 100,000.")] = 1024,
+    repeats: _Repeats = 3,
+    as_json: JsonOption = False,
+) -> None:
+    """Crops per second of the ensemble in Triton and of its networks alone, in the form that Triton serves here."""
+    from services.benchmark.ensemble import measure_ensemble
+    from services.local.settings import load_local_settings
+    from triton_models.layout.served_here import SHIPPED
+
+    result = measure_ensemble(
+        _home() / "ensemble", release or SHIPPED, load_local_settings(),
+        batch=batch, in_flight=in_flight, crops=crops, repeats=repeats, tell=_tell,
+    )  # fmt: skip
+    if as_json:
+        print_json(result)
+        return
+    what = f"{result['crops']} crops of {result['crop_px']} px, {in_flight} × {batch} under way"
+    _heading(result, f"{what}; {result['release']} ({result['form']})")
+    rows = [(name, result[key]["crops_per_s"]) for name, key in (("ensemble", "ensemble"), ("alone", "networks_alone"))]
+    _table("crops per second", [*rows, ("ensemble ÷ alone", result["ensemble_to_networks_alone"])])
+
+
+@commands.command()
 def feed(
     limit: _Limit = 240,
     cells: Annotated[int, typer.Option(help="Cells drawn per field, about.", min=1)] = 28,
@@ -141,8 +173,9 @@ def _drawing(done: int, total: int) -> None:
 
 def _heading(result: dict[str, Any], what: str) -> None:
     machine = result["machine"]
+    gpus = "".join(f"{gpu}, " for gpu in machine["gpus"])
     out.print(
-        f"{what}; {machine['cores']} cores, {machine['processor']}, load before {machine['load_1_min']}",
+        f"{what}; {gpus}{machine['cores']} cores, {machine['processor']}, load before {machine['load_1_min']}",
         highlight=False,
         soft_wrap=True,
     )

@@ -60,6 +60,7 @@ RIGHT: dict[str, dict[str, str]] = {
     "lab set": {"lab": "north", "time_zone": "Europe/Berlin"},
     "bench e2e": {"fields": "{slides}", "um_per_px": "0.1"},
     "bench feed": {},
+    "bench ensemble": {"release": "{release}"},
     "bench reapply": {},
 }  # fmt: skip
 # Paths that a command writes; every other one it reads.
@@ -179,7 +180,8 @@ def test_a_number_that_is_none(
         ["evaluate", "detector", ".", "--part=most"], ["release", "compile", ".", "--target=coreml"],
         ["release", "lay-out", ".", "new", "--backend=tvm"], ["release", "reapply", "--release=x", "--since=yesterday"],
         ["submit", ".", "--um-per-px=0.1"], ["submit", ".", "--lab=../x", "--um-per-px=0.1"],
-        ["release", "compile", ".", "--target=openvino-int8"], ["bench", "e2e", "--fields=."],
+        ["release", "compile", ".", "--target=openvino-int8"],
+        ["release", "compile", ".", "--target=tensorrt", "--compute-capability=8.9"], ["bench", "e2e", "--fields=."],
         ["requeue", "night-1", "--slide"], ["sql", "--json"], ["sql", "select 1", "--json", "--csv"],
         ["sql", "select 1", "--role=owner"], ["watch"], ["no-such-command"], ["release", "no-such-command"],
     ],
@@ -216,7 +218,7 @@ UNCONFIGURED = {
     "release build", "release compile", "release verify", "release lay-out",
 }  # fmt: skip
 # These would start a stack.
-STARTING = {"demo", "up", "bench e2e", "bench feed", "bench reapply"}
+STARTING = {"demo", "up", "bench e2e", "bench ensemble", "bench feed", "bench reapply"}
 
 
 @pytest.mark.parametrize("command", sorted(set(RIGHT) - UNCONFIGURED - STARTING))
