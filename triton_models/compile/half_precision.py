@@ -4,7 +4,7 @@ What stands before the first convolution stays FP32: each crop's mean and spread
 rounding costs cells their class. Everything from there on is FP16, weights and activations; the logits are FP32 again.
 
 Converters were tried and left. `onnxruntime.transformers.float16` and `onnxconverter_common` round between nodes that
-are to stay FP32: logits of the shipped release are off by 0.03 and 0.02 instead of 0.005. AutoCast of NVIDIA's Model
+are to stay FP32: logits of a release were off by 0.03 and 0.02 instead of 0.005. AutoCast of NVIDIA's Model
 Optimizer (0.47) cannot be imported without torch.
 """
 
