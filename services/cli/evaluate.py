@@ -13,6 +13,7 @@ from services.cli.options import JsonOption, finite
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from services.database.session import Engine
     from services.evaluation.detector import ScoredField
 
 commands = typer.Typer()
@@ -85,24 +86,14 @@ def service(
     as_json: JsonOption = False,
 ) -> None:
     """Send drawn smears through the running service, wait, and compare every cell with the truth."""
-    import time
     from dataclasses import asdict
 
     from rich.table import Table
 
-    from services.batches.progress import find_batch
-    from services.cli.submit import send
-    from services.database.session import make_engine
     from services.evaluation.service import score_service
-    from services.intake.folder import read_folder
-    from services.settings import load_settings
 
-    # A batch of its own each time: the same cells under another release are another evaluation.
-    lab, batch = "evaluation", f"{folder.resolve().name.lower()[:30]}-{time.strftime('%Y%m%d-%H%M%S')}"
-    delivery = read_folder(folder, lab=lab, batch_id=batch, um_per_px=None, stain=None, advance=lambda _: None)
-    send(delivery, wait=True)
-    engine = make_engine(load_settings().database_url)
-    result = score_service(engine, {find_batch(engine, batch, lab): folder})
+    engine, batch_key = _through_the_service(folder)
+    result = score_service(engine, {batch_key: folder})
     if as_json:
         print_json(asdict(result))
         return
@@ -115,3 +106,73 @@ def service(
         table.add_row(name, *("–" if value is None else f"{value:.4f}" for value in found))
     out.print(table)
     out.print(f"ECE of the fused probabilities: {result.ece} ({result.ece_if_calibrated} expected by chance)")
+
+
+@evaluate.command()
+def prevalence(
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIR", help="A folder that `morphbatch smears --balanced` wrote.", exists=True, file_okay=False
+        ),
+    ],
+    slides: Annotated[int, typer.Option(min=2, max=1000, help="Slides of each mixture.")] = 50,
+    cells: Annotated[
+        int, typer.Option(min=20, max=5000, help="Fewest cells of a slide; the most are half as many again.")
+    ] = 200,
+    seed: Annotated[int, typer.Option(help="The same seed puts the same slides together.", min=0)] = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Normal forms on slides of known mixtures, as counted and as corrected for the networks' known errors.
+
+    Sends drawn smears through the running service, waits, and puts slides together from the cells that were found.
+    """
+    from dataclasses import asdict
+
+    import numpy as np
+    from rich.table import Table
+
+    from services.evaluation.prevalence import fusion_of, score_prevalence
+    from services.evaluation.service import matched_cells
+
+    engine, batch_key = _through_the_service(folder)
+    found = matched_cells(engine, {batch_key: folder})
+    probabilities = np.array([cell.probabilities for cell in found.matched], np.float32)
+    fusion = fusion_of(engine, batch_key)
+    result = score_prevalence(
+        probabilities, found.labels, fusion, slides=slides, cells=(cells, cells * 3 // 2), seed=seed
+    )
+    if as_json:
+        print_json([asdict(mixture) for mixture in result])
+        return
+    title = (
+        f"{slides} slides of {cells} to {cells * 3 // 2} cells each, drawn from {len(found.labels)}; percentage points"
+    )
+    columns = ("bias", "error", "width of 95 % interval", "coverage")
+    table = Table("mixture", "true %", "", *columns, title=title, box=None, header_style="bold")
+    for mixture in result:
+        for name, told in (("raw", mixture.raw), ("corrected", mixture.corrected)):
+            first = (mixture.mixture, f"{mixture.true_pct:.2f}") if name == "raw" else ("", "")
+            figures = f"{told.bias:+.2f}", f"{told.error:.2f}", f"{told.width:.2f}", f"{told.coverage:.0%}"
+            table.add_row(*first, name, *figures)
+    out.print(table)
+
+
+def _through_the_service(folder: Path) -> "tuple[Engine, int]":
+    """Send a folder of drawn smears, and wait; the database, and the key of the batch there.
+
+    It is a batch of its own each time: the same cells under another release are another evaluation.
+    """
+    import time
+
+    from services.batches.progress import find_batch
+    from services.cli.submit import send
+    from services.database.session import make_engine
+    from services.intake.folder import read_folder
+    from services.settings import load_settings
+
+    lab, batch = "evaluation", f"{folder.resolve().name.lower()[:30]}-{time.strftime('%Y%m%d-%H%M%S')}"
+    delivery = read_folder(folder, lab=lab, batch_id=batch, um_per_px=None, stain=None, advance=lambda _: None)
+    send(delivery, wait=True)
+    engine = make_engine(load_settings().database_url)
+    return engine, find_batch(engine, batch, lab)

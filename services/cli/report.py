@@ -106,6 +106,11 @@ def _show(report: "Report", language: "Language") -> None:
         highlight=False,
     )
     out.print(_slides(report))
+    if any(slide.corrected for slide in report.slides):
+        out.print(
+            "[dim]The interval of the count holds the counting alone. Corrected: the likeliest share given the"
+            " networks' known errors; its interval holds both.[/]"
+        )
     out.print(f"[dim]WHO manual, 6th edition, normal forms: {report.reference.meaning}. Not a diagnosis.[/]")
     if report.specimens:
         out.print(_classes(report.specimens[:_MOST_SPECIMENS], language))
@@ -125,10 +130,14 @@ def _show(report: "Report", language: "Language") -> None:
 def _slides(report: "Report") -> "Table":
     from rich.table import Table
 
-    columns = ("slide", "specimen", "state", "cells", "border", "normal forms", "95 % interval", "confident", "flags")
+    columns = (
+        *("slide", "specimen", "state", "cells", "border", "normal forms", "95 % of the count", "corrected"),
+        *("confident", "flags"),
+    )
     table = Table(*columns, box=None, header_style="bold")
     for slide in report.slides:
-        normal, confidence = slide.normal_forms, slide.confidence
+        normal, corrected, confidence = slide.normal_forms, slide.corrected, slide.confidence
+        likeliest = None if corrected is None else corrected.normal_forms
         table.add_row(
             slide.slide_id,
             f"{slide.specimen} ({slide.replicate})",
@@ -137,6 +146,7 @@ def _slides(report: "Report") -> "Table":
             str(slide.on_border),
             f"{normal.pct:.1f} %" if normal else "–",
             f"{normal.low_pct:.1f}–{normal.high_pct:.1f} %" if normal else "–",
+            f"{likeliest.pct:.1f} % ({likeliest.low_pct:.1f}–{likeliest.high_pct:.1f})" if likeliest else "–",
             f"{100 - confidence.low_share_pct:.0f} %" if confidence else "–",
             " ".join(slide.quality_flags),
         )

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from services.database.queries import read_rows
@@ -19,6 +20,18 @@ class StoredCell:
     probabilities: list[float]
     efficientnetv2_s_logits: list[float]
     resnetv2_50_logits: list[float]
+
+
+def releases_of(session: Session, batch_key: int) -> list[str]:
+    """The releases under which the analyses of a batch stand that count."""
+    rows = session.execute(
+        text(
+            "select distinct latest.release_id from slide join reporting.current_analysis latest"
+            " on latest.slide_key = slide.id where slide.batch_id = :key order by 1"
+        ),
+        {"key": batch_key},
+    )
+    return list(rows.scalars())
 
 
 def stored_cells(session: Session, batch_key: int) -> list[StoredCell]:

@@ -62,6 +62,29 @@ def score_service(engine: Engine, batches: Mapping[int, Path]) -> ServiceFigures
     Raises:
         AnnotationsUnreadable: a folder has no truth of drawn smears, or a line of it is malformed.
     """
+    found = matched_cells(engine, batches)
+    return _figures(found.cells, found.false, found.labels, found.matched)
+
+
+@dataclass(frozen=True, slots=True)
+class MatchedCells:
+    """The cells that were drawn and found: their true classes `labels` `[N]`, and as stored.
+
+    `cells` whole cells were drawn, `false` cells were stored where none was drawn.
+    """
+
+    cells: int
+    false: int
+    labels: Ints
+    matched: list[StoredCell]
+
+
+def matched_cells(engine: Engine, batches: Mapping[int, Path]) -> MatchedCells:
+    """Match the cells of closed batches, by key, with the truth in the folders where their images came from.
+
+    Raises:
+        AnnotationsUnreadable: a folder has no truth of drawn smears, or a line of it is malformed.
+    """
     labels: list[int] = []
     matched: list[StoredCell] = []
     cells = false = 0
@@ -77,7 +100,7 @@ def score_service(engine: Engine, batches: Mapping[int, Path]) -> ServiceFigures
                 if true.whole[index]:
                     labels.append(true.classes[index])
                     matched.append(found[other])
-    return _figures(cells, false, np.array(labels, np.int64), matched)
+    return MatchedCells(cells, false, np.array(labels, np.int64), matched)
 
 
 def _figures(cells: int, false: int, labels: Ints, matched: Sequence[StoredCell]) -> ServiceFigures:

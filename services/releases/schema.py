@@ -86,6 +86,33 @@ class Prior(_Part):
         return log_shift(self.learnt, self.meant, self.strength)
 
 
+class Calibration(_Part):
+    """How the fused logits become probabilities for estimating a mix, and how surely that is known.
+
+    softmax(z ÷ exp(p₀) + p₁…p_C), z without the prior's shift, is the probability of each class if all are equally
+    frequent. The parameters p were fitted on labelled cells; fitted on others like them they would spread as
+    mean + factor · n does, n standard normal.
+    """
+
+    mean: tuple[float, ...] = Field(description="p: log temperature, then one bias per class.")
+    factor: tuple[tuple[float, ...], ...] = Field(description="Rows of a lower triangle, each up to its diagonal.")
+    cells: int = Field(gt=0, description="Labelled cells that it was fitted on.")
+
+    @model_validator(mode="after")
+    def _triangle(self) -> Self:
+        if [len(row) for row in self.factor] != list(range(1, len(self.mean) + 1)):
+            raise ValueError("factor must have a row per parameter, each one longer than the last")
+        return self
+
+    def draw(self, rng: np.random.Generator, draws: int) -> NDArray[np.float64]:
+        """The mean, and `draws` calibrations like it: `[1 + draws, 1 + C]`."""
+        factor = np.zeros((len(self.mean), len(self.mean)))
+        for number, row in enumerate(self.factor):
+            factor[number, : len(row)] = row
+        mean = np.asarray(self.mean)
+        return np.vstack([mean, mean + rng.standard_normal((draws, len(mean))) @ factor.T])
+
+
 class Fusion(_Part):
     """z = α·z₁/T₁ + (1 − α)·z₂/T₂ + s, with α the weight of EfficientNetV2-S; the probabilities are softmax(z).
 
@@ -97,6 +124,7 @@ class Fusion(_Part):
     temperatures: dict[str, _Temperature]
     # Left out where there is none, so that the documents on record stay what they are.
     prior: Prior | None = Field(default=None, exclude_if=lambda prior: prior is None)
+    calibration: Calibration | None = Field(default=None, exclude_if=lambda calibration: calibration is None)
 
     @field_validator("alpha")
     @classmethod
@@ -130,6 +158,8 @@ class Fusion(_Part):
         for what, numbers in given.items():
             if len(numbers) != classes:
                 raise ValueError(f"fusion.{what} has {len(numbers)} numbers, not one per class ({classes})")
+        if self.calibration is not None and len(self.calibration.mean) != 1 + classes:
+            raise ValueError(f"fusion.calibration.mean has {len(self.calibration.mean)} numbers, not {1 + classes}")
 
 
 class Release(_Part):

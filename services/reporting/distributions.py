@@ -70,7 +70,7 @@ def normal_forms(counts: Counts) -> NormalForms | None:
         return None
     interval = wilson(counts.get(NORMAL.index, 0), total)
     text = (
-        f"{interval.pct:.1f} % normal forms (95 % interval {interval.low_pct:.1f}–{interval.high_pct:.1f} %,"
-        f" {interval.cells} of {interval.total} cells; WHO manual, 6th edition: {CENTILE_5_TEXT})"
+        f"{interval.pct:.1f} % normal forms (95 % interval of the count {interval.low_pct:.1f}–{interval.high_pct:.1f}"
+        f" %, {interval.cells} of {interval.total} cells; WHO manual, 6th edition: {CENTILE_5_TEXT})"
     )
     return NormalForms(**_rounded(interval), centile_5_pct=CENTILE_5_NORMAL_PCT, text=text)

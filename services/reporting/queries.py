@@ -4,8 +4,11 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
+from itertools import groupby
 from typing import Any, Final, Literal, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy import Row, text
 from sqlalchemy.orm import Session
 
@@ -13,6 +16,7 @@ from services.database.audit import AuditKind
 from services.database.queries import read_rows
 from services.errors import PermanentError
 from services.imaging.types import Box, Microns, Pixels, RejectedObject, RejectReason, UmPerPx
+from services.releases.schema import Fusion
 
 FETCH_ROWS: Final = 2_000
 
@@ -234,6 +238,23 @@ def class_counts(session: Session, batch: BatchRow) -> Mapping[str, Counter[int]
     ):
         counts[row.slide_id][row.class_index] = row.cells
     return counts
+
+
+def fusions(session: Session, release_ids: list[str]) -> Mapping[str, Fusion]:
+    """How each of these releases joins its networks, by its id; of one that does not say it, nothing."""
+    rows = session.execute(
+        text("select id, document -> 'fusion' as fusion from model_release where id = any(:ids)"), {"ids": release_ids}
+    )
+    return {row.id: Fusion.model_validate(row.fusion) for row in rows if row.fusion is not None}
+
+
+def probabilities_by_slide(session: Session, batch: BatchRow) -> Mapping[str, NDArray[np.float32]]:
+    """Fused probabilities `[N, 18]` of the cells of each slide that has some, by slide_id."""
+    parts: dict[str, list[NDArray[np.float32]]] = defaultdict(list)
+    for rows in stream_cells(session, "slide_id, probabilities", batch.batch_key, batch.received_on):
+        for slide_id, group in groupby(rows, key=lambda row: row.slide_id):
+            parts[slide_id].append(np.array([row.probabilities for row in group], np.float32))
+    return {slide_id: np.concatenate(part) for slide_id, part in parts.items()}
 
 
 def confidence_rows(session: Session, batch: BatchRow) -> list[ConfidenceRow]:

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from services.database.states import BATCH_CLOSED, BatchState, SlideState
 from services.releases.schema import ReleaseKind
 from services.reporting import queries
+from services.reporting.corrected import Correction
 from services.reporting.distributions import distribution, normal_forms, region_shares
 from services.reporting.issues import latest_issue
 from services.reporting.queries import (
@@ -72,7 +73,8 @@ def read_report(session: Session, batch_key: int, state: BatchState | None = Non
     """
     batch = queries.batch_row(session, batch_key)
     counts = queries.class_counts(session, batch)
-    slides = _slides(session, batch, counts)
+    correction = Correction.of_batch(session, batch)
+    slides = _slides(session, batch, counts, correction)
     releases = [_release(row) for row in queries.release_rows(session, batch.release_ids or [])]
     kinds = {release.kind for release in releases}
     report = Report(
@@ -94,7 +96,7 @@ def read_report(session: Session, batch_key: int, state: BatchState | None = Non
         reference=REFERENCE,
         indices=INDICES,
         summary=_summary(batch, slides),
-        specimens=specimen_reports(slides, counts),
+        specimens=specimen_reports(slides, counts, correction),
         slides=slides,
         problems=tuple(ManifestProblem.model_validate(problem) for problem in batch.problems),
         notes=(),
@@ -132,7 +134,9 @@ def _summary(batch: BatchRow, slides: Sequence[SlideReport]) -> Summary:
     )
 
 
-def _slides(session: Session, batch: BatchRow, counts: Mapping[str, Counter[int]]) -> tuple[SlideReport, ...]:
+def _slides(
+    session: Session, batch: BatchRow, counts: Mapping[str, Counter[int]], correction: Correction
+) -> tuple[SlideReport, ...]:
     analyses = {row.slide_id: row for row in queries.analysis_rows(session, batch)}
     confidence = {row.slide_id: row for row in queries.confidence_rows(session, batch)}
     measures: dict[str, list[MeasureRow]] = defaultdict(list)
@@ -149,6 +153,7 @@ def _slides(session: Session, batch: BatchRow, counts: Mapping[str, Counter[int]
             confidence.get(row.slide_id),
             measures[row.slide_id],
             remarked[row.slide_id],
+            correction,
         )
         for row in queries.slide_rows(session, batch)
     )
@@ -161,6 +166,7 @@ def _slide(
     confidence: ConfidenceRow | None,
     measures: Sequence[MeasureRow],
     remarked: Sequence[RemarkedField],
+    correction: Correction,
 ) -> SlideReport:
     state = SlideState(row.state)
     set_aside = tuple(
@@ -192,6 +198,7 @@ def _slide(
         normal_forms=normal_forms(counts),
         distribution=distribution(counts),
         regions=region_shares(counts),
+        corrected=correction.of_slides([row.slide_id], row.release_id),
         confidence=None if confidence is None else _confidence(confidence),
         morphometry=tuple(_measure(measure) for measure in measures) or None,
         attempts=row.attempts,

@@ -49,8 +49,11 @@ class Share(_Part):
     high_pct: Pct = Field(description="Upper bound of the interval, %.")
 
 
-class _OfClass(_Part):
+class _OfClassCode(_Part):
     class_code: str = Field(description="The class, for programs.")
+
+
+class _OfClass(_OfClassCode):
     class_name: str = Field(description="The class, for readers of English.")
     class_name_tr: str = Field(description="The class, for readers of Turkish.")
     region: Region = Field(description="Where on the cell the primary defect sits; `normal`: the normal form.")
@@ -120,6 +123,28 @@ class AgreementNotAssessed(_Part):
     assessed: Literal[False]
     reason: NotAssessed = Field(description="Stable code of why not.")
     detail: str = Field(description="The same as a sentence.")
+
+
+class CorrectedShare(_Part):
+    """A share as it likely is, with a 95 % interval that holds the counting and the networks' errors."""
+
+    pct: Pct = Field(description="Likeliest share of all cells, %.")
+    low_pct: Pct = Field(description="Lower bound of the interval, %.")
+    high_pct: Pct = Field(description="Upper bound of the interval, %.")
+
+
+class CorrectedClass(CorrectedShare, _OfClassCode):
+    """The corrected share of one class."""
+
+
+class CorrectedShares(_Part):
+    """Shares corrected for the known errors of the networks, beside what was counted and never in its place.
+
+    They hold where the cells of each class look as those did that the networks were calibrated on.
+    """
+
+    normal_forms: CorrectedShare
+    distribution: tuple[CorrectedClass, ...] = Field(description="All 18 classes, in the index order of the networks.")
 
 
 class Confidence(_Part):
@@ -214,6 +239,9 @@ class SlideReport(_Part):
         description="All 18 classes, in the index order of the networks."
     )
     regions: Regions | None
+    corrected: CorrectedShares | None = Field(
+        description="Shares corrected for known errors; null: no result, or the release has no calibration."
+    )
     confidence: Confidence | None
     morphometry: tuple[MeasureSummary, ...] | None
     attempts: Count = Field(description="Times that its analysis was started.")
@@ -254,6 +282,9 @@ class SpecimenReport(_Part):
         description="All 18 classes, in the index order of the networks."
     )
     regions: Regions | None
+    corrected: CorrectedShares | None = Field(
+        description="Shares corrected for known errors; null: no result, or the release has no calibration."
+    )
 
 
 class ReleaseReport(_Part):

@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
+from services.reporting.corrected import Correction
 from services.reporting.distributions import Counts, distribution, normal_forms, region_shares
 from services.reporting.references import FEWEST_CELLS
 from services.reporting.report import Agreement, AgreementNotAssessed, NotAssessed, SlideReport, SpecimenReport
@@ -11,7 +12,9 @@ from services.stains import stain_name
 from services.taxonomy import NORMAL
 
 
-def specimen_reports(slides: Sequence[SlideReport], counts: Mapping[str, Counts]) -> tuple[SpecimenReport, ...]:
+def specimen_reports(
+    slides: Sequence[SlideReport], counts: Mapping[str, Counts], correction: Correction
+) -> tuple[SpecimenReport, ...]:
     """The specimens with a result, each by stain and release; `counts` by slide_id.
 
     Replicates that disagree are not joined.
@@ -28,7 +31,9 @@ def specimen_reports(slides: Sequence[SlideReport], counts: Mapping[str, Counts]
         others = [slide for slide in slides if slide.specimen == specimen and slide not in members]
         compared = _agreement(by_replicate, members, others)
         joined = sum(by_replicate.values(), Counter[int]())
-        pooled = Counter[int]() if compared.assessed and not compared.replicates_agree else joined
+        differ = compared.assessed and not compared.replicates_agree
+        pooled = Counter[int]() if differ else joined
+        joined_slides = () if differ else tuple(slide.slide_id for slide in members)
         specimens.append(
             SpecimenReport(
                 specimen=specimen,
@@ -41,6 +46,7 @@ def specimen_reports(slides: Sequence[SlideReport], counts: Mapping[str, Counts]
                 normal_forms=normal_forms(pooled),
                 distribution=distribution(pooled),
                 regions=region_shares(pooled),
+                corrected=correction.of_slides(joined_slides, release_id),
             )
         )
     return tuple(specimens)

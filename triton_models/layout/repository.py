@@ -46,7 +46,7 @@ def render_repository(
             files |= _python_model(member, _programs(serving))
     files[f"{FUSION}/config.pbtxt"] = fusion_config(serving, options)
     files |= _python_model(FUSION, {"model.py": f"{FUSION}/model.py"})
-    fusion = {**release.fusion.model_dump(), "classes": release.classes}
+    fusion = {**release.fusion.model_dump(exclude={"calibration"}), "classes": release.classes}
     files[f"{FUSION}/1/fusion.json"] = json.dumps(fusion, indent=2, sort_keys=True) + "\n"  # jsonb keeps no order
     files[f"{ENSEMBLE}/config.pbtxt"] = ensemble_config(serving)
     # An object store keeps no empty folder, and Triton wants this one.

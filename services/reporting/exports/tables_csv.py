@@ -11,6 +11,7 @@ from services.taxonomy import CLASSES
 
 _BATCH: Final = ("warning", "lab", "batch_id", "received_on")
 _SHARE: Final = ("cells", "pct", "low_pct", "high_pct")
+_CORRECTED: Final = ("pct", "low_pct", "high_pct")
 _SUMMARY: Final = ("median", "p05", "p95")
 _SLIDE: Final = (
     *("slide_id", "specimen", "replicate", "stain", "um_per_px", "state", "reason"),
@@ -21,6 +22,7 @@ _REPLICATES: Final = ("replicates_agree", "replicates_reason")
 _COUNTED: Final = (
     *(f"{known.code}_{what}" for known in CLASSES for what in _SHARE),
     "normal_centile_5_pct",
+    *(f"normal_corrected_{what}" for what in _CORRECTED),
     *(f"{region}_region_pct" for region in ("head", "neck", "tail")),
 )
 SLIDE_COLUMNS: Final[tuple[str, ...]] = (
@@ -107,6 +109,8 @@ def _specimen(report: Report, specimen: SpecimenReport) -> dict[str, Value]:
 
 def _counted(of: SlideReport | SpecimenReport) -> dict[str, Value]:
     shares = {f"{s.class_code}_{what}": getattr(s, what) for s in of.distribution or () for what in _SHARE}
+    if corrected := of.corrected:
+        shares |= {f"normal_corrected_{what}": getattr(corrected.normal_forms, what) for what in _CORRECTED}
     regions = of.regions
     return shares | (
         {f"{region}_region_pct": getattr(regions, region).pct for region in ("head", "neck", "tail")} if regions else {}

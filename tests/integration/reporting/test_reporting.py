@@ -25,6 +25,7 @@ from services.reporting.statistics import exact_p
 from services.reporting.write import write_batch_report
 from services.settings import Settings
 from services.storage import StoreUnavailable
+from services.taxonomy import CLASSES
 from tests.integration.reporting.reporting_night import DOCUMENT, PREFIX, Night, fill
 from tests.integration.servers import Postgres, S3Server
 
@@ -292,6 +293,32 @@ def test_cells_parquet_has_every_cell_with_its_18_probabilities(written: Written
     lengths = table["head_length_um"].to_pylist()
     assert lengths.count(None) == 201
     assert 0 not in lengths
+
+
+def test_shares_are_corrected_where_the_release_knows_its_errors(night: Night) -> None:
+    count = 1 + len(CLASSES)
+    factor = [[0.0] * at + [0.1] for at in range(count)]
+    known = {"mean": [0.0] * count, "factor": factor, "cells": 1000}
+    document = {**DOCUMENT, "fusion": {**DOCUMENT["fusion"], "calibration": known}}
+    with transaction(night.engine) as session:
+        session.add(ModelRelease(id="r2", kind="trained", document=document))
+    for number in (0, 1):
+        night.slide(number, {"Normal": 30, "RoundHead": 180}, release="r2", replicate=number + 1)
+    night.slide(2, {"Normal": 30}, specimen="S-02")
+    report = night.write()
+    first, _, uncalibrated = report["slides"]
+    assert uncalibrated["corrected"] is None
+    found = first["corrected"]
+    assert [share["class_code"] for share in found["distribution"]] == [known.code for known in CLASSES]
+    assert sum(share["pct"] for share in found["distribution"]) == pytest.approx(100, abs=0.2)
+    normal, raw = found["normal_forms"], first["normal_forms"]
+    # Each is said with 83 %, as it would be where classes are equal: of these 210, fewer are normal than are said so.
+    assert normal["low_pct"] <= normal["pct"] < raw["pct"] < normal["high_pct"]
+    of_both = report["specimens"][0]["corrected"]["normal_forms"]
+    assert of_both["pct"] == pytest.approx(normal["pct"], abs=0.05)
+    assert of_both["high_pct"] - of_both["low_pct"] < normal["high_pct"] - normal["low_pct"]
+    rows = list(csv.DictReader(io.StringIO(night.get("slides.csv").decode())))
+    assert [row["normal_corrected_pct"] for row in rows] == [str(normal["pct"]), str(normal["pct"]), ""]
 
 
 def test_each_field_has_its_outlines_in_its_own_pixels(night: Night) -> None:

@@ -18,6 +18,7 @@ from services.taxonomy import CLASS_NAMES
 from tests.places import CHECKOUT
 from tests.small_release import build_small_release, coloured_crops
 from triton_models.training.config import Objective
+from triton_models.training.fusion.calibration import fit_calibration
 from triton_models.training.fusion.fitting import (
     FusionObjective,
     Weight,
@@ -254,6 +255,22 @@ def test_logits_are_moved_as_far_as_helps_on_both_mixes() -> None:
     assert by_strength[1.0]["equal"] < by_strength[0.0]["equal"]
     found = f1_by_mix(logits, labels, chosen)
     assert sum(found.values()) >= max(sum(ends.values()) for ends in by_strength.values())
+
+
+def test_a_calibration_undoes_a_leaning_and_knows_how_surely() -> None:
+    few, many = (members(cells, seed=6)[::2] for cells in (400, 3200))
+    leaning = np.array([1.5, 0.0, 0.0, -0.5])
+    fitted = {
+        len(labels): fit_calibration(2 * first.astype(np.float64) + leaning, labels) for first, labels in (few, many)
+    }
+    plain = fit_calibration(many[0].astype(np.float64), many[1])
+    assert fitted[3200].mean[0] == pytest.approx(plain.mean[0] + np.log(2), abs=0.05)
+    moved = np.array(fitted[3200].mean[1:]) - np.array(plain.mean[1:])
+    np.testing.assert_allclose(
+        moved - moved.mean(), -(leaning - leaning.mean()) / np.exp(fitted[3200].mean[0]), atol=0.1
+    )
+    spread = {cells: np.linalg.norm([row[-1] for row in one.factor]) for cells, one in fitted.items()}
+    assert 2 < spread[400] / spread[3200] < 4, "as 1 over the square root of cells"
 
 
 def test_logits_of_other_images_are_not_fused() -> None:

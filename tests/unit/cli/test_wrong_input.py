@@ -44,6 +44,7 @@ RIGHT: dict[str, dict[str, str]] = {
     "evaluate forms": {"release": "{release}", "data": "{slides}"},
     "evaluate detector": {"folder": "{annotated}"},
     "evaluate service": {"folder": "{annotated}"},
+    "evaluate prevalence": {"folder": "{annotated}", "slides": "2", "cells": "200", "seed": "1"},
     "release build": {
         "efficientnetv2_s": "{slides}", "resnetv2_50": "{slides}", "fusion": "{slides}", "folder": "{new}",
         "crop_um": "16",

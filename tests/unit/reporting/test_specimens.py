@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from services.reporting.corrected import Correction
 from services.reporting.report import Report, SlideReport, SpecimenReport
 from services.reporting.specimens import specimen_reports
 from services.taxonomy import CLASS_NAMES
@@ -22,7 +23,9 @@ def slide(slide_id: str, **values: Any) -> SlideReport:
 
 def specimens(*slides: SlideReport, counts: Mapping[str, tuple[int, int]]) -> tuple[SpecimenReport, ...]:
     return specimen_reports(
-        slides, {name: {NORMAL: normal, PIN_HEAD: total - normal} for name, (normal, total) in counts.items()}
+        slides,
+        {name: {NORMAL: normal, PIN_HEAD: total - normal} for name, (normal, total) in counts.items()},
+        Correction({}, {}),
     )
 
 

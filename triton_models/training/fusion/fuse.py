@@ -1,7 +1,7 @@
 """`morphbatch fuse`: two trained members → a fusion folder.
 
-It holds fusion.json (what logit_fusion reads in Triton), choice.json (curve, temperatures, comparison with other
-weightings) and curve.svg.
+It holds fusion.json (what a release says of its fusion; logit_fusion reads it in Triton), choice.json (curve,
+temperatures, comparison with other weightings) and curve.svg.
 """
 
 import json
@@ -16,6 +16,7 @@ from services.evaluation.calibration import calibration_error
 from services.releases.schema import MEMBERS, Prior
 from triton_models.training.config import read_config
 from triton_models.training.fusion import figures
+from triton_models.training.fusion.calibration import fit_calibration
 from triton_models.training.fusion.fitting import FittedFusion, FusionObjective, fit_fusion, macro_scores, softmax
 from triton_models.training.fusion.prior import f1_by_mix, fit_strength, prior_of
 from triton_models.training.learning.logits import LabelledLogits, LogitsDiffer, check_alike, read_logits
@@ -82,10 +83,11 @@ def fuse_logits(
         "ece": _calibration(first, second, fitted),
     }
     served = {"alpha": fitted.alpha, "temperatures": temperatures, "classes": list(first.classes)}
+    t1, t2 = fitted.member_temperatures
+    joined = fitted.released.join(first.logits.astype(np.float64) / t1, second.logits.astype(np.float64) / t2)
+    logits = joined / fitted.fused_temperature
+    served["calibration"] = fit_calibration(logits, first.labels).model_dump()
     if prior is not None:
-        t1, t2 = fitted.member_temperatures
-        joined = fitted.released.join(first.logits.astype(np.float64) / t1, second.logits.astype(np.float64) / t2)
-        logits = joined / fitted.fused_temperature
         chosen = fit_strength(logits, first.labels, prior)
         served["prior"] = chosen.model_dump()
         said = (logits + chosen.shift()).argmax(1)
