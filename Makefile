@@ -23,7 +23,7 @@ help: ## list the targets
 setup: .venv/ready .venv-triton/ready ## make .venv (the service) and .venv-triton (Triton's own environment)
 
 demo: setup ## a whole night on this machine: drawn smears, real services, the morning's summary
-	.venv/bin/morphbatch demo $(DEMO)
+	.venv/bin/python -m services.cli.main demo $(DEMO)
 
 triton-other: ## Triton's environment under another Python and NumPy, where there is one, for the tests of both
 	@if [ -n "$(OTHER_PYTHON)" ]; then $(MAKE) .venv-triton-other/ready; else echo "no other Python from 3.11 to 3.13 here"; fi
@@ -45,8 +45,8 @@ lint: .venv/ready ## ruff, mypy --strict, and the arrows between the rooms
 	.venv/bin/lint-imports
 
 bench: setup ## measure what the service and its feed reach on this machine
-	.venv/bin/morphbatch bench feed $(FEED)
-	.venv/bin/morphbatch bench e2e $(E2E)
+	.venv/bin/python -m services.cli.main bench feed $(FEED)
+	.venv/bin/python -m services.cli.main bench e2e $(E2E)
 
 bench-env: .venv-train/ready ## the environment of the plain PyTorch loop that `make bench` compares with, 6 GB
 
