@@ -17,11 +17,24 @@ from services.imaging.decoding.channel_files import check_one_channel
 from services.imaging.heads import find_heads
 from services.imaging.likeness import Signature, signature_of
 from services.imaging.quality import measure_quality
-from services.imaging.types import RGB, Box, FieldFault, FieldQuality, FoundHeads, Head, QualityFlag, SetAside
+from services.imaging.scale import FieldScale, differs_from_file, has_heads_at_another_scale, lengths_um
+from services.imaging.types import (
+    RGB,
+    Box,
+    DecodedField,
+    FieldFault,
+    FieldQuality,
+    FoundHeads,
+    Head,
+    QualityFlag,
+    SetAside,
+    UmPerPx,
+)
 from services.imaging.working_size import check_working_size
 
 T = TypeVar("T")
 _MEASURES: Final = ("exposure_pct", "clipped_pct", "background_pct", "unevenness_pct", "stain_od")
+_MAY_BE_THE_SCALE: Final = (SetAside.OUT_OF_FOCUS, SetAside.NO_CELLS)
 NOTHING_FOUND: Final = FoundHeads((), ())
 
 
@@ -70,6 +83,7 @@ class PreparedField:
     set_aside: SetAside | None = None
     detail: str | None = None
     signature: Signature | None = None
+    scale: FieldScale | None = None
 
 
 def copy_of_another(slide: SlideWork, work: FieldWork, other: str, same: str) -> PreparedField:
@@ -96,12 +110,15 @@ def prepare(
     if work.is_crop:
         crop = crop_of_cell_image(pixels, um_per_px=slide.um_per_px, crop_um=slide.crop_um, size_px=slide.crop_px)
         whole = FoundHeads((Head(Box(0, 0, width, height)),), ())
-        return PreparedField(work, width, height, {"notes": decoded.notes}, whole, crop[np.newaxis])
+        document = {"flags": _scale_flags(slide.um_per_px, decoded), "notes": list(decoded.notes)}
+        return PreparedField(work, width, height, document, whole, crop[np.newaxis])
     check_working_size(str(uploaded), width, height, slide.um_per_px, limits.max_pixels)
     measured = clock.timed("quality", lambda: measure_quality(pixels, slide.um_per_px))
     quality = _as_document(measured, decoded.notes)
+    quality["flags"] += _scale_flags(slide.um_per_px, decoded)
     if measured.unusable is not None:
-        return PreparedField(work, width, height, quality, set_aside=measured.unusable)
+        why = _or_the_scale(measured.unusable, pixels, slide, clock)
+        return PreparedField(work, width, height, quality, set_aside=why, scale=FieldScale(width, height))
     signature = None
     if QualityFlag.NO_STAINED_OBJECTS not in measured.flags:  # empty fields look alike by the dust on the camera
         signature = clock.timed("quality", lambda: signature_of(pixels))
@@ -113,9 +130,24 @@ def prepare(
     found = _given_heads(slide, work, width, height) or clock.timed(
         "detect", lambda: find_heads(pixels, slide.um_per_px)
     )
+    scale = FieldScale(width, height, lengths_um(found, slide.um_per_px))
     crops = clock.timed("crop", lambda: _crop(pixels, found, slide))
-    empty = None if found.heads else SetAside.NO_CELLS
-    return PreparedField(work, width, height, quality, found, crops, set_aside=empty, signature=signature)
+    why_not = None if found.heads else _or_the_scale(SetAside.NO_CELLS, pixels, slide, clock)
+    return PreparedField(
+        work, width, height, quality, found, crops, set_aside=why_not, signature=signature, scale=scale
+    )
+
+
+def _or_the_scale(why: SetAside, pixels: RGB, slide: SlideWork, clock: StageClock) -> SetAside:
+    """Why a field is set aside: at a wrong scale, it has no head and looks out of focus, whatever it shows."""
+    if why not in _MAY_BE_THE_SCALE:
+        return why
+    is_the_scale = clock.timed("scale", lambda: has_heads_at_another_scale(pixels, slide.um_per_px))
+    return SetAside.SCALE_DOUBTFUL if is_the_scale else why
+
+
+def _scale_flags(um_per_px: UmPerPx, decoded: DecodedField) -> list[QualityFlag]:
+    return [QualityFlag.SCALE_NOT_OF_FILE] if differs_from_file(um_per_px, decoded.stated_um_per_px) else []
 
 
 def _given_heads(slide: SlideWork, work: FieldWork, width: int, height: int) -> FoundHeads | None:

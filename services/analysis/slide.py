@@ -13,6 +13,7 @@ from sqlalchemy import Engine, func, select, text, update
 from sqlalchemy.orm import Session
 
 from services import metrics
+from services.analysis.field_rows import FieldRows
 from services.analysis.fields import PreparedField, StageClock
 from services.analysis.leases import (
     Lease,
@@ -50,10 +51,6 @@ _CELL_COLUMNS = (
     *("probabilities", "efficientnetv2_s_logits", "resnetv2_50_logits", "head_outline"),
     *_MEASURE_COLUMNS,
 )
-_FIELD_COLUMNS = (
-    *("analysis_id", "field_id", "width_px", "height_px", "cells", "on_border"),
-    *("reason", "detail", "quality", "rejected"),
-)
 
 
 class ReleaseNotServed(OutageError):
@@ -72,7 +69,7 @@ class SlideResult:
         self._slide = slide
         self._lease = lease
         self._cells = CopySpool("cell", _CELL_COLUMNS)
-        self._fields = CopySpool("field_result", _FIELD_COLUMNS)
+        self._fields = FieldRows(slide.analysis_id)
         self.counts: Counter[int] = Counter()
         self.on_border = 0
         self.rejected = 0
@@ -88,19 +85,10 @@ class SlideResult:
 
     def add_field(self, prepared: PreparedField) -> None:
         """Note what was found of a field."""
-        found, fault = prepared.found, prepared.fault
+        found = prepared.found
         self.on_border += found.on_border
         self.rejected += len(found.rejected) - found.on_border
-        self._fields.add(
-            (
-                *(self._slide.analysis_id, prepared.work.id, prepared.width, prepared.height),
-                *(len(found.heads), found.on_border),
-                fault.reason if fault else prepared.set_aside,
-                str(fault) if fault else prepared.detail,
-                prepared.quality,
-                [{"box": list(r.box), "reason": r.reason} for r in found.rejected],
-            )
-        )
+        self._fields.add(prepared)
 
     def add_cell(self, field_id: int, head: Head, predictions: Predictions, row: int) -> None:
         """Note a classified cell."""
@@ -134,7 +122,6 @@ class SlideResult:
     def close(self) -> None:
         """Drop the spooled rows."""
         self._cells.close()
-        self._fields.close()
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,9 +115,10 @@ def _progress() -> "Progress":
 def _wait_for_end(settings: "Settings", delivered: "Delivered") -> str:
     """The state in which the batch ends. It shows the slides meanwhile."""
     from services.cli.batches import follow
-    from services.database.session import make_engine
+    from services.database.session import make_engine, transaction
     from services.errors import OutageError
     from services.intake.upload import taken_in
+    from services.reporting.queries import slides_of_doubtful_scale
 
     engine = make_engine(settings.database_url)
     started, told = time.monotonic(), False
@@ -137,7 +138,16 @@ def _wait_for_end(settings: "Settings", delivered: "Delivered") -> str:
                 told = True
             time.sleep(POLL_S)
     ended = follow(engine, batch_key)
+    with transaction(engine) as session:
+        doubted = slides_of_doubtful_scale(session, batch_key)
     engine.dispose()
+    if doubted:
+        err.print(
+            f"[yellow]check um_per_px[/]: the scale of {len(doubted)} slide(s) is doubtful: {', '.join(doubted[:5])}"
+            f"{', …' if len(doubted) > 5 else ''}; the flags in the report say why. If it is wrong, submit the images"
+            " with the right one as a new batch",
+            highlight=False,
+        )
     return ended.state
 
 

@@ -35,6 +35,9 @@ class QualityFlag(StrEnum):
     SOFT_FOCUS = "soft_focus"
     NO_STAINED_OBJECTS = "no_stained_objects"
     WEAK_STAIN = "weak_stain"
+    SCALE_NOT_OF_FILE = "um_per_px_not_of_file"  # the file states another scale
+    SCALE_NOT_OF_SLIDE = "um_per_px_not_of_slide"  # its size in pixels, or its heads, are not those of the slide
+    SCALE_DOUBTFUL = "um_per_px_doubtful"  # at this scale the slide's heads are larger or smaller than heads are
 
 
 class SetAside(StrEnum):
@@ -45,6 +48,7 @@ class SetAside(StrEnum):
     OUT_OF_FOCUS = "field_out_of_focus"
     NO_CELLS = "field_no_cells"
     DUPLICATE = "field_duplicate"
+    SCALE_DOUBTFUL = "field_um_per_px_doubtful"  # no heads at the scale that is stated, and several at another
 
 
 class FieldFault(StrEnum):
@@ -87,12 +91,14 @@ class Box(NamedTuple):
 class DecodedField:
     """A field as 8-bit RGB. `notes` names what had to be converted (`depth_16_bit`, `palette`, …).
 
-    `cpu_s` is processor time spent on it in another process, seconds.
+    `cpu_s` is processor time spent on it in another process, seconds; `stated_um_per_px` the scale that the file
+    states, where it states one that a microscope may have.
     """
 
     pixels: RGB
     notes: tuple[str, ...] = ()
     cpu_s: float = 0.0
+    stated_um_per_px: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -309,6 +309,19 @@ def events_after(session: Session, batch_key: int, event_id: int) -> list[EventR
     )
 
 
+def slides_of_doubtful_scale(session: Session, batch_key: int) -> list[str]:
+    """The slides of a batch whose `um_per_px` is doubted, in any of their fields."""
+    found = session.scalars(
+        text(
+            "select distinct slide_id from reporting.quality_by_field where batch_key = :batch"
+            " and (reason = 'field_um_per_px_doubtful' or array_to_string(flags, ' ') like '%um_per_px%')"
+            " order by slide_id"
+        ),
+        {"batch": batch_key},
+    )
+    return list(found)
+
+
 def analysed_fields(session: Session, batch_key: int, slide_id: str) -> list[AnalysedField]:
     """The fields of a slide in the order of its manifest; none where it was not analysed."""
     rows = session.execute(

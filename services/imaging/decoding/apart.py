@@ -206,7 +206,7 @@ class _Process:
             self._map = mmap.mmap(self._buffer, 0)
         pixels = np.frombuffer(self._map, np.uint8, size, offset)
         self._lent = weakref.ref(pixels)  # every view keeps this array
-        return DecodedField(pixels.reshape(shape), tuple(answer["notes"]), answer["cpu_s"])
+        return DecodedField(pixels.reshape(shape), tuple(answer["notes"]), answer["cpu_s"], answer["stated_um_per_px"])
 
     def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         assert self._process.stdin is not None  # noqa: S101 - a pipe

@@ -72,6 +72,7 @@ def _answer(request: dict[str, Any], buffer: _Buffer) -> dict[str, Any]:
         "width": width,
         "offset": buffer.offset,
         "notes": field.notes,
+        "stated_um_per_px": field.stated_um_per_px,
         "cpu_s": time.process_time() - start,
     }
 

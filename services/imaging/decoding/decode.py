@@ -21,6 +21,7 @@ from services.imaging.decoding.jpeg import decode_jpeg
 from services.imaging.decoding.png import decode_png
 from services.imaging.decoding.refusals import AGAIN, CONVERT, FieldEmpty, FieldTooLarge
 from services.imaging.decoding.source import Source, sniff
+from services.imaging.decoding.stated_scale import stated_um_per_px
 from services.imaging.decoding.tiff.decode import decode_tiff
 from services.imaging.types import RGB, DecodedField
 
@@ -64,4 +65,4 @@ def decode_field(data: bytes, name: str, *, max_bytes: int, max_pixels: int, can
         notes.append("content_not_as_named")
     pixels = _DECODERS[kind](source, canvas, notes)
     check_fill(source, pixels)
-    return DecodedField(pixels=pixels, notes=tuple(notes))
+    return DecodedField(pixels=pixels, notes=tuple(notes), stated_um_per_px=stated_um_per_px(source, kind))

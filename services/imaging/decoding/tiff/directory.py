@@ -14,7 +14,16 @@ MAX_PAGES: Final = 64
 
 _MOST_ENTRIES: Final = 4096
 _MOST_TEXT: Final = 2**20
-_LETTERS: Final = {1: ("B", 1), 3: ("H", 2), 4: ("I", 4), 7: ("B", 1), 13: ("I", 4), 16: ("Q", 8), 18: ("Q", 8)}
+_LETTERS: Final = {
+    1: ("B", 1),
+    3: ("H", 2),
+    4: ("I", 4),
+    5: ("II", 8),
+    7: ("B", 1),
+    13: ("I", 4),
+    16: ("Q", 8),
+    18: ("Q", 8),
+}
 _TEXTS: Final = (1, 2, 7)
 
 # Tags by number, and how many values are read at most; 0 is a text.
@@ -32,7 +41,10 @@ _NUMBERS: Final = {
     "rows_per_strip": (278, 1),
     "strip_bytes": (279, MAX_PARTS),
     "max_sample": (281, 32),
+    "x_resolution": (282, 1),
+    "y_resolution": (283, 1),
     "planar": (284, 1),
+    "resolution_unit": (296, 1),
     "predictor": (317, 1),
     "colours": (320, 3 * 256),
     "tile_width": (322, 1),
@@ -47,7 +59,12 @@ _NUMBERS: Final = {
 }
 _PARTS: Final = ("strip_offsets", "strip_bytes", "tile_offsets", "tile_bytes")
 # These help where they can be read; a picture is whole without them.
-_OPTIONAL: Final = frozenset({"max_sample", "largest_sample", "orientation", "subfile", "children", "dng_version"})
+_OPTIONAL: Final = frozenset(
+    {
+        *("max_sample", "largest_sample", "orientation", "subfile", "children", "dng_version"),
+        *("x_resolution", "y_resolution", "resolution_unit"),
+    }
+)
 _TEXT_TAGS: Final = {"description": 270, "maker": 271, "page_name": 285, "jpeg_tables": 347, "imagej": 50839}
 _NAME_OF: Final = {number: name for name, (number, _) in _NUMBERS.items()}
 _TEXT_OF: Final = {number: name for name, number in _TEXT_TAGS.items()}
