@@ -14,6 +14,7 @@ from services.errors import PermanentError
 from services.fields import FieldLimits, decode
 from services.imaging.crops import crop_cells, crop_of_cell_image
 from services.imaging.decoding.channel_files import check_one_channel
+from services.imaging.framing import specimen_of
 from services.imaging.heads import find_heads
 from services.imaging.likeness import Signature, signature_of
 from services.imaging.quality import measure_quality
@@ -113,9 +114,13 @@ def prepare(
         document = {"flags": _scale_flags(slide.um_per_px, decoded), "notes": list(decoded.notes)}
         return PreparedField(work, width, height, document, whole, crop[np.newaxis])
     check_working_size(str(uploaded), width, height, slide.um_per_px, limits.max_pixels)
+    specimen = clock.timed("framing", lambda: specimen_of(pixels, slide.um_per_px))
+    pixels = specimen.pixels
     measured = clock.timed("quality", lambda: measure_quality(pixels, slide.um_per_px))
     quality = _as_document(measured, decoded.notes)
     quality["flags"] += _scale_flags(slide.um_per_px, decoded)
+    if specimen.framed:
+        quality["flags"].append(QualityFlag.FRAMED)
     if measured.unusable is not None:
         why = _or_the_scale(measured.unusable, pixels, slide, clock)
         return PreparedField(work, width, height, quality, set_aside=why, scale=FieldScale(width, height))
@@ -128,7 +133,7 @@ def prepare(
             return replace(copy, width=width, height=height, quality=quality)
         seen.add(work.key, signature)
     found = _given_heads(slide, work, width, height) or clock.timed(
-        "detect", lambda: find_heads(pixels, slide.um_per_px)
+        "detect", lambda: find_heads(pixels, slide.um_per_px, specimen.covered)
     )
     scale = FieldScale(width, height, lengths_um(found, slide.um_per_px))
     crops = clock.timed("crop", lambda: _crop(pixels, found, slide))

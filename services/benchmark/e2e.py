@@ -20,6 +20,7 @@ from services.benchmark.spread import machine, spread
 from services.benchmark.stack import BenchmarkFailed, BenchStack, Run, bench_stack
 from services.imaging.crops import crop_cells
 from services.imaging.decoding.decode import decode_field
+from services.imaging.framing import specimen_of
 from services.imaging.heads import find_heads
 from services.imaging.quality import measure_quality
 from services.imaging.types import RGB, Microns, Pixels
@@ -146,9 +147,11 @@ def _cut(fields: Fields, release: ServedRelease) -> _Cut:
     cv2.setNumThreads(1)  # as in the worker
     crops, boxes = [], []
     for path in fields.paths:
-        pixels = _decoded(path)
+        specimen = specimen_of(_decoded(path), fields.um_per_px)
+        pixels = specimen.pixels
         usable = measure_quality(pixels, fields.um_per_px).unusable is None
-        found = [head.box for head in find_heads(pixels, fields.um_per_px).heads] if usable else []
+        heads = find_heads(pixels, fields.um_per_px, specimen.covered).heads if usable else ()
+        found = [head.box for head in heads]
         boxes.append([list(box) for box in found])
         crops.append(
             crop_cells(

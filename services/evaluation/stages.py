@@ -5,6 +5,7 @@ from typing import Final
 
 from services.imaging.crops import crop_cells
 from services.imaging.decoding.decode import decode_field
+from services.imaging.framing import specimen_of
 from services.imaging.heads import find_heads
 from services.imaging.quality import measure_quality
 from services.imaging.types import RGB, FoundHeads, Microns, Pixels, UmPerPx
@@ -23,8 +24,10 @@ def imaging_stages(path: Path, um_per_px: UmPerPx) -> tuple[RGB, FoundHeads]:
         FieldRefused: the file is no field.
     """
     pixels = decode_field(path.read_bytes(), path.name, max_bytes=_MAX_BYTES, max_pixels=_MAX_PIXELS).pixels
+    specimen = specimen_of(pixels, um_per_px)
+    pixels = specimen.pixels
     measure_quality(pixels, um_per_px)
-    found = find_heads(pixels, um_per_px)
+    found = find_heads(pixels, um_per_px, specimen.covered)
     boxes = [head.box for head in found.heads]
     crop_cells(pixels, boxes, um_per_px=um_per_px, crop_um=_CROP_UM, size_px=_CROP_PX)
     return pixels, found

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.imaging.detection.candidates import Candidate, find_candidates
+from services.imaging.detection.marks import is_mark
 from services.imaging.detection.splitting import Polygon
 from services.imaging.detection.tracing import Closeup, trace
 from services.imaging.detection.transmittance import flatten
@@ -25,9 +26,10 @@ _ENOUGH_TO_COMPARE: Final = 4  # heads; with fewer in a field, the usual one is 
 _MOST: Final = 0.67
 
 
-def find_heads(pixels: RGB, um_per_px: UmPerPx) -> FoundHeads:
+def find_heads(pixels: RGB, um_per_px: UmPerPx, covered: NDArray[np.uint8] | None = None) -> FoundHeads:
     """Find, outline and measure every whole sperm head in `pixels` `[H, W, 3]`; `um_per_px` must be that of `pixels`.
 
+    What reaches into `covered` `[H, W]`, if given, is cut by it as by the border of the field.
     Objects that are not a whole head come back in `rejected`, each with its reason. Specks below 2 µm² are not listed.
     """
     flat = flatten(pixels, um_per_px, WORKING_UM)
@@ -51,10 +53,12 @@ def find_heads(pixels: RGB, um_per_px: UmPerPx) -> FoundHeads:
             )
             continue
         box = _box(head.outline)
-        if box.x0 <= 0 or box.y0 <= 0 or box.x1 >= width or box.y1 >= height:
+        cut = covered is not None and covered[head.outline[:, 1], head.outline[:, 0]].any()
+        if cut or box.x0 <= 0 or box.y0 <= 0 or box.x1 >= width or box.y1 >= height:
             rejected.append(RejectedObject(box, RejectReason.BORDER))
         else:
             traced.append((box, head))
+    traced, marks = _without_marks(traced)
     heads: list[Head] = []
     for (box, head), measures in zip(traced, measure([head for _, head in traced]), strict=True):
         if measures.area_um2 is not None and measures.area_um2 < _SMALLEST_UM2:
@@ -63,7 +67,19 @@ def find_heads(pixels: RGB, um_per_px: UmPerPx) -> FoundHeads:
             heads.append(Head(box, head.outline, measures))
     heads, bodies = _without_dark_bodies(heads)
     heads.sort(key=lambda head: (head.box.y0, head.box.x0))
-    return FoundHeads(tuple(heads), (*rejected, *bodies))
+    return FoundHeads(tuple(heads), (*rejected, *marks, *bodies))
+
+
+def _without_marks(traced: list[tuple[Box, Closeup]]) -> tuple[list[tuple[Box, Closeup]], list[RejectedObject]]:
+    """Leave out what was drawn into the picture; where most objects look so, it is the picture that has few colours."""
+    drawn = [is_mark(head) for _, head in traced]
+    if 2 * sum(drawn) > len(drawn):
+        return traced, []
+    kept = [item for item, is_drawn in zip(traced, drawn, strict=True) if not is_drawn]
+    marks = [
+        RejectedObject(box, RejectReason.MARK) for (box, _), is_drawn in zip(traced, drawn, strict=True) if is_drawn
+    ]
+    return kept, marks
 
 
 def _without_dark_bodies(heads: list[Head]) -> tuple[list[Head], list[RejectedObject]]:

@@ -22,6 +22,7 @@ class RejectReason(StrEnum):
     SIZE = "size"
     SHAPE = "shape"  # at full resolution nothing as thick as a head is left
     TEXTURE = "texture"  # evenly dark and of unusual size, where heads show an acrosome
+    MARK = "mark"  # drawn into the picture: a letter, a bar, an arrow
     STAIN = "stain"  # paler than chromatin, or of another colour than the heads of the field
 
 
@@ -35,6 +36,7 @@ class QualityFlag(StrEnum):
     SOFT_FOCUS = "soft_focus"
     NO_STAINED_OBJECTS = "no_stained_objects"
     WEAK_STAIN = "weak_stain"
+    FRAMED = "framed"  # a part of it was covered, and is left out
     SCALE_NOT_OF_FILE = "um_per_px_not_of_file"  # the file states another scale
     SCALE_NOT_OF_SLIDE = "um_per_px_not_of_slide"  # its size in pixels, or its heads, are not those of the slide
     SCALE_DOUBTFUL = "um_per_px_doubtful"  # at this scale the slide's heads are larger or smaller than heads are

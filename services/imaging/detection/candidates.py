@@ -1,6 +1,8 @@
 """Objects of a field that may be heads: everything stained and thicker than a tail, cut apart where it touches."""
 
 import math
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -46,10 +48,8 @@ def find_candidates(flat: FlatField) -> list[Candidate]:
     mask = np.asarray(cv2.threshold(green, _STAINED, 1, cv2.THRESH_BINARY_INV)[1], np.uint8)
     least = _SPECK_UM2 / flat.um_per_px**2
     candidates = []
-    for stained in cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)[0]:
-        if cv2.contourArea(stained) < least:
-            continue
-        for thick in _thick_parts(mask, np.asarray(stained, np.int32), flat.um_per_px):
+    for stained in _objects(mask, least):
+        for thick in _thick_parts(mask, stained, flat.um_per_px):
             if cv2.contourArea(thick) < least:
                 continue
             pieces = _pieces(thick.reshape(-1, 2).astype(np.float32), flat)
@@ -59,17 +59,40 @@ def find_candidates(flat: FlatField) -> list[Candidate]:
     return candidates
 
 
-def _thick_parts(mask: NDArray[np.uint8], stained: NDArray[np.int32], um_per_px: float) -> list[NDArray[np.int32]]:
-    """Outlines of what remains of one object of `mask` without its thin parts.
+def _objects(mask: NDArray[np.uint8], least: float) -> Iterator[list[NDArray[np.int32]]]:
+    """The outline of each object of `mask` of at least `least` pixels, and of its large holes.
+
+    A ring, a frame, the loop of a tail: what lies in a hole is an object of its own.
+    """
+    contours, hierarchy = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
+    if hierarchy is None:
+        return
+    holes: dict[int, list[NDArray[np.int32]]] = defaultdict(list)
+    outer = []
+    for number, (contour, parent) in enumerate(zip(contours, hierarchy.reshape(-1, 4)[:, 3].tolist(), strict=True)):
+        if len(contour) < 4 or cv2.contourArea(contour) < least:
+            continue
+        if parent < 0:
+            outer.append(number)
+        else:
+            holes[parent].append(np.asarray(contour, np.int32))
+    for number in outer:
+        yield [np.asarray(contours[number], np.int32), *holes[number]]
+
+
+def _thick_parts(
+    mask: NDArray[np.uint8], stained: list[NDArray[np.int32]], um_per_px: float
+) -> list[NDArray[np.int32]]:
+    """Outlines of what remains of one object of `mask`, given by its outline and its holes, without its thin parts.
 
     The object alone: most of an opening of the whole field is spent on empty glass.
     """
     height, width = mask.shape
-    x, y, w, h = cv2.boundingRect(stained)
+    x, y, w, h = cv2.boundingRect(stained[0])
     left, top, right, bottom = max(0, x - 1), max(0, y - 1), min(width, x + w + 1), min(height, y + h + 1)
     # What touches the border goes on behind it, as far as the opening knows: there the array has to end.
     alone = np.zeros((bottom - top, up_to_vector(right - left) if right < width else right - left), np.uint8)
-    cv2.fillPoly(alone, [stained], 1, offset=(-left, -top))
+    cv2.fillPoly(alone, stained, 1, offset=(-left, -top))
     alone[:, : right - left] &= mask[top:bottom, left:right]
     fill_holes(alone, _HOLE_UM2 / um_per_px**2)
     thick = cv2.morphologyEx(alone, cv2.MORPH_OPEN, disc(_TAIL_UM / 2 / um_per_px))

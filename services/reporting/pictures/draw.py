@@ -17,6 +17,7 @@ from services.database.session import transaction
 from services.errors import PermanentError
 from services.fields import FieldLimits, UploadedField, decode, fetch
 from services.imaging.crops import crop_cells, crop_of_cell_image
+from services.imaging.framing import specimen_of
 from services.imaging.types import RGB, Box, Microns
 from services.reporting.pictures.heading import Heading
 from services.reporting.pictures.overlay import FIELDS_PER_SHEET, ContactSheet, DrawnCell, DrawnField
@@ -105,7 +106,8 @@ class SlidePictures:
             crops = np.broadcast_to(crop, (len(chosen), *crop.shape))
         else:
             boxes = [box for _, box in chosen]
-            crops = crop_cells(pixels, boxes, um_per_px=um_per_px, crop_um=crop_um, size_px=CROP_PX)
+            seen = specimen_of(pixels, um_per_px).pixels  # as the networks saw it
+            crops = crop_cells(seen, boxes, um_per_px=um_per_px, crop_um=crop_um, size_px=CROP_PX)
         for (number, _), crop in zip(chosen, crops, strict=True):
             sprites.add(number, crop)
 

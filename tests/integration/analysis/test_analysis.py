@@ -24,6 +24,7 @@ from services.database.states import BatchState
 from services.dispatch import BrokerUnavailable
 from services.errors import TransientError
 from services.inference.errors import InferenceUnavailable
+from services.reporting.queries import slides_of_doubtful_scale
 from services.settings import Settings
 from services.storage import ObjectStore
 from tests.integration.analysis.slides import SETTINGS, ConstantNetworks, Hints, encode, one, run, submit
@@ -296,6 +297,26 @@ def test_an_odd_but_readable_field_is_used_and_noted(
     assert row.state == "done"
     assert row.cells_classified >= 4
     assert note in row.quality["notes"]
+
+
+def test_a_doubtful_scale_is_told_with_each_field_and_for_the_slide(
+    engine: Engine, empty_bucket: ObjectStore, good: NDArray[np.uint8]
+) -> None:
+    turned, mirrored = np.ascontiguousarray(good[::-1]), good[:, ::-1]
+    small = np.asarray(cv2.resize(mirrored, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)).astype(np.uint8)
+    fields = {"x.png": encode(good[..., ::-1]), "y.png": saved(Image.fromarray(turned), "PNG", dpi=(127_000, 127_000))}
+    one_scale, two_scales = submit(
+        engine, empty_bucket, {"a": fields, "b": {**fields, "z.png": encode(small[..., ::-1])}}
+    )
+    batch_key = run(engine, empty_bucket, one_scale) or run(engine, empty_bucket, two_scales)
+    with transaction(engine) as session:
+        flags = session.execute(text("select field, flags from reporting.quality_by_field order by field")).all()
+        assert slides_of_doubtful_scale(session, batch_key or 0) == ["a", "b"]
+    scale = {field: [flag for flag in raised if "um_per_px" in flag] for field, raised in flags}
+    assert scale == {
+        **{"a/x.png": [], "a/y.png": ["um_per_px_not_of_file"], "b/x.png": [], "b/y.png": ["um_per_px_not_of_file"]},
+        "b/z.png": ["um_per_px_not_of_slide"],
+    }
 
 
 def test_three_thousand_given_cells_in_one_field(
