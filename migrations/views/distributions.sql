@@ -27,6 +27,25 @@ comment on view reporting.region_share is
     'One row per slide and region of the primary defect (head, neck, tail, or normal): they add up';
 
 
+create view reporting.counted_before as
+select b.id as batch_key, b.received_on, s.slide_code as slide_id, a.analysis_id, c.class_index, count(*) as cells
+from slide s
+join batch b on b.id = s.batch_id
+join reporting.current_analysis a on a.slide_key = s.id and a.state in ('done', 'insufficient')
+join field f on f.slide_id = s.id
+join cell c on c.received_on = b.received_on and c.analysis_id = a.analysis_id and c.field_id = f.id
+where exists (
+    select from field o
+    join slide e on e.id = o.slide_id
+    join reporting.current_analysis ea on ea.slide_key = e.id and ea.state in ('done', 'insufficient')
+    where o.sha256 = f.sha256 and o.id < f.id and e.id <> s.id and e.batch_id = s.batch_id and e.specimen = s.specimen
+        and e.stain = s.stain and ea.release_id = a.release_id
+)
+group by b.id, b.received_on, s.slide_code, a.analysis_id, c.class_index;
+comment on view reporting.counted_before is
+    'One row per slide and class: cells of images that an earlier slide of the specimen has too, which count once in it';
+
+
 create view reporting.specimen_distribution as
 select batch_key, lab, batch_id, received_on, specimen, stain, release_id, release_kind, slides, replicates,
     class_index, class_name, region,
@@ -39,21 +58,34 @@ select batch_key, lab, batch_id, received_on, specimen, stain, release_id, relea
 from (
     select *, coalesce(replicates_agree, true) as joined
     from (
-        select *, bool_and(reporting.replicates_agree(replicate_1_cells, replicate_1_total, replicate_2_cells,
-                replicate_2_total)) filter (where region = 'normal')
-            over (partition by batch_key, specimen, stain, release_id) as replicates_agree
+        -- Replicates that share images say nothing of each other.
+        select *, case when not bool_or(share_images) over specimens then
+            bool_and(reporting.replicates_agree(replicate_1_cells, replicate_1_total, replicate_2_cells,
+                replicate_2_total)) filter (where region = 'normal') over specimens
+            end as replicates_agree
         from (
             select batch_key, lab, batch_id, received_on, specimen, stain, release_id, release_kind,
                 count(distinct slide_id) as slides, count(distinct replicate) as replicates, class_index, class_name,
-                region, class_code, class_name_tr, sum(cells)::bigint as cells, sum(cells_total)::bigint as cells_total,
+                region, class_code, class_name_tr, sum(cells - before)::bigint as cells,
+                sum(cells_total - before_total)::bigint as cells_total,
                 sum(cells) filter (where replicate = 1)::bigint as replicate_1_cells,
                 sum(cells_total) filter (where replicate = 1)::bigint as replicate_1_total,
                 sum(cells) filter (where replicate = 2)::bigint as replicate_2_cells,
-                sum(cells_total) filter (where replicate = 2)::bigint as replicate_2_total
-            from reporting.class_distribution
+                sum(cells_total) filter (where replicate = 2)::bigint as replicate_2_total,
+                bool_or(before_total > 0) as share_images
+            from (
+                select d.*, coalesce(k.cells, 0) as before, coalesce((
+                    select sum(n.cells) from reporting.counted_before n
+                    where n.batch_key = d.batch_key and n.analysis_id = d.analysis_id
+                ), 0) as before_total
+                from reporting.class_distribution d
+                left join reporting.counted_before k
+                    on k.batch_key = d.batch_key and k.analysis_id = d.analysis_id and k.class_index = d.class_index
+            ) of_slides
             group by batch_key, lab, batch_id, received_on, specimen, stain, release_id, release_kind, class_index,
                 class_name, region, class_code, class_name_tr
         ) counted
+        window specimens as (partition by batch_key, specimen, stain, release_id)
     ) compared
 ) judged;
 comment on view reporting.specimen_distribution is

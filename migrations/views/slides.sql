@@ -10,6 +10,8 @@ join model_release r on r.id = a.release_id
 where not exists (
     select from analysis other where other.slide_id = a.slide_id
         and (other.state in ('done', 'insufficient'), other.version) > (a.state in ('done', 'insufficient'), a.version)
+) and not exists (
+    select from slide s join batch b on b.id = s.batch_id where s.id = a.slide_id and b.voided_at is not null
 );
 comment on view reporting.current_analysis is
     'For each slide the one analysis that counts: the latest that has a result; without any result, the latest';
@@ -52,7 +54,8 @@ left join lateral (
     select coalesce(sum(c.cells), 0)::bigint as cells
     from slide_class_count c join reporting.morphology_class m using (class_index)
     where c.analysis_id = a.analysis_id and m.region = 'normal'
-) n on a.state in ('done', 'insufficient') and a.cells_classified > 0;
+) n on a.state in ('done', 'insufficient') and a.cells_classified > 0
+where b.voided_at is null;
 comment on view reporting.slide_result is
     'One row per slide: its state, what was counted, and its normal forms with their interval. Not a diagnosis';
 
@@ -72,7 +75,7 @@ select b.id as batch_key, l.code as lab, b.batch_code as batch_id, b.state, b.re
     array_agg(distinct s.release_id) filter (where s.release_id is not null) as release_ids,
     coalesce(bool_or(s.release_kind <> 'trained'), false) as not_for_use,
     extract(epoch from max(s.finished_at) - min(s.started_at))::float8 as seconds,
-    count(s.later_state) as slides_pending
+    count(s.later_state) as slides_pending, b.voided_at, b.voided_by, b.void_why
 from batch b
 join lab l on l.id = b.lab_id
 left join reporting.slide_result s on s.batch_key = b.id

@@ -108,6 +108,28 @@ def waiting_slides(session: Session) -> list[WaitingRow]:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class SentTwiceRow:
+    """A batch some of whose images its lab had sent in another batch before; neither is voided."""
+
+    lab: str
+    batch_id: str
+    first_batch_id: str
+    fields: int
+
+
+def batches_sent_twice(session: Session, days: int) -> list[SentTwiceRow]:
+    """Those received in the last `days` days, the latest first."""
+    return read_rows(
+        session,
+        SentTwiceRow,
+        "select lab, batch_id, first_batch_id, count(*) as fields from reporting.shared_field"
+        " where received_on > current_date - cast(:days as integer) and first_batch_key <> batch_key"
+        " group by lab, batch_key, batch_id, first_batch_id order by batch_key desc, first_batch_id",
+        days=days,
+    )
+
+
 def work_by_state(session: Session) -> dict[str, dict[str, int]]:
     """How many batches and slides are in which state, and slides put back to be tried again for which reason.
 

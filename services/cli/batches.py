@@ -1,4 +1,4 @@
-"""`morphbatch watch` and `requeue`: follow a batch, and run its slides again after a fix."""
+"""`morphbatch watch`, `requeue` and `void`: follow a batch, run its slides again, take it out of every count."""
 
 import getpass
 import time
@@ -80,6 +80,36 @@ def requeue(
         print_json({"batch": batch, "requeued": done.slide_ids})
     else:
         out.print(f"requeued {len(done.slide_ids)} slides of {batch}: {', '.join(done.slide_ids)}")
+
+
+@commands.command()
+def void(
+    batch: BatchArgument,
+    why: Annotated[
+        str, typer.Option(metavar="TEXT", help="Why, for the report and the audit; nothing about a person.")
+    ],
+    undo: Annotated[bool, typer.Option("--undo", help="Have a voided batch count again.")] = False,
+    lab: LabOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Take a batch out of every count, such as one that was sent twice. Nothing is deleted.
+
+    Its report goes out again within a minute, says so, and holds no figures; the one before is kept beside it.
+    """
+    from services.batches.progress import find_batch
+    from services.batches.voiding import restore_batch, void_batch
+    from services.database.session import make_engine
+    from services.settings import load_settings
+
+    if not why.strip():
+        raise typer.BadParameter("say why", param_hint="--why")
+    engine = make_engine(load_settings().database_url)
+    change = restore_batch if undo else void_batch
+    change(engine, find_batch(engine, batch, lab), by=getpass.getuser(), why=why.strip())
+    if as_json:
+        print_json({"batch": batch, "voided": not undo, "why": why.strip()})
+    else:
+        out.print(f"{batch} {'counts again' if undo else 'is voided: nothing of it counts'}")
 
 
 def follow(engine: "Engine", batch_key: int) -> "BatchProgress":

@@ -13,7 +13,7 @@ import redis
 import urllib3
 
 from migrations.run import head_revision, require_head
-from services.batches.queries import waiting_slides
+from services.batches.queries import batches_sent_twice, waiting_slides
 from services.database.queries import (
     clock_ahead_s,
     has_role,
@@ -38,6 +38,7 @@ from services.storage import StoreRefused, connect_store
 # Analyses carry times of this machine and of Postgres; a signature of S3 is refused at 15 minutes.
 _MOST_SKEW_S: Final = 5.0
 _LEAST_FREE_BYTES: Final = 2 * 2**30
+_DAYS_BACK: Final = 30
 _START: Final = "`morphbatch up` starts what is missing; `morphbatch status` names the log of each service"
 _INSTALL: Final = (
     "run `morphbatch release activate ID` (`morphbatch release list` names them): Triton is restarted with it"
@@ -77,6 +78,12 @@ def examine(settings: Settings, home: Path) -> list[Finding]:
         ("revision", lambda: _revision(engine), ("database",), "run `morphbatch migrate`"),
         ("database writes", lambda: _writes(engine), ("revision",), _WRITES),
         ("waiting slides", lambda: _waiting(engine), ("revision",), "they go on by themselves once the cause is gone"),
+        (
+            "sent twice",
+            lambda: _sent_twice(engine),
+            ("revision",),
+            "`morphbatch void BATCH --why …` takes one out of every count",
+        ),
         ("reporting views", lambda: _views(engine), ("revision",), "run `morphbatch migrate`"),
         ("partitions", lambda: _partitions(engine), ("revision",), "beat and a control worker create them: start both"),
         ("object store", lambda: _store(settings), (), f"check MORPHBATCH_S3_* and the bucket's rights; {_START}"),
@@ -157,6 +164,15 @@ def _waiting(engine: Engine) -> str:
     if waiting:
         raise Unwell("; ".join(f"{row.slides} slides wait, {row.reason}: {row.detail}" for row in waiting))
     return "no slide waits to be tried again"
+
+
+def _sent_twice(engine: Engine) -> str:
+    with transaction(engine) as session:
+        twice = batches_sent_twice(session, _DAYS_BACK)
+    if twice:
+        named = (f"{row.lab}/{row.batch_id} has {row.fields} images of {row.first_batch_id}" for row in twice[:5])
+        raise Unwell(f"{len(twice)} batches share images with another, which count twice: {'; '.join(named)}")
+    return f"no image of the last {_DAYS_BACK} days came in two batches"
 
 
 def _views(engine: Engine) -> str:

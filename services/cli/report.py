@@ -123,6 +123,8 @@ def _show(report: "Report", language: "Language") -> None:
         if slide.reason:
             what = escape(slide.detail or "")
             out.print(f"[red]{slide.slide_id}[/] {slide.state}: {slide.reason}: {what}", highlight=False)
+    for shared in report.shared_fields:
+        out.print(f"[yellow]same images[/] {escape(shared.text)}", highlight=False)
     for problem in report.problems:
         out.print(f"[red]rejected[/] {escape(problem.path)}: {escape(problem.message)}")
 

@@ -17,6 +17,8 @@ class AuditKind(StrEnum):
     SLIDES_REQUEUED = "slides_requeued"  # slides, by, why
     SLIDES_MOVED_TO_RELEASE = "slides_moved_to_release"  # release, slides
     SLIDES_FUSED_ANEW = "slides_fused_anew"  # release, by, slides, cells
+    BATCH_VOIDED = "batch_voided"  # by, why
+    BATCH_RESTORED = "batch_restored"  # by, why
     BATCH_CLOSED = "batch_closed"  # state, revision, issued_at, replaces, reason
     TIME_ZONE_SET = "time_zone_set"  # lab, time_zone, before, by
     RELEASE_ACTIVATED = "release_activated"  # release, before, by, form

@@ -90,6 +90,9 @@ class Batch(Base):
         comment="When no slide is open, the sweep publishes its closing (again) once this has passed"
     )
     closed_at: Mapped[datetime | None]
+    voided_at: Mapped[datetime | None] = mapped_column(comment="Since then nothing of it counts; null: it counts")
+    voided_by: Mapped[str | None]
+    void_why: Mapped[str | None] = mapped_column(comment="Why it was voided")
 
     lab: Mapped[Lab] = relationship()
     slides: Mapped[list["Slide"]] = relationship(back_populates="batch", order_by="Slide.position")
@@ -128,6 +131,7 @@ class FieldRow(Base):
     __table_args__ = (
         UniqueConstraint("slide_id", "position"),
         CheckConstraint("kind in ('field', 'crop')", name="kind_known"),
+        Index("ix_field_sha256", "sha256"),
     )
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)

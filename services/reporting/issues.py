@@ -114,6 +114,10 @@ def _sentence(event: EventRow) -> str | None:
         case AuditKind.SLIDES_FUSED_ANEW:
             release, slides = detail["release"], detail["slides"]
             return f"the fusion of release {release} applied to the stored logits of {slides} slides{by}"
+        case AuditKind.BATCH_VOIDED:
+            return f"batch voided{by}{why}"
+        case AuditKind.BATCH_RESTORED:
+            return f"batch counted again{by}{why}"
     return None
 
 

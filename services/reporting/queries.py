@@ -50,6 +50,20 @@ class BatchRow:
     seconds: float | None
     release_ids: list[str] | None
     problems: list[dict[str, str]]
+    voided_at: datetime | None
+    voided_by: str | None
+    void_why: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class SharedRow:
+    """How many fields of a slide the lab had sent before in one other slide."""
+
+    slide_id: str
+    fields: int
+    first_batch_key: int
+    first_batch_id: str
+    first_slide_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +197,8 @@ def batch_row(session: Session, batch_key: int) -> BatchRow:
         BatchRow,
         "select o.batch_key, o.lab, o.batch_id, o.state, o.received_on, o.received_at, o.slides, o.fields,"
         " o.fields_used, o.cells, o.on_border, o.objects_rejected, o.seconds, o.release_ids, b.problems, l.time_zone,"
-        " (b.received_at at time zone l.time_zone - interval '12 hours')::date as night"
+        " (b.received_at at time zone l.time_zone - interval '12 hours')::date as night,"
+        " o.voided_at, o.voided_by, o.void_why"
         " from reporting.batch_overview o join batch b on b.id = o.batch_key join lab l on l.id = b.lab_id"
         " where o.batch_key = :key",
         key=batch_key,
@@ -255,6 +270,29 @@ def probabilities_by_slide(session: Session, batch: BatchRow) -> Mapping[str, ND
         for slide_id, group in groupby(rows, key=lambda row: row.slide_id):
             parts[slide_id].append(np.array([row.probabilities for row in group], np.float32))
     return {slide_id: np.concatenate(part) for slide_id, part in parts.items()}
+
+
+def counts_before(session: Session, batch: BatchRow) -> Mapping[str, Counter[int]]:
+    """Cells by slide_id and class index, of images that an earlier slide of the specimen has too."""
+    counts: dict[str, Counter[int]] = defaultdict(Counter)
+    for row in session.execute(
+        text(f"select slide_id, class_index, cells from reporting.counted_before where {_OF_BATCH}"), _key(batch)
+    ):
+        counts[row.slide_id][row.class_index] = row.cells
+    return counts
+
+
+def shared_rows(session: Session, batch: BatchRow) -> list[SharedRow]:
+    """The slides of the batch with fields that the lab had sent before."""
+    return _rows_of(
+        session,
+        SharedRow,
+        batch,
+        "select slide_id, fields, first_batch_key, first_batch_id, first_slide_id from"
+        " (select batch_key, received_on, slide_id, count(*) as fields, first_batch_key, first_batch_id, first_slide_id"
+        "  from reporting.shared_field group by 1, 2, 3, 5, 6, 7) shared",
+        "slide_id, first_batch_key, first_slide_id",
+    )
 
 
 def confidence_rows(session: Session, batch: BatchRow) -> list[ConfidenceRow]:

@@ -19,6 +19,7 @@ from services.reporting.queries import (
     MeasureRow,
     ReleaseRow,
     RemarkedField,
+    SharedRow,
     SlideRow,
 )
 from services.reporting.references import (
@@ -42,9 +43,11 @@ from services.reporting.report import (
     Reference,
     ReleaseReport,
     Report,
+    SharedFields,
     SlideFields,
     SlideReport,
     Summary,
+    Voided,
 )
 from services.reporting.specimens import specimen_reports
 
@@ -77,8 +80,9 @@ def read_report(session: Session, batch_key: int, state: BatchState | None = Non
     slides = _slides(session, batch, counts, correction)
     releases = [_release(row) for row in queries.release_rows(session, batch.release_ids or [])]
     kinds = {release.kind for release in releases}
+    shared = queries.shared_rows(session, batch)
     report = Report(
-        warning=next((warning for kind, warning in WARNINGS.items() if kind in kinds), None),
+        warning=_void_warning(batch) or next((warning for kind, warning in WARNINGS.items() if kind in kinds), None),
         schema_version=SCHEMA,
         lab=batch.lab,
         batch_id=batch.batch_id,
@@ -91,12 +95,14 @@ def read_report(session: Session, batch_key: int, state: BatchState | None = Non
         issued_at=None,
         replaces=None,
         reason=None,
+        voided=_voided(batch),
+        shared_fields=tuple(_shared(row, batch) for row in shared),
         release=releases[0] if releases else None,
         other_releases=tuple(releases[1:]),
         reference=REFERENCE,
         indices=INDICES,
         summary=_summary(batch, slides),
-        specimens=specimen_reports(slides, counts, correction),
+        specimens=specimen_reports(slides, counts, correction, queries.counts_before(session, batch)),
         slides=slides,
         problems=tuple(ManifestProblem.model_validate(problem) for problem in batch.problems),
         notes=(),
@@ -106,6 +112,30 @@ def read_report(session: Session, batch_key: int, state: BatchState | None = Non
     if state is not None or issue is None:
         return report
     return report.as_issued(issue.revision, issue.issued_at, issue.replaces, issue.reason)
+
+
+def _voided(batch: BatchRow) -> Voided | None:
+    return None if batch.voided_at is None else Voided(at=batch.voided_at, by=batch.voided_by, why=batch.void_why)
+
+
+def _void_warning(batch: BatchRow) -> str | None:
+    if batch.voided_at is None:
+        return None
+    return f"VOIDED by {batch.voided_by} on {batch.voided_at:%Y-%m-%d}: {batch.void_why}. Nothing of this batch counts."
+
+
+def _shared(row: SharedRow, batch: BatchRow) -> SharedFields:
+    here = row.first_batch_key == batch.batch_key
+    first = f"slide {row.first_slide_id}" + ("" if here else f" of batch {row.first_batch_id}")
+    fields = "1 image" if row.fields == 1 else f"{row.fields} images"
+    advice = "" if here else "; if the batch was sent twice, void one of the two: morphbatch void"
+    return SharedFields(
+        slide_id=row.slide_id,
+        fields=row.fields,
+        first_batch=row.first_batch_id,
+        first_slide_id=row.first_slide_id,
+        text=f"slide {row.slide_id} has {fields} that {first} has too{advice}",
+    )
 
 
 def _release(row: ReleaseRow) -> ReleaseReport:

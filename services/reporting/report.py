@@ -113,6 +113,7 @@ class NotAssessed(StrEnum):
     SAME_NUMBER = "same_replicate_number"
     OTHER_STAIN = "other_stain"
     OTHER_RELEASE = "other_release"
+    SAME_IMAGES = "same_images"
     NO_RESULT = "replicate_without_result"
     TOO_FEW_CELLS = "fewer_than_200_cells"
 
@@ -332,6 +333,24 @@ class Summary(_Part):
     seconds: float | None = Field(description="From the start of its first slide to the end of its last, so far.")
 
 
+class Voided(_Part):
+    """The batch was taken out of every count; its earlier revision has what was found."""
+
+    at: Moment
+    by: str | None
+    why: str | None
+
+
+class SharedFields(_Part):
+    """Images of a slide that the lab had sent before, byte for byte, in another slide."""
+
+    slide_id: str
+    fields: Annotated[int, Field(gt=0)]
+    first_batch: str = Field(description="batch_id of the batch that had them first; it may be this one.")
+    first_slide_id: str
+    text: str = Field(description="The same as a sentence.")
+
+
 class ManifestProblem(_Part):
     """A fault of the manifest, for which the batch was rejected."""
 
@@ -362,6 +381,8 @@ class Report(_Part):
     issued_at: Moment | None
     replaces: int | None = Field(description="The revision before, below revisions/; null: there is none.")
     reason: str | None = Field(description="Why there is another revision; null: it is the first.")
+    voided: Voided | None = Field(description="Nothing of the batch counts, and why; null: it counts.")
+    shared_fields: tuple[SharedFields, ...] = Field(description="Images that may be counted twice.")
     release: ReleaseReport | None = Field(description="The latest release in use; null: no slide is analysed yet.")
     other_releases: tuple[ReleaseReport, ...] = Field(description="Earlier ones that some of its slides stand under.")
     reference: Reference

@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from services.reporting.corrected import Correction
 from services.reporting.distributions import Counts, distribution, normal_forms, region_shares
@@ -11,13 +12,19 @@ from services.reporting.statistics import ALPHA, replicate_difference
 from services.stains import stain_name
 from services.taxonomy import NORMAL
 
+_NOTHING: Final[Mapping[str, Counts]] = {}
+
 
 def specimen_reports(
-    slides: Sequence[SlideReport], counts: Mapping[str, Counts], correction: Correction
+    slides: Sequence[SlideReport],
+    counts: Mapping[str, Counts],
+    correction: Correction,
+    before: Mapping[str, Counts] = _NOTHING,
 ) -> tuple[SpecimenReport, ...]:
     """The specimens with a result, each by stain and release; `counts` by slide_id.
 
-    Replicates that disagree are not joined.
+    Replicates that disagree are not joined. `before` are the cells of images that an earlier slide of the specimen has
+    too: they are counted there alone.
     """
     groups: dict[tuple[str, str, str], list[SlideReport]] = defaultdict(list)
     for slide in slides:
@@ -29,11 +36,15 @@ def specimen_reports(
         for slide in members:
             by_replicate[slide.replicate].update(counts.get(slide.slide_id, {}))
         others = [slide for slide in slides if slide.specimen == specimen and slide not in members]
-        compared = _agreement(by_replicate, members, others)
+        again = [slide.slide_id for slide in members if before.get(slide.slide_id)]
+        compared = _agreement(by_replicate, members, others, again)
         joined = sum(by_replicate.values(), Counter[int]())
+        for slide_id in again:
+            joined.subtract(before[slide_id])
         differ = compared.assessed and not compared.replicates_agree
         pooled = Counter[int]() if differ else joined
-        joined_slides = () if differ else tuple(slide.slide_id for slide in members)
+        # The correction knows slides, not images: where some are in two, it would hold them twice.
+        joined_slides = () if differ or again else tuple(slide.slide_id for slide in members)
         specimens.append(
             SpecimenReport(
                 specimen=specimen,
@@ -67,10 +78,19 @@ def _flags(
 
 
 def _agreement(
-    by_replicate: Mapping[int, Counts], members: Sequence[SlideReport], others: Sequence[SlideReport]
+    by_replicate: Mapping[int, Counts],
+    members: Sequence[SlideReport],
+    others: Sequence[SlideReport],
+    again: Sequence[str],
 ) -> Agreement | AgreementNotAssessed:
-    """Whether the two replicates agree on the normal forms, and what to do if they do not."""
+    """Whether the two replicates agree on the normal forms, and what to do if they do not.
+
+    The slides `again` hold images of the others, so that they cannot confirm them.
+    """
     totals = {replicate: sum(counts.values()) for replicate, counts in sorted(by_replicate.items())}
+    if len(totals) == 2 and again:
+        detail = f"not assessable: slide {', '.join(again)} is made of images of the other slide, at least in part"
+        return AgreementNotAssessed(assessed=False, reason=NotAssessed.SAME_IMAGES, detail=detail)
     if why_not := _why_not(totals, members, others):
         return AgreementNotAssessed(assessed=False, reason=why_not[0], detail=why_not[1])
     first, second = ((by_replicate[replicate].get(NORMAL.index, 0), total) for replicate, total in totals.items())

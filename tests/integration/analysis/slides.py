@@ -73,15 +73,24 @@ def encode(pixels: NDArray[Any], suffix: str = ".png") -> bytes:
     return bytes(cv2.imencode(suffix, pixels)[1].tobytes())
 
 
-def submit(engine: Engine, store: ObjectStore, slides: dict[str, dict[str, bytes]], **field: Any) -> list[int]:
-    """Upload slides of fields by name as one batch and register it; the ids of the analyses."""
+def submit(
+    engine: Engine,
+    store: ObjectStore,
+    slides: dict[str, dict[str, bytes]],
+    *,
+    batch_id: str = "night-1",
+    replicates: dict[str, int] | None = None,
+    **field: Any,
+) -> list[int]:
+    """Upload slides of fields by name as one batch of one specimen and register it; the ids of the analyses."""
     with transaction(engine) as session:
         session.execute(text("update model_release set document = cast(:d as jsonb)"), {"d": json.dumps(DOCUMENT)})
     manifest = {
-        "schema": "morphbatch.manifest/1", "lab": "berlin", "batch_id": "night-1",
+        "schema": "morphbatch.manifest/1", "lab": "berlin", "batch_id": batch_id,
         "slides": [
             {
-                "slide_id": slide, "specimen": "S-1", "replicate": 1, "stain": "diff-quik", "um_per_px": 0.1,
+                "slide_id": slide, "specimen": "S-1", "replicate": (replicates or {}).get(slide, 1),
+                "stain": "diff-quik", "um_per_px": 0.1,
                 "fields": [
                     {"key": f"{slide}/{name}", "sha256": hashlib.sha256(data).hexdigest(), **field}
                     for name, data in fields.items()
@@ -92,9 +101,9 @@ def submit(engine: Engine, store: ObjectStore, slides: dict[str, dict[str, bytes
     }  # fmt: skip
     for slide, fields in slides.items():
         for name, data in fields.items():
-            store.put(f"incoming/berlin/night-1/{slide}/{name}", data, "image/jpeg")
-    store.put("incoming/berlin/night-1/manifest.json", json.dumps(manifest).encode(), "application/json")
-    return list(register_batch(engine, store, "berlin", "night-1").analysis_ids)
+            store.put(f"incoming/berlin/{batch_id}/{slide}/{name}", data, "image/jpeg")
+    store.put(f"incoming/berlin/{batch_id}/manifest.json", json.dumps(manifest).encode(), "application/json")
+    return list(register_batch(engine, store, "berlin", batch_id).analysis_ids)
 
 
 def one(engine: Engine, query: str, **values: Any) -> Any:
