@@ -53,7 +53,7 @@ def test_a_head_of_other_classes_starts_at_zero_on_the_features_of_the_release(t
 
 
 def test_weights_that_are_missing_or_of_another_network_are_refused_by_name(tmp_path: Path) -> None:
-    with pytest.raises(WeightsUnusable, match=r"nowhere\.onnx is no file"):
+    with pytest.raises(WeightsUnusable, match=r"nowhere\.onnx is not a file"):
         build_network("test_resnet", 4, Network(weights=str(tmp_path / "nowhere.onnx")))
     export_network(lived_in("test_efficientnet", 4), SIDE, tmp_path / "model.onnx", classes=4)
     with pytest.raises(WeightsUnusable, match=r"model\.onnx is of another network"):
