@@ -24,7 +24,7 @@ from services.taxonomy import CLASS_NAMES
 SETTINGS = Settings(
     max_attempts=2, retry_base_seconds=0.01, outage_delay_seconds=0.01, lease_seconds=60, minimum_cells=1
 )
-DOCUMENT = {"crop_px": 64, "crop_um": 24.0, "fusion": {"alpha": 0.5}}
+DOCUMENT = {"crop_px": 64, "crop_um": 24.0, "fusion": {"alpha": 0.5, "temperatures": {}}}
 
 
 class ConstantNetworks:
