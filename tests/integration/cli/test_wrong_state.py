@@ -27,6 +27,7 @@ CLOSED = {
 ASKING = {
     "watch": {"batch": "night-404"},
     "requeue": {"batch": "night-404"},
+    "void": {"batch": "night-404", "why": "sent twice"},
     "report": {"batch": "night-404"},
     "release reapply": {"release": "release-404", "since": "2026-01-01"},
     "release activate": {"release_id": "release-404"},

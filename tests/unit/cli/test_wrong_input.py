@@ -33,6 +33,7 @@ RIGHT: dict[str, dict[str, str]] = {
     "watch": {"batch": "night-1"},
     "night": {},
     "requeue": {"batch": "night-1"},
+    "void": {"batch": "night-1", "why": "sent twice"},
     "report": {"batch": "night-1"},
     "sql": {"query": "select 1"},
     "release reapply": {"release": "another", "since": "2026-01-01"},
