@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from services.local.control import is_running
+from services.local.installation import load_installation
 from services.local.triton import find_environment
 from tests.conftest import Stack, clean_environment
 from tests.places import CHECKOUT
@@ -61,11 +62,9 @@ def test_everything_listens_on_this_machine_only(stack: Stack) -> None:
 
 
 def test_the_data_folder_and_the_networks_memory_are_closed(stack: Stack) -> None:
-    memory = [
-        path
-        for path in Path("/dev/shm").iterdir()  # noqa: S108
-        if path.name.startswith("morphbatch-")
-    ]
+    installation = load_installation(stack.home)
+    assert installation
+    memory = list(Path("/dev/shm").glob(f"morphbatch-{installation.plain_name}-*"))  # noqa: S108
     assert memory
     assert [path for path in (stack.home, *memory) if path.stat().st_mode & 0o077] == []
 
