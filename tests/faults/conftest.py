@@ -64,9 +64,10 @@ class Night:
         )
 
     def analysis_ids(self) -> list[int]:
-        """Of all its slides."""
+        """Of each slide the one that counts."""
         return self._scalar(
-            "select coalesce(array_agg(a.id), '{}') from analysis a join slide s on s.id = slide_id"
+            "select coalesce(array_agg(a.analysis_id), '{}') from reporting.current_analysis a"
+            " join slide s on s.id = a.slide_key"
             " join batch b on b.id = batch_id join lab on lab.id = lab_id where code = :lab and batch_code = :b"
         )
 
@@ -90,7 +91,7 @@ class Night:
             rows = connection.execute(
                 text(
                     "select s.slide_code, f.key, array_agg(array[x0, y0, x1, y1] order by x0, y0, x1, y1) from cell c"
-                    " join analysis a on a.id = analysis_id join slide s on s.id = a.slide_id"
+                    " join reporting.current_analysis a using (analysis_id) join slide s on s.id = a.slide_key"
                     " join field f on f.id = field_id join batch b on b.id = s.batch_id join lab on lab.id = lab_id"
                     " where code = :lab and batch_code = :b group by 1, 2"
                 ),
@@ -99,9 +100,9 @@ class Night:
             found = {(slide, key): [tuple(box) for box in boxes] for slide, key, boxes in rows}
             counted = connection.execute(
                 text(
-                    "select coalesce(sum(n.cells), 0) from slide_class_count n join analysis a on a.id = analysis_id"
-                    " join slide s on s.id = slide_id join batch b on b.id = batch_id join lab on lab.id = lab_id"
-                    " where code = :lab and batch_code = :b"
+                    "select coalesce(sum(n.cells), 0) from slide_class_count n"
+                    " join reporting.current_analysis a using (analysis_id) join slide s on s.id = a.slide_key"
+                    " join batch b on b.id = batch_id join lab on lab.id = lab_id where code = :lab and batch_code = :b"
                 ),
                 {"lab": self.lab, "b": self.batch},
             ).scalar_one()

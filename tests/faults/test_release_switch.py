@@ -48,7 +48,7 @@ def scalar(engine: Engine, query: TextClause) -> Any:
 
 
 def releases_of(night: Night) -> list[str]:
-    """The release of each slide's only analysis; every cell of it has the probabilities of that release."""
+    """The release of each slide's analysis that counts; every cell of it has the probabilities of that release."""
     with night.engine.connect() as connection:
         analyses = connection.execute(
             text(
