@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog import contextvars
 
 from services.local.child import tail
 from services.local.control import change_services, read_state, start_stack, stop_stack
@@ -20,6 +21,13 @@ from services.local.triton import find_environment
 from services.settings import Settings
 from tests.places import CHECKOUT
 from tests.waiting import wait_until
+
+
+@pytest.fixture(autouse=True)
+def nothing_bound() -> None:
+    """Tests that call the work without a task leave their names bound in the log of this thread."""
+    contextvars.clear_contextvars()
+
 
 # What a test waits for should come in seconds.
 QUICK = {

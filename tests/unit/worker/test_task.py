@@ -8,7 +8,6 @@ from contextvars import copy_context
 import pytest
 from celery import Celery
 from prometheus_client import REGISTRY
-from structlog import contextvars
 
 from services.errors import OutageError
 from services.log_context import NamesWork, bind, carried
@@ -53,14 +52,6 @@ def counted(task: str) -> dict[str, float]:
         "timed": value("task_seconds_count"),
         **{how: count for how, count in ended.items() if count},
     }
-
-
-@pytest.fixture(autouse=True)
-def nothing_bound() -> Iterator[None]:
-    """Tests that call the work without a task leave their names bound in this thread."""
-    contextvars.clear_contextvars()
-    yield
-    contextvars.clear_contextvars()
 
 
 @pytest.fixture
