@@ -143,16 +143,15 @@ def wait_for_a_commit(night: Night) -> dict[int, datetime]:
     in_mid_batch(night)
     connection = night.engine.connect()
     connection.execute(text("select id from batch where batch_code = :b for update"), {"b": night.batch}).one()
-    me = connection.execute(text("select pg_backend_pid()")).scalar_one()
 
     def somebody_waits() -> bool:
         with night.engine.connect() as other:
-            # Registration, asked for again, waits for the same row by another statement.
+            # By its statement: registration, asked for again, may wait for the row too, and the slide behind it.
             waiting = text(
                 "select count(*) from pg_stat_activity"
-                " where :me = any(pg_blocking_pids(pid)) and query ~ '^SELECT batch.id\\s+FROM'"
+                " where wait_event_type = 'Lock' and query ~ '^SELECT batch.id\\s+FROM'"
             )
-            return other.execute(waiting, {"me": me}).scalar_one() > 0
+            return other.execute(waiting).scalar_one() > 0
 
     wait_until(somebody_waits, what="a slide about to end")
     connection.detach()  # it goes with the server
