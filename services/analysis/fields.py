@@ -16,7 +16,7 @@ from services.imaging.crops import crop_cells, crop_of_cell_image
 from services.imaging.decoding.channel_files import check_one_channel
 from services.imaging.framing import specimen_of
 from services.imaging.heads import find_heads
-from services.imaging.likeness import Signature, signature_of
+from services.imaging.likeness import signature_of
 from services.imaging.quality import measure_quality
 from services.imaging.scale import FieldScale, differs_from_file, has_heads_at_another_scale, lengths_um
 from services.imaging.types import (
@@ -83,7 +83,6 @@ class PreparedField:
     fault: PermanentError | None = None
     set_aside: SetAside | None = None
     detail: str | None = None
-    signature: Signature | None = None
     scale: FieldScale | None = None
 
 
@@ -138,9 +137,7 @@ def prepare(
     scale = FieldScale(width, height, lengths_um(found, slide.um_per_px))
     crops = clock.timed("crop", lambda: _crop(pixels, found, slide))
     why_not = None if found.heads else _or_the_scale(SetAside.NO_CELLS, pixels, slide, clock)
-    return PreparedField(
-        work, width, height, quality, found, crops, set_aside=why_not, signature=signature, scale=scale
-    )
+    return PreparedField(work, width, height, quality, found, crops, set_aside=why_not, scale=scale)
 
 
 def _or_the_scale(why: SetAside, pixels: RGB, slide: SlideWork, clock: StageClock) -> SetAside:

@@ -47,16 +47,8 @@ def demo(
             _step(f"{lab}: drawing and uploading {batch}")
             _morphbatch(
                 *("smears", str(folder), "--slides", str(slides), "--fields", str(fields)),
-                *(
-                    "--cells",
-                    str(CELLS_A_FIELD),
-                    "--seed",
-                    str(seed * 100 + len(batches)),
-                    "--lab",
-                    lab,
-                    "--batch",
-                    batch,
-                ),
+                *("--cells", str(CELLS_A_FIELD), "--seed", str(seed * 100 + len(batches))),
+                *("--lab", lab, "--batch", batch),
             )
             _morphbatch("submit", str(folder), "--lab", lab, "--batch", batch)
             batches[lab, batch] = folder

@@ -1,13 +1,11 @@
 """The labs that are on record, and the time zone by whose clock the days, nights and months of each begin."""
 
-from dataclasses import dataclass
-
 from sqlalchemy import Engine
 
 from services.database.audit import AuditKind, record
 from services.database.session import transaction
 from services.errors import PermanentError
-from services.intake.queries import is_time_zone, lab_rows, set_zone, zone_of
+from services.intake.queries import LabRow, is_time_zone, lab_rows, set_zone, zone_of
 from services.intake.validation import check_lab_name
 
 
@@ -17,19 +15,10 @@ class UnknownTimeZone(PermanentError):
     reason = "unknown_time_zone"
 
 
-@dataclass(frozen=True, slots=True)
-class LabRow:
-    """A lab, its time zone, and how many batches it has sent."""
-
-    lab: str
-    time_zone: str
-    batches: int
-
-
 def labs(engine: Engine) -> list[LabRow]:
     """All labs by their code."""
     with transaction(engine) as session:
-        return [LabRow(*row) for row in lab_rows(session)]
+        return lab_rows(session)
 
 
 def set_time_zone(engine: Engine, lab: str, time_zone: str, *, by: str) -> str:

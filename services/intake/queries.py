@@ -37,10 +37,19 @@ def known_manifests(session: Session, settled_before: datetime) -> list[KnownMan
     return [KnownManifest(*row) for query in (registered, refused) for row in session.execute(query).all()]
 
 
-def lab_rows(session: Session) -> list[tuple[str, str, int]]:
-    """Code and time zone of every lab, and its batches."""
+@dataclass(frozen=True, slots=True)
+class LabRow:
+    """A lab, its time zone, and how many batches it has sent."""
+
+    lab: str
+    time_zone: str
+    batches: int
+
+
+def lab_rows(session: Session) -> list[LabRow]:
+    """All labs by their code."""
     counted = select(Lab.code, Lab.time_zone, func.count(Batch.id)).outerjoin(Batch).group_by(Lab.id).order_by(Lab.code)
-    return [(code, zone, batches) for code, zone, batches in session.execute(counted)]
+    return [LabRow(*row) for row in session.execute(counted)]
 
 
 def is_time_zone(session: Session, name: str) -> bool:

@@ -6,16 +6,15 @@ a revision of its own if something has. So no number is left out, and none ever 
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import takewhile
 from typing import Any, Final
-
-from sqlalchemy.orm import Session
 
 from services.database.audit import AuditKind
 from services.keys import REPORT_NAME, report_key, result_key, revision_key
-from services.reporting.queries import EventRow, closings, events_after
+from services.reporting.queries import EventRow
 from services.reporting.report import Report
 from services.storage import ObjectMissing, ObjectStore
 
@@ -34,9 +33,9 @@ class Issue:
     reason: str | None
 
 
-def latest_issue(session: Session, batch_key: int) -> Issue | None:
-    """What was issued when the batch was last closed; `None` before."""
-    closed = closings(session, batch_key)
+def latest_issue(events: Sequence[EventRow]) -> Issue | None:
+    """What was issued when the batch of these `events` was last closed; `None` before."""
+    closed = [event for event in events if event.kind == AuditKind.BATCH_CLOSED]
     if not closed:
         return None
     last = closed[-1]
@@ -47,10 +46,10 @@ def latest_issue(session: Session, batch_key: int) -> Issue | None:
     return Issue(revision, at, last.detail["replaces"], last.detail["reason"])
 
 
-def why_again(session: Session, batch_key: int) -> str | None:
-    """What was done to the batch since it was last closed, as a sentence; `None` of nothing."""
-    closed = closings(session, batch_key)
-    said = (_sentence(event) for event in events_after(session, batch_key, closed[-1].id if closed else 0))
+def why_again(events: Sequence[EventRow]) -> str | None:
+    """What was done to the batch of these `events` since it was last closed, as a sentence; `None` of nothing."""
+    latest_first = takewhile(lambda event: event.kind != AuditKind.BATCH_CLOSED, reversed(events))
+    said = reversed([_sentence(event) for event in latest_first])
     return "; ".join(filter(None, said)) or None
 
 

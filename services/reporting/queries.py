@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from sqlalchemy import Row, text
 from sqlalchemy.orm import Session
 
-from services.database.audit import AuditKind
 from services.database.queries import read_rows
 from services.errors import PermanentError
 from services.imaging.types import Box, Microns, Pixels, RejectedObject, RejectReason, UmPerPx
@@ -166,7 +165,6 @@ class RemarkedField:
 class EventRow:
     """Something that was done to the batch, as the audit has it."""
 
-    id: int
     at: datetime
     kind: str
     detail: dict[str, Any]
@@ -247,12 +245,7 @@ def analysis_rows(session: Session, batch: BatchRow) -> list[AnalysisRow]:
 
 def class_counts(session: Session, batch: BatchRow) -> Mapping[str, Counter[int]]:
     """Cells by slide_id and class index."""
-    counts: dict[str, Counter[int]] = defaultdict(Counter)
-    for row in session.execute(
-        text(f"select slide_id, class_index, cells from reporting.class_distribution where {_OF_BATCH}"), _key(batch)
-    ):
-        counts[row.slide_id][row.class_index] = row.cells
-    return counts
+    return _counts(session, batch, "reporting.class_distribution")
 
 
 def fusions(session: Session, release_ids: list[str]) -> Mapping[str, Fusion]:
@@ -274,10 +267,12 @@ def probabilities_by_slide(session: Session, batch: BatchRow) -> Mapping[str, ND
 
 def counts_before(session: Session, batch: BatchRow) -> Mapping[str, Counter[int]]:
     """Cells by slide_id and class index, of images that an earlier slide of the specimen has too."""
+    return _counts(session, batch, "reporting.counted_before")
+
+
+def _counts(session: Session, batch: BatchRow, view: str) -> Mapping[str, Counter[int]]:
     counts: dict[str, Counter[int]] = defaultdict(Counter)
-    for row in session.execute(
-        text(f"select slide_id, class_index, cells from reporting.counted_before where {_OF_BATCH}"), _key(batch)
-    ):
+    for row in session.execute(text(f"select slide_id, class_index, cells from {view} where {_OF_BATCH}"), _key(batch)):
         counts[row.slide_id][row.class_index] = row.cells
     return counts
 
@@ -331,19 +326,10 @@ def remarked_fields(session: Session, batch: BatchRow) -> list[RemarkedField]:
     )
 
 
-def closings(session: Session, batch_key: int) -> list[EventRow]:
-    """Every time that the batch was closed, in this order."""
-    return [event for event in events_after(session, batch_key, 0) if event.kind == AuditKind.BATCH_CLOSED]
-
-
-def events_after(session: Session, batch_key: int, event_id: int) -> list[EventRow]:
-    """What the audit has of the batch after one of its events, in this order."""
+def events(session: Session, batch_key: int) -> list[EventRow]:
+    """What the audit has of the batch, in this order."""
     return read_rows(
-        session,
-        EventRow,
-        "select id, at, kind, detail from audit_event where batch_id = :key and id > :after order by id",
-        key=batch_key,
-        after=event_id,
+        session, EventRow, "select at, kind, detail from audit_event where batch_id = :key order by id", key=batch_key
     )
 
 

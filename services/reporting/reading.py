@@ -108,8 +108,10 @@ def read_report(session: Session, batch_key: int, state: BatchState | None = Non
         notes=(),
         files=(),
     )
-    issue = latest_issue(session, batch_key) if report.state in BATCH_CLOSED else None
-    if state is not None or issue is None:
+    if state is not None or report.state not in BATCH_CLOSED:
+        return report
+    issue = latest_issue(queries.events(session, batch_key))
+    if issue is None:
         return report
     return report.as_issued(issue.revision, issue.issued_at, issue.replaces, issue.reason)
 

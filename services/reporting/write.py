@@ -24,7 +24,7 @@ from services.reporting.exports.tables_csv import write_slides_csv, write_specim
 from services.reporting.issues import keep, latest_issue, next_issue, read_standing, revision_of, why_again
 from services.reporting.pictures.draw import SlidePictures
 from services.reporting.pictures.heading import JPEG_QUALITY
-from services.reporting.queries import batch_row, stream_cells
+from services.reporting.queries import batch_row, events, stream_cells
 from services.reporting.reading import read_report
 from services.reporting.report import Report, SlideReport
 from services.settings import load_settings
@@ -49,7 +49,8 @@ def write_batch_report(engine: Engine, store: ObjectStore, batch_key: int, state
         session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
         report = read_report(session, batch_key, state)
         day = batch_row(session, batch_key).received_on
-        last, why = latest_issue(session, batch_key), why_again(session, batch_key)
+        done = events(session, batch_key)
+    last, why = latest_issue(done), why_again(done)
     batch = report.lab, report.batch_id
     standing = read_standing(store, *batch)
     issue = next_issue(report, last, standing, why)

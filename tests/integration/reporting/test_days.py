@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 
 from services.cli.lab import commands
 from services.database.session import transaction
-from services.intake.labs import LabRow, UnknownTimeZone, labs, set_time_zone
+from services.intake.labs import UnknownTimeZone, labs, set_time_zone
+from services.intake.queries import LabRow
 from services.intake.validation import BadBatchName
 from services.reporting.reading import read_report
 from services.settings import Settings
