@@ -13,7 +13,7 @@ from services.taxonomy import CLASSES
 _VIEWS: Final = Path(__file__).parent / "views"
 # In the order in which they build on each other.
 _FILES: Final = (
-    *("partitions", "reference", "intervals", "slides", "days", "distributions", "cells", "fields", "history"),
+    *("partitions", "reference", "intervals", "days", "slides", "distributions", "cells", "fields", "history"),
     *("releases", "operations", "privileges"),
 )
 

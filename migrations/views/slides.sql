@@ -84,7 +84,7 @@ comment on view reporting.batch_overview is 'One row per batch: is last night co
 
 
 create view reporting.throughput_by_night as
-select (s.finished_at at time zone l.time_zone - interval '12 hours')::date as night, s.lab, s.release_id,
+select reporting.night_of(s.finished_at, l.time_zone) as night, s.lab, s.release_id,
     count(*) as slides, count(*) filter (where s.state = 'quarantined') as slides_quarantined,
     sum(s.fields)::bigint as fields, sum(s.cells)::bigint as cells, sum(s.seconds) as busy_seconds,
     min(s.started_at) as first_started_at, max(s.finished_at) as last_finished_at,

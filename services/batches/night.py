@@ -1,14 +1,22 @@
 """A night as an operator asks for it in the morning: complete or not, what is missing, why, and what to do."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime
 from typing import Final
 
 from sqlalchemy import Engine
 
-from services.batches.queries import NightBatch, NightTrouble, night_batches, night_troubles, silent_labs
+from services.batches.queries import (
+    LabNight,
+    NightBatch,
+    NightTrouble,
+    lab_nights,
+    night_batches,
+    night_troubles,
+    silent_labs,
+)
 from services.database.session import transaction
 from services.database.states import BatchState
 
@@ -26,10 +34,11 @@ _ENDED_AS: Final = {
 class Night:
     """The batches received in a night, why slides of them have no result, and labs that should have sent some.
 
-    A night goes from noon to noon UTC and is named by its evening.
+    A night goes from noon to noon by the lab's clock and is named by its evening. While it is another day at some labs,
+    the last night is not of one evening at all of them.
     """
 
-    evening: date
+    nights: tuple[LabNight, ...]
     batches: tuple[NightBatch, ...]
     troubles: tuple[NightTrouble, ...]
     silent: tuple[str, ...]
@@ -47,7 +56,7 @@ class Night:
     def lines(self) -> Iterator[tuple[str, str]]:
         """What to tell an operator: ten lines at most, each with what it is about."""
         verdict = "complete" if self.is_complete else "NOT COMPLETE" if self.batches else "nothing was received"
-        yield "night", f"{self.evening}, noon to noon UTC: {verdict}"
+        yield "night", f"{_when(self.nights)}: {verdict}"
         yield "batches", _batches(self.batches) + _silence(self.silent)
         if not self.batches:
             yield "do", "check the uploads: `morphbatch doctor` (uploads), and the LIMS; without any, this is right"
@@ -65,22 +74,37 @@ class Night:
             yield "do", advice
 
 
-def last_evening(now: datetime) -> date:
-    """The evening of the last night: the one that is ending in the morning, and is over in the afternoon."""
-    return now.astimezone(UTC).date() - timedelta(days=1)
+def read_night(engine: Engine, now: datetime, evening: date | None = None) -> Night:
+    """The night of that evening at each lab, as it is now; without an evening, the last night by each lab's clock.
 
-
-def read_night(engine: Engine, evening: date) -> Night:
-    """The night of that evening, as it is now."""
-    begin = datetime.combine(evening, time(12), UTC)
-    end = begin + timedelta(days=1)
+    The last night is the one that is ending in the morning, and is over in the afternoon.
+    """
     with transaction(engine) as session:
         return Night(
-            evening,
-            tuple(night_batches(session, begin, end)),
-            tuple(night_troubles(session, begin, end)),
-            tuple(silent_labs(session, begin, end, _USUAL_NIGHTS)),
+            tuple(lab_nights(session, now, evening)),
+            tuple(night_batches(session, now, evening)),
+            tuple(night_troubles(session, now, evening)),
+            tuple(silent_labs(session, now, evening, _USUAL_NIGHTS)),
         )
+
+
+def _when(nights: tuple[LabNight, ...]) -> str:
+    """The evening and whose clock: of all labs, or of each group of labs that have the same evening."""
+    if not nights:
+        return "no lab is on record"
+    zones = {night.time_zone for night in nights}
+    clock = f"the clock of {zones.pop()}" if len(zones) == 1 else "each lab's clock"
+    labs: dict[date, list[str]] = defaultdict(list)
+    for night in nights:
+        labs[night.evening].append(night.lab)
+    if len(labs) == 1:
+        return f"{nights[0].evening}, noon to noon by {clock}"
+    evenings = (f"{evening} at {_listed(codes)}" for evening, codes in sorted(labs.items()))
+    return f"{', '.join(evenings)}, noon to noon by {clock}"
+
+
+def _listed(labs: list[str]) -> str:
+    return " and ".join(labs) if len(labs) <= _NAMED_AT_MOST else f"{labs[0]} and {len(labs) - 1} more labs"
 
 
 def _counted(number: int, what: str) -> str:

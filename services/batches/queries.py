@@ -2,7 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from typing import Final
 
 from sqlalchemy import func, select, text
@@ -252,20 +252,41 @@ class NightTrouble:
     detail: str
 
 
+@dataclass(frozen=True, slots=True)
+class LabNight:
+    """The evening of the night that is meant at a lab, from noon to noon by the clock of its time zone."""
+
+    lab: str
+    time_zone: str
+    evening: date
+
+
+# The evening that was asked for, else that of the night 12 hours ago: at the lab, this night ends in the morning, and
+# is over in the afternoon.
+_ASKED: Final = (
+    "with asked as (select id, code, time_zone, coalesce(cast(:evening as date),"
+    " reporting.night_of(cast(:now as timestamptz) - interval '12 hours', time_zone)) as evening from lab) "
+)
 _OF_THE_NIGHT: Final = (
-    " from batch b join lab l on l.id = b.lab_id left join slide s on s.batch_id = b.id"
+    " from batch b join asked l on l.id = b.lab_id left join slide s on s.batch_id = b.id"
     " left join reporting.latest_analysis a on a.slide_key = s.id"
-    " where b.received_at >= :begin and b.received_at < :end"
+    " where reporting.night_of(b.received_at, l.time_zone) = l.evening"
 )
 
 
-def night_batches(session: Session, begin: datetime, end: datetime) -> list[NightBatch]:
-    """The batches received from `begin` to `end`, by lab and id."""
+def lab_nights(session: Session, now: datetime, evening: date | None) -> list[LabNight]:
+    """The night of that evening at each lab, by the labs' codes; without one, the last night by each lab's clock."""
+    select_labs = "select code as lab, time_zone, evening from asked order by code"
+    return read_rows(session, LabNight, _ASKED + select_labs, now=now, evening=evening)
+
+
+def night_batches(session: Session, now: datetime, evening: date | None) -> list[NightBatch]:
+    """The batches received in these nights, by lab and id."""
     open_state = "s.id is not null and coalesce(a.state, 'queued') in ('queued', 'running')"
     return read_rows(
         session,
         NightBatch,
-        "select l.code as lab, b.batch_code as batch_id, b.state, b.received_at, b.closed_at,"
+        f"{_ASKED}select l.code as lab, b.batch_code as batch_id, b.state, b.received_at, b.closed_at,"
         " jsonb_array_length(b.problems) as problems,"
         " count(*) filter (where a.state = 'done') as done,"
         " count(*) filter (where a.state = 'insufficient') as insufficient,"
@@ -274,35 +295,34 @@ def night_batches(session: Session, begin: datetime, end: datetime) -> list[Nigh
         " coalesce(sum(a.cells_classified), 0)::bigint as cells,"
         " min(a.started_at) as first_started_at, max(a.finished_at) as last_finished_at"
         f"{_OF_THE_NIGHT} group by b.id, l.code order by 1, 2",
-        begin=begin,
-        end=end,
+        now=now,
+        evening=evening,
     )
 
 
-def night_troubles(session: Session, begin: datetime, end: datetime) -> list[NightTrouble]:
+def night_troubles(session: Session, now: datetime, evening: date | None) -> list[NightTrouble]:
     """Why slides of these batches have no result, the most frequent reason first."""
     return read_rows(
         session,
         NightTrouble,
-        "select a.state, a.reason, count(*) as slides, array_agg(distinct l.code || '/' || b.batch_code) as batches,"
-        " coalesce(min(a.detail), '') as detail"
+        f"{_ASKED}select a.state, a.reason, count(*) as slides,"
+        " array_agg(distinct l.code || '/' || b.batch_code) as batches, coalesce(min(a.detail), '') as detail"
         f"{_OF_THE_NIGHT} and a.reason is not null and a.state not in ('done', 'insufficient')"
         " group by 1, 2 order by 3 desc, 2",
-        begin=begin,
-        end=end,
+        now=now,
+        evening=evening,
     )
 
 
-def silent_labs(session: Session, begin: datetime, end: datetime, nights: int) -> list[str]:
-    """Labs that sent nothing from `begin` to `end`, and did on each of the `nights` before."""
+def silent_labs(session: Session, now: datetime, evening: date | None, nights: int) -> list[str]:
+    """Labs that sent nothing in this night, and did in each of the `nights` before."""
+    before = "l.evening - reporting.night_of(b.received_at, l.time_zone)"
     found = session.scalars(
         text(
-            "select l.code from lab l join batch b on b.lab_id = l.id"
-            " where b.received_at >= cast(:begin as timestamptz) - make_interval(days => :nights)"
-            " and b.received_at < :end group by l.code"
-            " having count(*) filter (where b.received_at >= :begin) = 0"
-            " and count(distinct floor(extract(epoch from :begin - b.received_at) / 86400)) = :nights order by 1"
+            f"{_ASKED}select code from (select l.code, {before} as before from asked l join batch b on b.lab_id = l.id)"
+            " received where before between 0 and :nights group by code"
+            " having min(before) > 0 and count(distinct before) = :nights order by 1"
         ),
-        {"begin": begin, "end": end, "nights": nights},
+        {"now": now, "evening": evening, "nights": nights},
     )
     return list(found)

@@ -195,7 +195,7 @@ def batch_row(session: Session, batch_key: int) -> BatchRow:
         BatchRow,
         "select o.batch_key, o.lab, o.batch_id, o.state, o.received_on, o.received_at, o.slides, o.fields,"
         " o.fields_used, o.cells, o.on_border, o.objects_rejected, o.seconds, o.release_ids, b.problems, l.time_zone,"
-        " (b.received_at at time zone l.time_zone - interval '12 hours')::date as night,"
+        " reporting.night_of(b.received_at, l.time_zone) as night,"
         " o.voided_at, o.voided_by, o.void_why"
         " from reporting.batch_overview o join batch b on b.id = o.batch_key join lab l on l.id = b.lab_id"
         " where o.batch_key = :key",
