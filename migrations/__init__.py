@@ -8,7 +8,7 @@ The roles belong to the server: `roles.sql` makes them, before the first revisio
 To change the database:
 
 1. Edit the current state: a model (a new column goes to the end of its table), or a file of `views/`, with a comment in
-   `views/column_comments.py` for each new column of a view.
+   `services/reporting/columns.py` for each new column of a view.
 2. Write `versions/NNNN_subject.py`: the statements that lead there from the revision before, and back. Copy into it
    what it creates, and name every constraint by the pattern in `services/database/models.py`. A view that only gains
    columns at its end is replaced (`create or replace view`); any other change drops it, and creates it again, with

@@ -5,8 +5,8 @@ from typing import Final
 
 from sqlalchemy import Connection, bindparam, text
 
-from migrations.views.column_comments import COLUMN_COMMENTS
 from services.database.models import Base
+from services.reporting.columns import meaning
 from services.reporting.references import MEASURES
 from services.taxonomy import CLASSES
 
@@ -57,8 +57,6 @@ def _fill_reference_tables(connection: Connection) -> None:
 
 def _comment_columns(connection: Connection) -> None:
     """A column of one name means one thing in every view, so its comment is written once."""
-    measures = {m.column: f"{m.meaning}, {m.unit}; null where it cannot be measured on this cell" for m in MEASURES}
-    by_column = {**measures, **COLUMN_COMMENTS}
     columns = connection.execute(
         text(
             "select table_schema, table_name, column_name from information_schema.columns"
@@ -66,9 +64,8 @@ def _comment_columns(connection: Connection) -> None:
         )
     )
     for schema, relation, column in columns.all():
-        comment = by_column.get(f"{relation}.{column}") or by_column[column]
         connection.execute(
             text(f'comment on column {schema}."{relation}"."{column}" is :comment').bindparams(
-                bindparam("comment", comment, literal_execute=True)
+                bindparam("comment", meaning(relation, column), literal_execute=True)
             )
         )

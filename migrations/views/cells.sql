@@ -7,7 +7,8 @@ select b.id as batch_key, l.code as lab, b.batch_code as batch_id, b.received_on
     c.confidence, c.probabilities, c.efficientnetv2_s_logits, c.resnetv2_50_logits, c.head_outline, c.head_length_um,
     c.head_width_um, c.head_area_um2, c.head_perimeter_um, c.ellipticity, c.elongation, c.roughness, c.regularity,
     c.acrosome_share, c.vacuole_share, c.midpiece_width_um, c.midpiece_angle_deg,
-    m.class_code, m.class_name_tr
+    m.class_code, m.class_name_tr, s.collected_at,
+    (coalesce(s.collected_at, b.received_at) at time zone l.time_zone)::date as day
 from cell c
 join reporting.current_analysis a on a.analysis_id = c.analysis_id
 join slide s on s.id = a.slide_key

@@ -273,6 +273,8 @@ class SpecimenReport(_Part):
     stain: str
     release_id: str
     slides: tuple[str, ...] = Field(description="slide_id of each.")
+    collected_at: Moment | None = Field(description="When it was collected; null: not in the manifest.")
+    day: date = Field(description="Day of that, else of receipt, by the lab's clock.")
     cells: Count = Field(description="Cells classified in all of them.")
     agreement: Agreement | AgreementNotAssessed
     quality_flags: tuple[str, ...] = Field(

@@ -45,12 +45,16 @@ def specimen_reports(
         pooled = Counter[int]() if differ else joined
         # The correction knows slides, not images: where some are in two, it would hold them twice.
         joined_slides = () if differ or again else tuple(slide.slide_id for slide in members)
+        # A specimen is collected once; where its slides do not say the same, the first is nearest to it.
+        earliest = min(members, key=lambda slide: (slide.collected_at is None, slide.collected_at, slide.slide_id))
         specimens.append(
             SpecimenReport(
                 specimen=specimen,
                 stain=stain,
                 release_id=release_id,
                 slides=tuple(slide.slide_id for slide in members),
+                collected_at=earliest.collected_at,
+                day=earliest.day,
                 cells=joined.total(),
                 agreement=compared,
                 quality_flags=_flags(members, by_replicate, compared),

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 from sqlalchemy import Row
 from sqlalchemy.orm import Session
 
+from services.reporting.columns import meaning
 from services.reporting.queries import stream_cells
 from services.reporting.references import MEASURES
 from services.taxonomy import CLASSES
@@ -18,49 +19,38 @@ ROWS_PER_GROUP: Final = 20_000
 _TEXT: Final = pa.dictionary(pa.int32(), pa.string())
 
 
-def _column(name: str, kind: pa.DataType, description: str, unit: str = "") -> pa.Field:
-    return pa.field(name, kind, metadata={"description": description, **({"unit": unit} if unit else {})})
+def _column(name: str, kind: pa.DataType, unit: str = "", description: str | None = None) -> pa.Field:
+    """A column of `reporting.cell` is described as there."""
+    metadata = {"description": meaning("cell", name) if description is None else description}
+    return pa.field(name, kind, metadata={**metadata, **({"unit": unit} if unit else {})})
 
 
 # Columns of `reporting.cell`, by the same names.
 _NAMED: Final[tuple[pa.Field, ...]] = (
-    _column("lab", _TEXT, "Code of the laboratory"),
-    _column("batch_id", _TEXT, "batch_id of the manifest; unique within a lab"),
-    _column("received_on", pa.date32(), "Day of receipt"),
-    _column("slide_id", _TEXT, "slide_id of the manifest; unique within a batch"),
-    _column("specimen", _TEXT, "Pseudonym of the specimen"),
-    _column("replicate", pa.int8(), "1 or 2"),
-    _column("stain", _TEXT, "Stain of the slide"),
-    _column("um_per_px", pa.float64(), "Scale of the field", "µm per pixel"),
-    _column("release_id", _TEXT, "Release of the networks"),
-    _column("release_kind", _TEXT, "untrained and demonstration: the classes mean nothing"),
-    _column("field", _TEXT, "Object key of the image, relative to the batch"),
-    _column("number", pa.int32(), "Number of the cell in its analysis, from 1"),
-    _column("x0", pa.int32(), "Head box, left", "pixels of the field"),
-    _column("y0", pa.int32(), "Head box, top", "pixels of the field"),
-    _column("x1", pa.int32(), "Head box, right, exclusive", "pixels of the field"),
-    _column("y1", pa.int32(), "Head box, bottom, exclusive", "pixels of the field"),
-    _column("class_index", pa.int8(), "Index of the class in the logits, from 0"),
-    _column("class_code", _TEXT, "The class with the largest fused probability, for programs"),
-    _column("class_name", _TEXT, "The class, for readers of English"),
-    _column("class_name_tr", _TEXT, "The class, for readers of Turkish"),
-    _column("region", _TEXT, "Where the primary defect sits: head, neck, tail; normal: normal form"),
-    _column("confidence", pa.float32(), "Largest fused probability", "0 to 1"),
-    *(_column(m.column, pa.float32(), f"{m.meaning}; null where it cannot be measured", m.unit) for m in MEASURES),
+    *(_column(name, _TEXT) for name in ("lab", "batch_id")),
+    _column("received_on", pa.date32()),
+    *(_column(name, _TEXT) for name in ("slide_id", "specimen")),
+    _column("replicate", pa.int8()),
+    _column("stain", _TEXT),
+    _column("um_per_px", pa.float64(), "µm per pixel"),
+    _column("collected_at", pa.timestamp("us", "UTC")),
+    _column("day", pa.date32()),
+    *(_column(name, _TEXT) for name in ("release_id", "release_kind", "field")),
+    _column("number", pa.int32()),
+    *(_column(name, pa.int32(), "pixels of the field") for name in ("x0", "y0", "x1", "y1")),
+    _column("class_index", pa.int8()),
+    *(_column(name, _TEXT) for name in ("class_code", "class_name", "class_name_tr", "region")),
+    _column("confidence", pa.float32(), "0 to 1"),
+    *(_column(m.column, pa.float32(), m.unit) for m in MEASURES),
 )
 _LOGITS: Final = ("efficientnetv2_s_logits", "resnetv2_50_logits")
+_OUTLINE: Final = "Outline of the head: x, y, x, y …"
 CELL_SCHEMA: Final = pa.schema(
     [
         *_NAMED,
-        *(
-            _column(f"p_{known.code}", pa.float32(), f"Fused probability of {known.english}", "0 to 1")
-            for known in CLASSES
-        ),
-        *(
-            _column(name, pa.list_(pa.float32(), len(CLASSES)), "Logits of the network, in class index order")
-            for name in _LOGITS
-        ),
-        _column("head_outline_px", pa.list_(pa.uint16()), "Outline of the head: x, y, x, y …", "pixels of the field"),
+        *(_column(f"p_{c.code}", pa.float32(), "0 to 1", f"Fused probability of {c.english}") for c in CLASSES),
+        *(_column(name, pa.list_(pa.float32(), len(CLASSES))) for name in _LOGITS),
+        _column("head_outline_px", pa.list_(pa.uint16()), "pixels of the field", _OUTLINE),
     ]
 )
 

@@ -13,6 +13,7 @@ _BATCH: Final = ("warning", "lab", "batch_id", "received_on")
 _SHARE: Final = ("cells", "pct", "low_pct", "high_pct")
 _CORRECTED: Final = ("pct", "low_pct", "high_pct")
 _SUMMARY: Final = ("median", "p05", "p95")
+_COLLECTED: Final = ("collected_at", "day")
 _SLIDE: Final = (
     *("slide_id", "specimen", "replicate", "stain", "um_per_px", "state", "reason"),
     *("release_id", "release_kind", "cells", "on_border", "objects_rejected"),
@@ -28,6 +29,7 @@ _COUNTED: Final = (
 SLIDE_COLUMNS: Final[tuple[str, ...]] = (
     *_BATCH,
     *_SLIDE,
+    *_COLLECTED,
     *("fields", "fields_used", "fields_set_aside"),
     *_COUNTED,
     *_REPLICATES,
@@ -38,6 +40,7 @@ SLIDE_COLUMNS: Final[tuple[str, ...]] = (
 SPECIMEN_COLUMNS: Final[tuple[str, ...]] = (
     *_BATCH,
     *("specimen", "stain", "release_id", "release_kind", "slide_ids", "slides", "cells"),
+    *_COLLECTED,
     *_COUNTED,
     *_REPLICATES,
     *("replicate_1_pct", "replicate_2_pct", "p_value", "quality_flags"),
@@ -74,7 +77,7 @@ def _batch(report: Report) -> dict[str, Value]:
 
 
 def _slide(report: Report, slide: SlideReport) -> dict[str, Value]:
-    row = _batch(report) | {name: getattr(slide, name) for name in _SLIDE} | _counted(slide)
+    row = _batch(report) | {name: getattr(slide, name) for name in _SLIDE} | _collected(slide) | _counted(slide)
     row |= {
         "fields": slide.fields.given,
         "fields_used": slide.fields.used,
@@ -94,7 +97,7 @@ def _slide(report: Report, slide: SlideReport) -> dict[str, Value]:
 
 def _specimen(report: Report, specimen: SpecimenReport) -> dict[str, Value]:
     kinds = {release.id: release.kind for release in report.releases}
-    row = _batch(report) | _counted(specimen) | _replicates(specimen.agreement)
+    row = _batch(report) | _collected(specimen) | _counted(specimen) | _replicates(specimen.agreement)
     row |= {name: getattr(specimen, name) for name in ("specimen", "stain", "release_id", "cells")}
     row |= {
         "release_kind": kinds[specimen.release_id],
@@ -105,6 +108,11 @@ def _specimen(report: Report, specimen: SpecimenReport) -> dict[str, Value]:
     if specimen.agreement.assessed:
         row |= {name: getattr(specimen.agreement, name) for name in ("replicate_1_pct", "replicate_2_pct", "p_value")}
     return row
+
+
+def _collected(of: SlideReport | SpecimenReport) -> dict[str, Value]:
+    collected_at = None if of.collected_at is None else of.collected_at.isoformat()
+    return {"collected_at": collected_at, "day": of.day.isoformat()}
 
 
 def _counted(of: SlideReport | SpecimenReport) -> dict[str, Value]:

@@ -1,8 +1,11 @@
 """Days, nights and months are those of the lab's own clock, over both changes to and from daylight saving."""
 
+import csv
+import io
 import json
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 
+import pyarrow.parquet as pq
 import pytest
 from sqlalchemy import Engine, text
 from typer.testing import CliRunner
@@ -79,6 +82,25 @@ def test_the_day_of_a_slide_is_that_of_its_collection(postgres: Postgres, night:
     assert (report.time_zone, report.night) == (BERLIN, date(2026, 10, 31))
     assert first.collected_at == datetime.fromisoformat("2026-10-31T23:30:00+01:00")
     assert (first.day, second.collected_at, second.day) == (date(2026, 10, 31), None, date(2026, 11, 1))
+    # Its slides do not say the same: the day is that of the one that says when.
+    assert [(s.collected_at, s.day) for s in report.specimens] == [(first.collected_at, first.day)]
+
+
+def test_every_table_has_the_day_of_collection(postgres: Postgres, night: Night) -> None:
+    night.slide(0, {"Normal": 3})
+    night.slide(1, {"Normal": 2}, specimen="S-02")
+    set_time_zone(night.engine, "berlin", BERLIN, by="a test")
+    with postgres.as_owner(night.engine) as session:
+        session.execute(text("update batch set received_at = '2026-11-23T05:00Z'"))
+        session.execute(text("update slide set collected_at = '2026-10-31T23:30Z' where position = 0"))
+    night.write()
+    said = [("2026-10-31T23:30:00+00:00", "2026-11-01"), ("", "2026-11-23")]
+    for name in ("slides.csv", "specimens.csv"):
+        rows = csv.DictReader(io.StringIO(night.get(name).decode()))
+        assert [(row["collected_at"], row["day"]) for row in rows] == said
+    cells = pq.read_table(io.BytesIO(night.get("cells.parquet")), columns=["collected_at", "day"]).to_pylist()
+    collected = {"collected_at": datetime(2026, 10, 31, 23, 30, tzinfo=UTC), "day": date(2026, 11, 1)}
+    assert cells == [collected] * 3 + [{"collected_at": None, "day": date(2026, 11, 23)}] * 2
 
 
 def test_a_time_zone_is_set_by_its_name_also_before_the_first_batch(engine: Engine) -> None:

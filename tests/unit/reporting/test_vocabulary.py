@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from migrations.views.column_comments import COLUMN_COMMENTS
+from services.reporting.columns import COLUMN_MEANINGS, meaning
 from services.reporting.exports.cells_parquet import CELL_SCHEMA
 from services.reporting.exports.tables_csv import SLIDE_COLUMNS, SPECIMEN_COLUMNS
 from services.reporting.references import MEASURES
@@ -25,7 +25,7 @@ HOLDERS = {
     "slides.csv": set(SLIDE_COLUMNS),
     "specimens.csv": set(SPECIMEN_COLUMNS),
     "Parquet": set(CELL_SCHEMA.names),
-    "SQL": {name.split(".")[-1] for name in COLUMN_COMMENTS},
+    "SQL": {name.split(".")[-1] for name in COLUMN_MEANINGS},
 }
 
 
@@ -53,8 +53,13 @@ def test_no_folder_name_of_a_class_is_a_column() -> None:
     assert not {f for f in folders for name in (*SLIDE_COLUMNS, *CELL_SCHEMA.names) if f in name}
 
 
-def test_every_column_of_cells_is_described_and_measures_have_their_unit() -> None:
+def test_every_column_of_cells_is_described_as_in_sql_and_measures_have_their_unit() -> None:
     for field in CELL_SCHEMA:
-        assert field.metadata[b"description"], field.name
+        described = field.metadata[b"description"].decode()
+        if field.name in COLUMN_MEANINGS:
+            assert described == meaning("cell", field.name)
+        else:
+            assert field.name.startswith("p_") or field.name == "head_outline_px"
+            assert described
     for measure in MEASURES:
         assert CELL_SCHEMA.field(measure.column).metadata[b"unit"].decode() == measure.unit

@@ -1,8 +1,11 @@
-"""Comments of the columns of schemas `reporting` and `operations`; `view.column` goes before `column`."""
+"""What each column means, in the views of schemas `reporting` and `operations` and in cells.parquet."""
 
 from typing import Final
 
-COLUMN_COMMENTS: Final[dict[str, str]] = {
+from services.reporting.references import MEASURES
+
+COLUMN_MEANINGS: Final[dict[str, str]] = {
+    **{m.column: f"{m.meaning}, {m.unit}; null where it cannot be measured on this cell" for m in MEASURES},
     "analysis_id": "One version of a slide's analysis; joins with reporting.cell and cell_history",
     "asked_by": "Who asked for it; null: it came with the batch",
     "attempts": "Times the analysis was started",
@@ -89,8 +92,8 @@ COLUMN_COMMENTS: Final[dict[str, str]] = {
     "time_zone": "IANA name of the zone by whose clock its days begin",
     "collected_at": "When the specimen was collected, as the manifest says; null: it does not",
     "local_time": "By the lab's clock: when it was collected, else received",
-    "day": "Day of that time",
-    "month": "First day of the month of that time",
+    "day": "Day of its collection, else of its receipt, by the lab's clock",
+    "month": "First day of the month of that day",
     "normal_cells": "Cells of class Normal; null without a result",
     "normal_high_pct": "Upper bound of the 95 % Wilson interval of normal_pct",
     "normal_low_pct": "Lower bound of the 95 % Wilson interval of normal_pct",
@@ -170,3 +173,13 @@ COLUMN_COMMENTS: Final[dict[str, str]] = {
     "y0": "Head box, pixels of the field: top",
     "y1": "Head box, pixels of the field: bottom, exclusive",
 }
+"""By `column`, which means one thing in every view; `view.column` goes before it."""
+
+
+def meaning(view: str, column: str) -> str:
+    """What the column means in that view.
+
+    Raises:
+        KeyError: nothing says so.
+    """
+    return COLUMN_MEANINGS.get(f"{view}.{column}") or COLUMN_MEANINGS[column]
