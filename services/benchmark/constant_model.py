@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Final
 
 from services.releases.schema import MEMBERS
+from triton_models.layout.repository import declare_altered
 
 _MODEL: Final = Path(__file__).parent / "programs" / "constant_network.py"
 
@@ -16,4 +17,4 @@ def write_constant_models(repository: Path) -> None:
     for member in MEMBERS:
         (repository / member / "1" / "model.py").write_bytes(_MODEL.read_bytes())
         (repository / member / "1" / "model.onnx").unlink(missing_ok=True)
-    (repository / ".laid-out").unlink(missing_ok=True)
+    declare_altered(repository)

@@ -117,6 +117,11 @@ def lay_out_repository(
     return release
 
 
+def declare_altered(repository_dir: Path) -> None:
+    """Have `repository_dir` laid out again before it is served the next time, since files in it were exchanged."""
+    (repository_dir / _MARK).write_text("", encoding="utf-8")
+
+
 def _is_ours(folder: Path) -> bool:
     """Whether `folder` may be replaced: it is empty, or was laid out before."""
     return folder.is_dir() and ((folder / _MARK).is_file() or not any(folder.iterdir()))
