@@ -22,38 +22,54 @@ comment on view reporting.cell is
 
 
 create view reporting.confidence_by_slide as
-select batch_key, lab, batch_id, received_on, slide_id, stain, release_id, release_kind, count(*) as cells,
-    100 * avg(confidence)::float8 as mean_confidence_pct,
-    100.0::float8 * count(*) filter (where confidence < 0.5) / count(*) as low_confidence_pct
-from reporting.cell
-group by batch_key, lab, batch_id, received_on, slide_id, stain, release_id, release_kind;
+select b.id as batch_key, l.code as lab, b.batch_code as batch_id, b.received_on, s.slide_code as slide_id, s.stain,
+    a.release_id, a.release_kind, c.cells, c.mean_confidence_pct, c.low_confidence_pct
+from reporting.current_analysis a
+join slide s on s.id = a.slide_key
+join batch b on b.id = s.batch_id
+join lab l on l.id = b.lab_id
+cross join lateral (
+    select count(*) as cells, 100 * avg(confidence)::float8 as mean_confidence_pct,
+        100.0::float8 * count(*) filter (where confidence < 0.5) / count(*) as low_confidence_pct
+    from cell where received_on = b.received_on and analysis_id = a.analysis_id
+    having count(*) > 0
+) c;
 comment on view reporting.confidence_by_slide is
     'One row per slide: how sure the networks are of its cells; a fall over weeks is the first sign of drift';
 
 
 create view reporting.morphometry_by_slide as
-select c.batch_key, c.lab, c.batch_id, c.received_on, c.slide_id, c.specimen, c.replicate, c.stain, m.measure, m.unit,
-    count(v.value) as cells_measured, count(*) as cells_total,
-    percentile_cont(0.5) within group (order by v.value) as median,
-    percentile_cont(0.05) within group (order by v.value) as p05,
-    percentile_cont(0.95) within group (order by v.value) as p95,
-    -- A range that was measured after one stain holds for no other.
-    case when coalesce(m.who_stain, c.stain) = c.stain then m.who_low end as who_low,
-    case when coalesce(m.who_stain, c.stain) = c.stain then m.who_high end as who_high,
-    100.0::float8 * count(*) filter (where v.value between m.who_low and m.who_high)
-        / nullif(count(v.value) filter (where m.who_low is not null and coalesce(m.who_stain, c.stain) = c.stain), 0)
+select b.id as batch_key, l.code as lab, b.batch_code as batch_id, b.received_on, s.slide_code as slide_id, s.specimen,
+    s.replicate, s.stain, m.measure, m.unit, v.cells_measured, v.cells_total, v.percentiles[2] as median,
+    v.percentiles[1] as p05, v.percentiles[3] as p95, w.who_low, w.who_high,
+    100.0::float8 * v.within_who / nullif(case when w.who_low is not null then v.cells_measured end, 0)
         as within_who_pct,
     m.who_stain
-from reporting.cell c
-cross join lateral (values
-    ('head_length_um', c.head_length_um), ('head_width_um', c.head_width_um), ('head_area_um2', c.head_area_um2),
-    ('head_perimeter_um', c.head_perimeter_um), ('ellipticity', c.ellipticity), ('elongation', c.elongation),
-    ('roughness', c.roughness), ('regularity', c.regularity), ('acrosome_share', c.acrosome_share),
-    ('vacuole_share', c.vacuole_share), ('midpiece_width_um', c.midpiece_width_um),
-    ('midpiece_angle_deg', c.midpiece_angle_deg)
-) v (measure, value)
+from reporting.current_analysis a
+join slide s on s.id = a.slide_key
+join batch b on b.id = s.batch_id
+join lab l on l.id = b.lab_id
+cross join lateral (
+    select v.measure, count(v.value) as cells_measured, count(*) as cells_total,
+        percentile_cont(array[0.05, 0.5, 0.95]) within group (order by v.value) as percentiles,
+        count(*) filter (where v.value between m.who_low and m.who_high) as within_who
+    from cell c
+    cross join lateral (values
+        ('head_length_um', c.head_length_um), ('head_width_um', c.head_width_um), ('head_area_um2', c.head_area_um2),
+        ('head_perimeter_um', c.head_perimeter_um), ('ellipticity', c.ellipticity), ('elongation', c.elongation),
+        ('roughness', c.roughness), ('regularity', c.regularity), ('acrosome_share', c.acrosome_share),
+        ('vacuole_share', c.vacuole_share), ('midpiece_width_um', c.midpiece_width_um),
+        ('midpiece_angle_deg', c.midpiece_angle_deg)
+    ) v (measure, value)
+    join reporting.measure m on m.measure = v.measure
+    where c.received_on = b.received_on and c.analysis_id = a.analysis_id
+    group by v.measure
+) v
 join reporting.measure m on m.measure = v.measure
-group by c.batch_key, c.lab, c.batch_id, c.received_on, c.slide_id, c.specimen, c.replicate, c.stain, m.measure,
-    m.unit, m.who_low, m.who_high, m.who_stain;
+-- A range that was measured after one stain holds for no other.
+cross join lateral (
+    select case when coalesce(m.who_stain, s.stain) = s.stain then m.who_low end as who_low,
+        case when coalesce(m.who_stain, s.stain) = s.stain then m.who_high end as who_high
+) w;
 comment on view reporting.morphometry_by_slide is
     'One row per slide and measure: median, 5th and 95th percentile, beside the WHO range for the stain';

@@ -27,21 +27,32 @@ comment on view reporting.region_share is
     'One row per slide and region of the primary defect (head, neck, tail, or normal): they add up';
 
 
-create view reporting.counted_before as
-select b.id as batch_key, b.received_on, s.slide_code as slide_id, a.analysis_id, c.class_index, count(*) as cells
-from slide s
+create view reporting.repeated_fields as
+select b.id as batch_key, b.received_on, s.slide_code as slide_id, a.analysis_id,
+    array_agg(distinct f.id order by f.id) as field_keys
+from field f
+join field o on o.sha256 = f.sha256 and o.id < f.id
+join slide s on s.id = f.slide_id
+join slide e on e.id = o.slide_id and e.id <> s.id and e.batch_id = s.batch_id and e.specimen = s.specimen
+    and e.stain = s.stain
 join batch b on b.id = s.batch_id
 join reporting.current_analysis a on a.slide_key = s.id and a.state in ('done', 'insufficient')
-join field f on f.slide_id = s.id
-join cell c on c.received_on = b.received_on and c.analysis_id = a.analysis_id and c.field_id = f.id
-where exists (
-    select from field o
-    join slide e on e.id = o.slide_id
-    join reporting.current_analysis ea on ea.slide_key = e.id and ea.state in ('done', 'insufficient')
-    where o.sha256 = f.sha256 and o.id < f.id and e.id <> s.id and e.batch_id = s.batch_id and e.specimen = s.specimen
-        and e.stain = s.stain and ea.release_id = a.release_id
-)
-group by b.id, b.received_on, s.slide_code, a.analysis_id, c.class_index;
+join reporting.current_analysis ea on ea.slide_key = e.id and ea.state in ('done', 'insufficient')
+    and ea.release_id = a.release_id
+group by b.id, b.received_on, s.slide_code, a.analysis_id;
+comment on view reporting.repeated_fields is
+    'One row per slide with images that an earlier slide of its specimen has too: which these are';
+
+
+create view reporting.counted_before as
+select r.batch_key, r.received_on, r.slide_id, r.analysis_id, c.class_index, c.cells
+from reporting.repeated_fields r
+-- For each slide, so that no cells of others are read.
+cross join lateral (
+    select class_index, count(*) as cells from cell
+    where received_on = r.received_on and analysis_id = r.analysis_id and field_id = any(r.field_keys)
+    group by class_index
+) c;
 comment on view reporting.counted_before is
     'One row per slide and class: cells of images that an earlier slide of the specimen has too, which count once in it';
 
@@ -64,28 +75,29 @@ from (
                 replicate_2_total)) filter (where region = 'normal') over specimens
             end as replicates_agree
         from (
-            select batch_key, lab, batch_id, received_on, specimen, stain, release_id, release_kind,
-                count(distinct slide_id) as slides, count(distinct replicate) as replicates, class_index, class_name,
-                region, class_code, class_name_tr, sum(cells - before)::bigint as cells,
-                sum(cells_total - before_total)::bigint as cells_total,
-                sum(cells) filter (where replicate = 1)::bigint as replicate_1_cells,
-                sum(cells_total) filter (where replicate = 1)::bigint as replicate_1_total,
-                sum(cells) filter (where replicate = 2)::bigint as replicate_2_cells,
-                sum(cells_total) filter (where replicate = 2)::bigint as replicate_2_total,
-                bool_or(before_total > 0) as share_images
-            from (
-                select d.*, coalesce(k.cells, 0) as before, coalesce((
-                    select sum(n.cells) from reporting.counted_before n
-                    where n.batch_key = d.batch_key and n.analysis_id = d.analysis_id
-                ), 0) as before_total
-                from reporting.class_distribution d
-                left join reporting.counted_before k
-                    on k.batch_key = d.batch_key and k.analysis_id = d.analysis_id and k.class_index = d.class_index
-            ) of_slides
-            group by batch_key, lab, batch_id, received_on, specimen, stain, release_id, release_kind, class_index,
-                class_name, region, class_code, class_name_tr
+            select d.batch_key, d.lab, d.batch_id, d.received_on, d.specimen, d.stain, d.release_id, d.release_kind,
+                count(distinct d.slide_id) as slides, count(distinct d.replicate) as replicates, d.class_index,
+                d.class_name, d.region, d.class_code, d.class_name_tr,
+                sum(d.cells - coalesce(k.cells, 0))::bigint as cells,
+                sum(d.cells_total - coalesce(t.cells, 0))::bigint as cells_total,
+                sum(d.cells) filter (where d.replicate = 1)::bigint as replicate_1_cells,
+                sum(d.cells_total) filter (where d.replicate = 1)::bigint as replicate_1_total,
+                sum(d.cells) filter (where d.replicate = 2)::bigint as replicate_2_cells,
+                sum(d.cells_total) filter (where d.replicate = 2)::bigint as replicate_2_total,
+                bool_or(t.cells is not null) as share_images
+            from reporting.class_distribution d
+            left join reporting.counted_before k
+                on k.batch_key = d.batch_key and k.analysis_id = d.analysis_id and k.class_index = d.class_index
+            left join (
+                select batch_key, analysis_id, sum(cells)::bigint as cells from reporting.counted_before group by 1, 2
+            ) t on t.batch_key = d.batch_key and t.analysis_id = d.analysis_id
+            group by d.batch_key, d.lab, d.batch_id, d.received_on, d.specimen, d.stain, d.release_id, d.release_kind,
+                d.class_index, d.class_name, d.region, d.class_code, d.class_name_tr
         ) counted
-        window specimens as (partition by batch_key, specimen, stain, release_id)
+        -- All that names a specimen, so that a question about some of them reads no others.
+        window specimens as (
+            partition by batch_key, lab, batch_id, received_on, specimen, stain, release_id, release_kind
+        )
     ) compared
 ) judged;
 comment on view reporting.specimen_distribution is

@@ -48,6 +48,7 @@ COLUMN_MEANINGS: Final[dict[str, str]] = {
     "fewer_than_200_cells": "Fewer cells than the WHO manual asks for in a replicate; null without a result",
     "field": "Object key of the image, relative to the batch",
     "field_key": "Internal key of the field",
+    "field_keys": "Internal keys of these fields",
     "field_position": "Order of the field in the manifest, from 0",
     "fields": "Images in the manifest",
     "outstanding.fields": "Images of these slides",
