@@ -17,6 +17,7 @@ from services.imaging.decoding.channel_files import check_one_channel
 from services.imaging.framing import specimen_of
 from services.imaging.heads import find_heads
 from services.imaging.likeness import signature_of
+from services.imaging.planes import Planes
 from services.imaging.quality import measure_quality
 from services.imaging.scale import FieldScale, differs_from_file, has_heads_at_another_scale, lengths_um
 from services.imaging.types import (
@@ -114,8 +115,8 @@ def prepare(
         return PreparedField(work, width, height, document, whole, crop[np.newaxis])
     check_working_size(str(uploaded), width, height, slide.um_per_px, limits.max_pixels)
     specimen = clock.timed("framing", lambda: specimen_of(pixels, slide.um_per_px))
-    pixels = specimen.pixels
-    measured = clock.timed("quality", lambda: measure_quality(pixels, slide.um_per_px))
+    pixels, planes = specimen.pixels, Planes(specimen.pixels)
+    measured = clock.timed("quality", lambda: measure_quality(pixels, slide.um_per_px, planes))
     quality = _as_document(measured, decoded.notes)
     quality["flags"] += _scale_flags(slide.um_per_px, decoded)
     if specimen.framed:
@@ -125,17 +126,17 @@ def prepare(
         return PreparedField(work, width, height, quality, set_aside=why, scale=FieldScale(width, height))
     signature = None
     if QualityFlag.NO_STAINED_OBJECTS not in measured.flags:  # empty fields look alike by the dust on the camera
-        signature = clock.timed("quality", lambda: signature_of(pixels))
+        signature = clock.timed("quality", lambda: signature_of(pixels, planes))
     if signature is not None:
         if (other := seen.first_like(signature)) is not None:
             copy = copy_of_another(slide, work, other, "shows the same as")
             return replace(copy, width=width, height=height, quality=quality)
         seen.add(work.key, signature)
     found = _given_heads(slide, work, width, height) or clock.timed(
-        "detect", lambda: find_heads(pixels, slide.um_per_px, specimen.covered)
+        "detect", lambda: find_heads(pixels, slide.um_per_px, specimen.covered, planes)
     )
     scale = FieldScale(width, height, lengths_um(found, slide.um_per_px))
-    crops = clock.timed("crop", lambda: _crop(pixels, found, slide))
+    crops = clock.timed("crop", lambda: _crop(planes, found, slide))
     why_not = None if found.heads else _or_the_scale(SetAside.NO_CELLS, pixels, slide, clock)
     return PreparedField(work, width, height, quality, found, crops, set_aside=why_not, scale=scale)
 
@@ -165,9 +166,16 @@ def _given_heads(slide: SlideWork, work: FieldWork, width: int, height: int) -> 
     return FoundHeads(tuple(Head(box) for box in ordered), ())
 
 
-def _crop(pixels: RGB, found: FoundHeads, slide: SlideWork) -> NDArray[np.uint8]:
+def _crop(planes: Planes, found: FoundHeads, slide: SlideWork) -> NDArray[np.uint8]:
     boxes = [head.box for head in found.heads]
-    return crop_cells(pixels, boxes, um_per_px=slide.um_per_px, crop_um=slide.crop_um, size_px=slide.crop_px)
+    return crop_cells(
+        planes.pixels,
+        boxes,
+        um_per_px=slide.um_per_px,
+        crop_um=slide.crop_um,
+        size_px=slide.crop_px,
+        planes=planes,
+    )
 
 
 def _as_document(quality: FieldQuality, notes: tuple[str, ...]) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from services.imaging.planes import Planes
 from services.imaging.types import RGB, Box, Microns, Pixels, UmPerPx
 
 _NARROW: Final = 0.6  # σ, pixels
@@ -19,13 +20,20 @@ _SAMPLE_STEP: Final = 16  # every 16th pixel each way: 5,000 of a usual field ar
 
 
 def crop_cells(
-    pixels: RGB, boxes: Sequence[Box], *, um_per_px: UmPerPx, crop_um: Microns, size_px: Pixels
+    pixels: RGB,
+    boxes: Sequence[Box],
+    *,
+    um_per_px: UmPerPx,
+    crop_um: Microns,
+    size_px: Pixels,
+    planes: Planes | None = None,
 ) -> NDArray[np.uint8]:
     """Crop a square of `crop_um` µm around the centre of each box: `[N, size_px, size_px, 3]`, in the order of `boxes`.
 
-    `pixels` is a field `[H, W, 3]` of `um_per_px` µm a pixel; its background fills what lies beyond the border.
+    `pixels` is a field `[H, W, 3]` of `um_per_px` µm a pixel, and `planes` are its own, where there are any; its
+    background fills what lies beyond the border.
     """
-    return _crop(pixels, boxes, crop_um / um_per_px, size_px, _field_background(pixels))
+    return _crop(planes or Planes(pixels), boxes, crop_um / um_per_px, size_px, _field_background(pixels))
 
 
 def crop_of_cell_image(pixels: RGB, *, um_per_px: UmPerPx, crop_um: Microns, size_px: Pixels) -> NDArray[np.uint8]:
@@ -35,19 +43,19 @@ def crop_of_cell_image(pixels: RGB, *, um_per_px: UmPerPx, crop_um: Microns, siz
     """
     height, width = pixels.shape[:2]
     whole = Box(0, 0, width, height)
-    crop: NDArray[np.uint8] = _crop(pixels, [whole], crop_um / um_per_px, size_px, _rim_colour(pixels))[0]
+    crop: NDArray[np.uint8] = _crop(Planes(pixels), [whole], crop_um / um_per_px, size_px, _rim_colour(pixels))[0]
     return crop
 
 
 def _crop(
-    pixels: RGB, boxes: Sequence[Box], side: float, size_px: int, background: tuple[float, float, float]
+    planes: Planes, boxes: Sequence[Box], side: float, size_px: int, background: tuple[float, float, float]
 ) -> NDArray[np.uint8]:
     """Crops of `side` field pixels. Positions are continuous: pixel i covers i to i + 1, its centre is i + 0.5."""
     crops = np.empty((len(boxes), size_px, size_px, 3), np.uint8)
     if not len(boxes):
         return crops
     step = side / size_px  # field pixels a crop pixel
-    near, shrunk = _near_scale(pixels, step)
+    near, shrunk = _near_scale(planes, step)
     padded = cv2.cvtColor(near, cv2.COLOR_RGB2RGBA)  # OpenCV warps four channels more than twice as fast as three
     interpolation = cv2.INTER_CUBIC if step < 1 else cv2.INTER_LINEAR
     for crop, box in zip(crops, boxes, strict=True):
@@ -65,11 +73,14 @@ def _crop(
     return crops
 
 
-def _near_scale(pixels: RGB, step: float) -> tuple[RGB, int]:
+def _near_scale(planes: Planes, step: float) -> tuple[RGB, int]:
     """The field shrunk by the whole factor below `step` and smoothed for the rest, and that factor."""
     shrunk = max(1, int(step))
-    if shrunk > 1:
-        height, width = pixels.shape[:2]
+    pixels = planes.pixels
+    height, width = pixels.shape[:2]
+    if shrunk == 2 and height % 2 == width % 2 == 0:
+        pixels = planes.shrunk(2).pixels
+    elif shrunk > 1:
         # Whole blocks only, or resize would stretch the field by a fraction of a pixel.
         pixels = cv2.copyMakeBorder(pixels, 0, -height % shrunk, 0, -width % shrunk, cv2.BORDER_REPLICATE).astype(
             np.uint8, copy=False

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from services.imaging.planes import percentile_of
 from services.imaging.types import RGB, UmPerPx
 
 _LOOKED_AT_UM: Final = 0.36  # every so manyth pixel, as it is: an average would be even everywhere
@@ -109,13 +110,13 @@ def _cover(samples: RGB, um: float) -> Mask:
     ranges = cv2.subtract(cv2.dilate(samples, window), cv2.erode(samples, window))
     red, green, blue = (cv2.extractChannel(ranges, channel) for channel in range(3))
     even = _thick((np.asarray(cv2.max(cv2.max(red, green), blue)) <= _EVEN).view(np.uint8), um)
-    dark_too = _thick((level < _DARK * np.percentile(level, 95)).view(np.uint8), um)
-    beside = level[(even | dark_too) == 0]
-    if beside.size < _LEAST_SHARE * level.size:
-        beside = level[dark_too == 0]
-    if not beside.size:
+    dark_too = _thick((level < _DARK * percentile_of(level, 95)).view(np.uint8), um)
+    beside = (even | dark_too) == 0
+    if np.count_nonzero(beside) < _LEAST_SHARE * level.size:
+        beside = dark_too == 0
+    if not beside.any():
         return np.zeros_like(level)
-    glass = float(np.percentile(beside, 75))
+    glass = percentile_of(level, 75, beside)
     away = np.abs(level.astype(np.float32) - glass) > _OTHER * glass
     cover = _thick(dark_too | (even & away.view(np.uint8)), um)
     if not cover.any():

@@ -12,6 +12,7 @@ from services.imaging.detection.splitting import Polygon
 from services.imaging.detection.tracing import Closeup, trace
 from services.imaging.detection.transmittance import flatten
 from services.imaging.measuring.morphometry import measure
+from services.imaging.planes import Planes
 from services.imaging.types import RGB, Box, FoundHeads, Head, RejectedObject, RejectReason, UmPerPx
 from services.imaging.working_size import WORKING_UM
 
@@ -26,13 +27,17 @@ _ENOUGH_TO_COMPARE: Final = 4  # heads; with fewer in a field, the usual one is 
 _MOST: Final = 0.67
 
 
-def find_heads(pixels: RGB, um_per_px: UmPerPx, covered: NDArray[np.uint8] | None = None) -> FoundHeads:
+def find_heads(
+    pixels: RGB, um_per_px: UmPerPx, covered: NDArray[np.uint8] | None = None, planes: Planes | None = None
+) -> FoundHeads:
     """Find, outline and measure every whole sperm head in `pixels` `[H, W, 3]`; `um_per_px` must be that of `pixels`.
 
-    What reaches into `covered` `[H, W]`, if given, is cut by it as by the border of the field.
-    Objects that are not a whole head come back in `rejected`, each with its reason. Specks below 2 µm² are not listed.
+    `planes` are those of `pixels`, where there are any. What reaches into `covered` `[H, W]`, if given, is cut by it as
+    by the border of the field. Objects that are not a whole head come back in `rejected`, each with its reason. Specks
+    below 2 µm² are not listed.
     """
-    flat = flatten(pixels, um_per_px, WORKING_UM)
+    planes = planes or Planes(pixels)
+    flat = flatten(planes, um_per_px, WORKING_UM)
     candidates = find_candidates(flat)
     usual_hue = _usual_hue(candidates)
     scale = np.array(flat.shrink, np.float32)
@@ -46,7 +51,7 @@ def find_heads(pixels: RGB, um_per_px: UmPerPx, covered: NDArray[np.uint8] | Non
             rejected.append(RejectedObject(_box(rough), reason))
             continue
         others = [_in_field(sibling, scale) for sibling in candidate.siblings]
-        head = trace(pixels, um_per_px, rough, others, flat.background_at(*candidate.polygon.mean(axis=0)))
+        head = trace(planes, um_per_px, rough, others, flat.background_at(*candidate.polygon.mean(axis=0)))
         if head is None:
             rejected.append(
                 RejectedObject(_box(rough), RejectReason.BORDER if candidate.on_border else RejectReason.SHAPE)

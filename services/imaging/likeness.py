@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from services.imaging.planes import Planes
 from services.imaging.types import RGB
 
 SAME: Final = 0.8
@@ -24,9 +25,10 @@ _LEAST_CONTRAST: Final = 0.25  # grey levels: below it there is nothing but nois
 Signature = NDArray[np.int8]
 
 
-def signature_of(pixels: RGB) -> Signature | None:
+def signature_of(pixels: RGB, planes: Planes | None = None) -> Signature | None:
     """The signature `[SIDE²]` of a field `[H, W, 3]`; `None` where it shows nothing that could be told again."""
-    levels = cv2.resize(pixels, (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.float32).mean(axis=2)
+    quarter = (planes or Planes(pixels)).shrunk(4).pixels  # on the way to a few squares: four times faster than at once
+    levels = cv2.resize(quarter, (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.float32).mean(axis=2)
     levels -= cv2.GaussianBlur(levels, (0, 0), _BACKGROUND_CELLS)
     if float(levels.std()) < _LEAST_CONTRAST:
         return None

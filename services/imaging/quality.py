@@ -5,12 +5,14 @@ Everything is measured at two fixed physical scales, so that a figure means the 
 darker of red and green: every sperm stain absorbs one of them (violet and pink: green; blue and blue-green: red).
 """
 
-from typing import Final
+from typing import Any, Final
 
 import cv2
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from services.imaging.planes import Planes, percentile_of
 from services.imaging.types import RGB, FieldQuality, Microns, QualityFlag, SetAside, UmPerPx
 
 EDGE_SCALE_UM: Final = 0.09
@@ -44,19 +46,21 @@ OUT_OF_FOCUS_UM: Final = 1.5
 _CONTRAST_WINDOW_UM: Final = 3.2  # wide enough to hold the whole edge of a head at the focus limits
 _LEAST_CONTRAST: Final = 0.08  # of the background: below it, noise and haze have edges too
 _UNLIT: Final = 0.3  # of the background, over a whole block: no stain covers so much so densely
-_BAND_ROWS: Final = 64
+_TILE: Final = 4  # blocks each way: slopes are measured tile by tile, where an edge is
+_NOISE_OF: Final = 16  # one tile of so many tells the noise
 _BLOCK_UM: Final = 8.0  # a block of background holds a head and still shows background in its brighter quarter
 
 
-def measure_quality(pixels: RGB, um_per_px: UmPerPx) -> FieldQuality:
-    """Measure a field `[H, W, 3]` of `um_per_px` µm a pixel.
+def measure_quality(pixels: RGB, um_per_px: UmPerPx, planes: Planes | None = None) -> FieldQuality:
+    """Measure a field `[H, W, 3]` of `um_per_px` µm a pixel; `planes` are its own, where there are any.
 
     `unusable` is `field_black`, `field_white` or `field_out_of_focus`; a field without a stained object is usable and
     has the flag `no_stained_objects`.
     """
-    edges, edge_um = _shrink(pixels, EDGE_SCALE_UM / um_per_px), max(um_per_px, EDGE_SCALE_UM)
-    levels, level_um = _shrink(edges, LEVEL_SCALE_UM / edge_um), max(edge_um, LEVEL_SCALE_UM)
-    absorbing = _absorbing(levels)
+    planes = planes or Planes(pixels)
+    edges, edge_um = planes.shrunk(EDGE_SCALE_UM / um_per_px), max(um_per_px, EDGE_SCALE_UM)
+    levels, level_um = edges.shrunk(LEVEL_SCALE_UM / edge_um), max(edge_um, LEVEL_SCALE_UM)
+    absorbing = levels.absorbing
     blocks = _background_blocks(absorbing, level_um)
     background = float(np.percentile(blocks, 75))  # not the median: a vignette may leave less than half of a field lit
     local = cv2.resize(blocks, absorbing.shape[::-1], interpolation=cv2.INTER_LINEAR).astype(np.float32, copy=False)
@@ -64,15 +68,15 @@ def measure_quality(pixels: RGB, um_per_px: UmPerPx) -> FieldQuality:
 
     low, high = np.percentile(blocks, (5, 95))
     background_pct = _pct(background)
-    clipped_pct = _clipped_pct(pixels, lit)
+    clipped_pct = _clipped_pct(planes, lit)
     unevenness_pct = float(100 * (high - low) / max(background, 1.0))
     area_um2, stain_od = _stain(absorbing, local, lit, level_um)
-    focus = _edge_width(_absorbing(edges), lit, background, edge_um, level_um)
+    focus = _edge_width(edges.absorbing, lit, background, edge_um, level_um)
 
     unusable = None
     if background_pct < BLACK_PCT:
         unusable = SetAside.BLACK
-    elif _pct(_percentile(absorbing, 0.1, None)) > WHITE_PCT:
+    elif _pct(percentile_of(absorbing, 0.1)) > WHITE_PCT:
         unusable = SetAside.WHITE
     elif focus is not None and focus > OUT_OF_FOCUS_UM:
         unusable = SetAside.OUT_OF_FOCUS
@@ -87,7 +91,7 @@ def measure_quality(pixels: RGB, um_per_px: UmPerPx) -> FieldQuality:
     }
     return FieldQuality(
         focus=None if focus is None else Microns(focus),
-        exposure_pct=_pct(float(cv2.cvtColor(levels, cv2.COLOR_RGB2GRAY).mean())),
+        exposure_pct=_pct(float(cv2.cvtColor(levels.pixels, cv2.COLOR_RGB2GRAY).mean())),
         clipped_pct=clipped_pct,
         background_pct=background_pct,
         unevenness_pct=unevenness_pct,
@@ -101,33 +105,11 @@ def _pct(level: float) -> float:
     return level / 255 * 100
 
 
-def _percentile(levels: NDArray[np.uint8], percent: float, where: NDArray[np.bool_] | None) -> float:
-    """As NumPy's, by counting: grey levels are few."""
-    mask = None if where is None else where.view(np.uint8)
-    below = np.cumsum(cv2.calcHist([levels], [0], mask, [256], (0, 256)))
-    rank = (below[-1] - 1) * percent / 100
-    lower, upper = np.searchsorted(below, [np.floor(rank), np.ceil(rank)], side="right")
-    return float(lower + (upper - lower) * (rank % 1))
-
-
-def _shrink(pixels: RGB, factor: float) -> RGB:
-    if factor <= 1:
-        return pixels
-    size = max(1, round(pixels.shape[1] / factor)), max(1, round(pixels.shape[0] / factor))
-    if factor >= 4:  # OpenCV halves an image six times faster than it quarters it
-        return _shrink(_shrink(pixels, 2), factor / 2)
-    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
-
-
-def _absorbing(pixels: RGB) -> NDArray[np.uint8]:
-    return cv2.min(cv2.extractChannel(pixels, 0), cv2.extractChannel(pixels, 1)).astype(np.uint8, copy=False)
-
-
-def _clipped_pct(pixels: RGB, lit: NDArray[np.bool_]) -> float:
+def _clipped_pct(planes: Planes, lit: NDArray[np.bool_]) -> float:
     """Pixels with a channel at 255, or all at 0 where light falls. One channel at 0 is normal in a dense nucleus."""
-    size = -(-pixels.shape[1] // 4), -(-pixels.shape[0] // 4)
-    sample = cv2.resize(pixels, size, interpolation=cv2.INTER_NEAREST)  # unlike [::4, ::4], keeps three channels cheap
-    red, green, blue = (cv2.extractChannel(sample, channel) for channel in range(3))
+    height, width = planes.pixels.shape[:2]
+    size = -(-width // 4), -(-height // 4)
+    red, green, blue = (cv2.resize(plane, size, interpolation=cv2.INTER_NEAREST) for plane in planes.channels)
     brightest = cv2.max(cv2.max(red, green), blue)
     near = cv2.resize(lit.view(np.uint8), size, interpolation=cv2.INTER_NEAREST)
     return float(100 * ((brightest == 255) | ((brightest == 0) & (near > 0))).mean())
@@ -185,13 +167,17 @@ def _edge_width(
     side = max(3, round(_CONTRAST_WINDOW_UM / level_um) | 1)
     window = np.ones((side, side), np.uint8)
     contrast = cv2.subtract(cv2.dilate(levels, window), cv2.erode(levels, window)).astype(np.uint8, copy=False)
-    highest = _percentile(contrast, 99.5, lit)
+    highest = percentile_of(contrast, 99.5, lit)
     strong = lit & (contrast > max(_LEAST_CONTRAST * background, 0.5 * highest))
     if not strong.any():
         return None
-    steepest = cv2.resize(_steepest(smooth, -(-smooth.shape[0] // size[1])), size, interpolation=cv2.INTER_NEAREST)
+    pool = -(-smooth.shape[0] // size[1])
+    wanted = _in_blocks(strong, (smooth.shape[0] // pool, smooth.shape[1] // pool))
+    blocks, sampled = _steepest(smooth, pool, wanted)
+    steepest = _of_cells(blocks, size)
     # Noise is steep everywhere: what the background has is taken off (in squares, as noise adds to a slope).
-    noise = float(np.median(steepest[::2, ::2][lit[::2, ::2]]))
+    glass = steepest[_of_cells(sampled, size).view(np.bool_) & lit]
+    noise = float(np.median(glass)) if glass.size else 0.0
     slopes = np.sqrt(np.maximum(steepest[strong] - noise, 1e-6)) / (8 * um)
     return float(np.percentile(contrast[strong] / slopes, 10))
 
@@ -204,24 +190,50 @@ def _halved(levels: NDArray[np.uint8], least: tuple[int, int]) -> NDArray[np.uin
     return _halved(np.asarray(cv2.resize(levels, (width // 2, height // 2), interpolation=cv2.INTER_AREA)), least)
 
 
-def _steepest(levels: NDArray[np.uint8], pool: int) -> NDArray[np.float32]:
-    """The largest square of the Sobel gradient in each block of `pool` × `pool` pixels: `[H // pool, W // pool]`.
+def _of_cells(blocks: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+    """The nearest block of each cell of a grid of `size`, which is nearly as fine."""
+    return blocks if blocks.shape[::-1] == size else cv2.resize(blocks, size, interpolation=cv2.INTER_NEAREST)
 
-    In bands that stay in the processor's cache: arrays of a whole field take longer to be allocated than to be filled.
+
+def _in_blocks(cells: NDArray[np.bool_], shape: tuple[int, int]) -> NDArray[np.uint8]:
+    """1 for those blocks of a grid of `shape` that are the nearest of `cells`."""
+    if shape == cells.shape:
+        return cells.view(np.uint8)
+    blocks = np.zeros(shape, np.uint8)
+    rows, columns = np.nonzero(cells)
+    blocks[rows * shape[0] // cells.shape[0], columns * shape[1] // cells.shape[1]] = 1
+    return blocks
+
+
+def _steepest(
+    levels: NDArray[np.uint8], pool: int, wanted: NDArray[np.uint8]
+) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """The largest square of the Sobel gradient in blocks of `pool` × `pool` pixels, and which are a sample of all.
+
+    Both are `[H // pool, W // pool]`, as `wanted` is; of a block neither wanted nor of the sample it is 0. Edges are on
+    a tenth of a field: only the tiles that they cross are looked at, side by side as one long strip.
     """
-    height, width = (length // pool for length in levels.shape)
-    across_blocks = np.empty((height, levels.shape[1]), np.float32)
-    step = max(1, _BAND_ROWS // pool)
-    for first in range(0, height, step):
-        last = min(height, first + step)
-        above = min(1, first)  # the gradient needs a row more on either side
-        band = levels[first * pool - above : last * pool + 1]
-        across, down = (
-            slope[above : above + (last - first) * pool].astype(np.float32) for slope in cv2.spatialGradient(band)
-        )
-        np.square(across, out=across)
-        np.square(down, out=down)
-        np.add(across, down, out=across)
-        np.maximum.reduce(across.reshape(last - first, pool, -1), axis=1, out=across_blocks[first:last])
-    columns = [across_blocks[:, shift : width * pool : pool] for shift in range(pool)]
-    return np.asarray(np.maximum.reduce(columns))
+    side, (rows, columns) = _TILE * pool, wanted.shape
+    down, right = -(-rows // _TILE), -(-columns // _TILE)
+    crossed = cv2.dilate(wanted, np.ones((_TILE, _TILE), np.uint8), anchor=(0, 0))[::_TILE, ::_TILE]
+    sampled = (5 * np.arange(down)[:, None] + np.arange(right)) % _NOISE_OF == 0
+    tiles = np.asarray(crossed, np.bool_) | sampled
+    seen = levels[: down * side, : right * side]
+    rest = down * side - seen.shape[0], right * side - seen.shape[1]
+    framed = np.asarray(cv2.copyMakeBorder(seen, 1, rest[0] + 1, 1, rest[1] + 1, cv2.BORDER_REFLECT_101))
+    cut = sliding_window_view(framed, (side + 2, side + 2))[::side, ::side][tiles]  # a gradient needs a pixel around it
+    strip = np.ascontiguousarray(cut.transpose(1, 0, 2)).reshape(side + 2, -1)
+    across, along = (slope[1:-1].astype(np.float32) for slope in cv2.spatialGradient(strip))
+    across *= across
+    along *= along
+    across += along
+    of_rows = np.maximum.reduce(across.reshape(_TILE, pool, -1), axis=1).reshape(_TILE, len(cut), side + 2)
+    of_blocks = np.maximum.reduce([of_rows[:, :, 1 + shift : side + 1 : pool] for shift in range(pool)])
+    steepest, sample = (
+        np.zeros((down, _TILE, right, _TILE), np.float32),
+        np.zeros((down, _TILE, right, _TILE), np.uint8),
+    )
+    steepest.transpose(0, 2, 1, 3)[tiles] = of_blocks.transpose(1, 0, 2)
+    sample.transpose(0, 2, 1, 3)[sampled] = 1
+    whole = down * _TILE, right * _TILE
+    return steepest.reshape(whole)[:rows, :columns], sample.reshape(whole)[:rows, :columns]

@@ -44,7 +44,7 @@ class Candidate:
 
 def find_candidates(flat: FlatField) -> list[Candidate]:
     """The stained objects of `flat` that are thicker than a tail; specks below 2 µm² are none."""
-    green = cv2.GaussianBlur(flat.green, (0, 0), 0.09 / flat.um_per_px)
+    green = cv2.GaussianBlur(flat.green, (5, 5), 0)  # σ of a working pixel, by the one width that OpenCV has a way for
     mask = np.asarray(cv2.threshold(green, _STAINED, 1, cv2.THRESH_BINARY_INV)[1], np.uint8)
     least = _SPECK_UM2 / flat.um_per_px**2
     candidates = []
@@ -120,8 +120,9 @@ def _candidate(piece: Polygon, siblings: tuple[Polygon, ...], flat: FlatField) -
     inside = np.zeros((h, w), np.uint8)
     cv2.fillPoly(inside, [np.rint(piece).astype(np.int32)], 1, offset=(-x, -y))
     here = slice(y, y + h), slice(x, x + w)
-    through = zip(cv2.mean(flat.pixels[here], inside), flat.background_at(x + w / 2, y + h / 2), strict=False)
-    red, green, *_ = (math.log(min(max(level / max(glass, 1), 0.004), 0.996)) for level, glass in through)
+    levels = (cv2.mean(plane[here], inside)[0] for plane in flat.channels[:2])
+    through = zip(levels, flat.background_at(x + w / 2, y + h / 2), strict=False)
+    red, green = (math.log(min(max(level / max(glass, 1), 0.004), 0.996)) for level, glass in through)
     deep = int(np.count_nonzero((flat.green[here] < _DEEP) & inside.view(np.bool_)))
     return Candidate(
         piece,

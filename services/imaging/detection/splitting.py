@@ -97,4 +97,6 @@ def _notches(points: Polygon, depth: float) -> list[int]:
     if defects is None:
         return []
     # Rows are start, end, farthest point and its depth in 256ths.
-    return [int(row[2]) for row in defects.reshape(-1, 4) if row[3] / 256 / 8 >= depth]
+    rows = defects.reshape(-1, 4)
+    farthest: list[int] = rows[rows[:, 3] >= 256 * 8 * depth, 2].tolist()
+    return farthest

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from services.imaging.detection.splitting import Polygon
 from services.imaging.detection.transmittance import Colour
-from services.imaging.types import RGB
+from services.imaging.planes import Planes
 
 _FINE_UM: Final = 0.07  # a coarser field is enlarged, as an outline in whole pixels of it would be too rough
 _MARGIN_UM: Final = 1.4  # room for the start of the midpiece
@@ -42,7 +42,9 @@ class Closeup:
     outline: NDArray[np.int32]
 
 
-def trace(pixels: RGB, um_per_px: float, piece: Polygon, others: list[Polygon], background: Colour) -> Closeup | None:
+def trace(
+    planes: Planes, um_per_px: float, piece: Polygon, others: list[Polygon], background: Colour
+) -> Closeup | None:
     """Trace the head that `piece` marks roughly; `piece` and `others`, which it must not enter, in field pixels.
 
     None where nothing as thick as a head is left.
@@ -50,11 +52,12 @@ def trace(pixels: RGB, um_per_px: float, piece: Polygon, others: list[Polygon], 
     zoom = max(1, round(um_per_px / _FINE_UM))
     fine = um_per_px / zoom
     margin = round(_MARGIN_UM / um_per_px)
-    height, width = pixels.shape[:2]
+    height, width = planes.pixels.shape[:2]
     x, y, w, h = cv2.boundingRect(piece)
     x0, y0 = max(0, x - margin), max(0, y - margin)
     x1, y1 = min(width, x + w + margin + 1), min(height, y + h + margin + 1)
-    red, green = _lit(pixels[y0:y1, x0:x1], zoom, background)
+    here = slice(y0, y1), slice(x0, x1)
+    red, green = (_lit(planes.channels[channel][here], zoom, background[channel]) for channel in (0, 1))
 
     beyond = disc(_BEYOND_UM / fine)
     reach = len(beyond) // 2 + 1
@@ -103,16 +106,17 @@ def up_to_vector(width: int) -> int:
     return -(-width // _VECTOR) * _VECTOR
 
 
-def _lit(crop: RGB, zoom: int, background: Colour) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Transmittance of red and of green, enlarged `zoom` times."""
-    channels = []
-    for channel in (0, 1):
-        levels = cv2.extractChannel(crop, channel)
-        if zoom > 1:
-            levels = cv2.resize(levels, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_CUBIC)
-        table = np.minimum(_LEVELS / max(background[channel], 1.0), 255).astype(np.uint8)
-        channels.append(np.asarray(cv2.LUT(levels, table), np.uint8))
-    return channels[0], channels[1]
+def _lit(levels: NDArray[np.uint8], zoom: int, background: float) -> NDArray[np.uint8]:
+    """Transmittance of one colour, enlarged `zoom` times."""
+    if zoom > 1:
+        levels = np.asarray(cv2.resize(levels, None, fx=zoom, fy=zoom, interpolation=cv2.INTER_CUBIC), np.uint8)
+    return np.asarray(cv2.LUT(levels, _transmittance(background)), np.uint8)
+
+
+@cache
+def _transmittance(background: float) -> NDArray[np.uint8]:
+    """By level, how much light passes where empty glass has the level `background`, a whole number."""
+    return np.asarray(np.minimum(_LEVELS / max(background, 1.0), 255), np.uint8)
 
 
 def _is_dark(green: NDArray[np.uint8], rough: NDArray[np.uint8], fine: float) -> NDArray[np.bool_]:
