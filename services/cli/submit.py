@@ -42,6 +42,16 @@ def submit(
         ),
     ] = None,
     stain: Annotated[str | None, typer.Option("--stain", help="Name of the stain; default: `unknown`.")] = None,
+    collected_at: Annotated[
+        str | None,
+        typer.Option(
+            "--collected-at",
+            metavar="TIME",
+            help="When the specimens were collected, with the offset of the lab's clock: 2026-11-23T08:40:00+01:00."
+            " DIR/manifest.json may state it for each slide; default: unknown.",
+            show_default=False,
+        ),
+    ] = None,
     skip_unusable: Annotated[
         bool, typer.Option("--skip-unusable", help="Submit without the images that cannot be taken; each is listed.")
     ] = False,
@@ -55,7 +65,7 @@ def submit(
     from services.intake.problems import ManifestRejected
 
     try:
-        delivery = _read(folder, lab, batch, um_per_px, stain, skip_unusable)
+        delivery = _read(folder, lab, batch, um_per_px, stain, collected_at, skip_unusable)
     except ManifestRejected as error:
         _show_problems(folder, error, as_json)
         raise typer.Exit(COULD_NOT) from error
@@ -88,7 +98,13 @@ def send(delivery: "Delivery", *, wait: bool) -> str:
 
 
 def _read(
-    folder: Path, lab: str | None, batch: str | None, um_per_px: float | None, stain: str | None, skip_unusable: bool
+    folder: Path,
+    lab: str | None,
+    batch: str | None,
+    um_per_px: float | None,
+    stain: str | None,
+    collected_at: str | None,
+    skip_unusable: bool,
 ) -> "Delivery":
     from services.intake.folder import read_folder
 
@@ -100,6 +116,7 @@ def _read(
             batch_id=batch,
             um_per_px=um_per_px,
             stain=stain,
+            collected_at=collected_at,
             without_lost=skip_unusable,
             advance=lambda size: progress.advance(bar, size),
         )

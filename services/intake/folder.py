@@ -71,6 +71,7 @@ def read_folder(
     batch_id: str | None = None,
     um_per_px: float | None = None,
     stain: str | None = None,
+    collected_at: str | None = None,
     without_lost: bool = False,
     advance: Advance = lambda _: None,
 ) -> Delivery:
@@ -111,6 +112,8 @@ def read_folder(
             slide["um_per_px"] = um_per_px
         if stain is not None:
             slide["stain"] = stain
+        if collected_at is not None:
+            slide["collected_at"] = collected_at
     unstated = _fill_in_checksums(document)
     manifest = _checked(document, folder)  # before an hour is spent on checksums; and every key is safe from here on
     require_nothing_lost(lost, folder)

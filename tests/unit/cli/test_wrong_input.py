@@ -182,6 +182,7 @@ def test_a_number_that_is_none(
         ["evaluate", "detector", ".", "--part=most"], ["release", "compile", ".", "--target=coreml"],
         ["release", "lay-out", ".", "new", "--backend=tvm"], ["release", "reapply", "--release=x", "--since=yesterday"],
         ["submit", ".", "--um-per-px=0.1"], ["submit", ".", "--lab=../x", "--um-per-px=0.1"],
+        ["submit", ".", "--lab=x", "--um-per-px=0.1", "--collected-at=yesterday"],
         ["release", "compile", ".", "--target=openvino-int8"],
         ["release", "compile", ".", "--target=tensorrt", "--compute-capability=8.9"], ["bench", "e2e", "--fields=."],
         ["requeue", "night-1", "--slide"], ["sql", "--json"], ["sql", "select 1", "--json", "--csv"],

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -136,9 +137,34 @@ def test_a_manifest_in_the_folder_is_used(described: tuple[Path, dict[str, Any]]
     assert manifest.slides[1].fields[0].kind == "crop"
     assert manifest.slides[1].fields[0].sha256 == hashlib.sha256(b"content of s2/c.png").hexdigest()
     assert [e.path.name for e in delivery.left_out] == ["truth.json"]
-    overridden = read_folder(folder, lab="berlin", batch_id="n-2", um_per_px=0.3, stain="shorr").manifest
+    overridden = read_folder(
+        folder, lab="berlin", batch_id="n-2", um_per_px=0.3, stain="shorr", collected_at="2026-11-23T08:40:00+01:00"
+    ).manifest
     assert (overridden.lab, overridden.batch_id) == ("berlin", "n-2")
-    assert {(s.um_per_px, s.stain) for s in overridden.slides} == {(0.3, "shorr")}
+    collected = datetime.fromisoformat("2026-11-23T08:40:00+01:00")
+    assert {(s.um_per_px, s.stain, s.collected_at) for s in overridden.slides} == {(0.3, "shorr", collected)}
+
+
+def test_the_time_of_collection_is_given_for_all_slides_or_stated_for_each(
+    described: tuple[Path, dict[str, Any]], tmp_path: Path
+) -> None:
+    folder, document = described
+    times = ("2026-11-23T08:40:00+01:00", "2026-11-23T09:15:00+01:00")
+    for slide, at in zip(document["slides"], times, strict=True):
+        slide["collected_at"] = at
+    (folder / "manifest.json").write_text(json.dumps(document))
+    stated = [slide.collected_at for slide in read_folder(folder).manifest.slides]
+    assert stated == [datetime.fromisoformat(at) for at in times]
+    (folder / "manifest.json").unlink()
+    (folder / "truth.json").unlink()
+    given = read_folder(folder, lab="oslo", um_per_px=0.1, collected_at=times[0]).manifest
+    assert {slide.collected_at for slide in given.slides} == {stated[0]}
+    assert {slide.collected_at for slide in read_folder(folder, lab="oslo", um_per_px=0.1).manifest.slides} == {None}
+    with pytest.raises(ManifestRejected) as refused:
+        read_folder(folder, lab="oslo", um_per_px=0.1, collected_at="2026-11-23 08:40")
+    assert [problem.message for problem in refused.value.problems] == [
+        "must be a time with its offset, like 2026-11-23T08:40:00+01:00"
+    ] * 2
 
 
 def test_files_that_are_not_as_the_manifest_says(described: tuple[Path, dict[str, Any]]) -> None:
