@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from services.releases.prevalence import Prevalence, estimate
 from services.releases.schema import Fusion
 from services.reporting import queries
-from services.reporting.queries import BatchRow
+from services.reporting.queries import BatchRow, SlideProbabilities
 from services.reporting.report import CorrectedClass, CorrectedShare, CorrectedShares
 from services.taxonomy import CLASSES, NORMAL
 
@@ -17,7 +17,7 @@ from services.taxonomy import CLASSES, NORMAL
 class Correction:
     """What the networks said of each cell of a batch, and what is known of their errors."""
 
-    def __init__(self, fusions: Mapping[str, Fusion], probabilities: Mapping[str, NDArray[np.float32]]) -> None:
+    def __init__(self, fusions: Mapping[str, Fusion], probabilities: Mapping[str, SlideProbabilities]) -> None:
         self._fusions = fusions
         self._probabilities = probabilities
 
@@ -28,14 +28,22 @@ class Correction:
         calibrated = any(fusion.calibration is not None for fusion in fusions.values())
         return cls(fusions, queries.probabilities_by_slide(session, batch) if calibrated else {})
 
-    def of_slides(self, slide_ids: Sequence[str], release_id: str | None) -> CorrectedShares | None:
-        """The corrected shares of all cells of these slides, analysed under one release; `None` where there are none.
+    def of_slide(self, slide_id: str, release_id: str | None) -> CorrectedShares | None:
+        """The corrected shares of all cells of a slide, analysed under this release; `None` where there are none.
 
         `None` as well where the release is not calibrated.
         """
-        cells = [self._probabilities[slide_id] for slide_id in slide_ids if slide_id in self._probabilities]
+        known = self._probabilities.get(slide_id)
+        return None if known is None else self._estimated([known.of_cells], release_id)
+
+    def of_specimen(self, slide_ids: Sequence[str], release_id: str) -> CorrectedShares | None:
+        """The same of the slides of one specimen together; an image that two of them hold counts once."""
+        known = [self._probabilities[slide_id] for slide_id in slide_ids if slide_id in self._probabilities]
+        return self._estimated([slide.of_cells[~slide.repeated] for slide in known], release_id)
+
+    def _estimated(self, cells: Sequence[NDArray[np.float32]], release_id: str | None) -> CorrectedShares | None:
         fusion = None if release_id is None else self._fusions.get(release_id)
-        if not cells or fusion is None:
+        if fusion is None or not sum(map(len, cells)):
             return None
         found = estimate(np.concatenate(cells), fusion)
         return None if found is None else _shares(found)

@@ -256,13 +256,33 @@ def fusions(session: Session, release_ids: list[str]) -> Mapping[str, Fusion]:
     return {row.id: Fusion.model_validate(row.fusion) for row in rows if row.fusion is not None}
 
 
-def probabilities_by_slide(session: Session, batch: BatchRow) -> Mapping[str, NDArray[np.float32]]:
-    """Fused probabilities `[N, 18]` of the cells of each slide that has some, by slide_id."""
-    parts: dict[str, list[NDArray[np.float32]]] = defaultdict(list)
-    for rows in stream_cells(session, "slide_id, probabilities", batch.batch_key, batch.received_on):
+@dataclass(frozen=True, slots=True)
+class SlideProbabilities:
+    """Fused probabilities `[N, 18]` of a slide's cells; `repeated` `[N]`: those that its specimen has counted before."""
+
+    of_cells: NDArray[np.float32]
+    repeated: NDArray[np.bool_]
+
+
+def probabilities_by_slide(session: Session, batch: BatchRow) -> Mapping[str, SlideProbabilities]:
+    """Those of each slide that has cells, by slide_id."""
+    repeated = {
+        row.slide_id: frozenset(row.field_keys)
+        for row in session.execute(
+            text(f"select slide_id, field_keys from reporting.repeated_fields where {_OF_BATCH}"), _key(batch)
+        )
+    }
+    cells: dict[str, list[NDArray[np.float32]]] = defaultdict(list)
+    again: dict[str, list[bool]] = defaultdict(list)
+    for rows in stream_cells(session, "slide_id, field_key, probabilities", batch.batch_key, batch.received_on):
         for slide_id, group in groupby(rows, key=lambda row: row.slide_id):
-            parts[slide_id].append(np.array([row.probabilities for row in group], np.float32))
-    return {slide_id: np.concatenate(part) for slide_id, part in parts.items()}
+            part = list(group)
+            cells[slide_id].append(np.array([row.probabilities for row in part], np.float32))
+            again[slide_id] += [row.field_key in repeated.get(slide_id, ()) for row in part]
+    return {
+        slide_id: SlideProbabilities(np.concatenate(parts), np.array(again[slide_id]))
+        for slide_id, parts in cells.items()
+    }
 
 
 def counts_before(session: Session, batch: BatchRow) -> Mapping[str, Counter[int]]:

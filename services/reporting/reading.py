@@ -230,7 +230,7 @@ def _slide(
         normal_forms=normal_forms(counts),
         distribution=distribution(counts),
         regions=region_shares(counts),
-        corrected=correction.of_slides([row.slide_id], row.release_id),
+        corrected=correction.of_slide(row.slide_id, row.release_id),
         confidence=None if confidence is None else _confidence(confidence),
         morphometry=tuple(_measure(measure) for measure in measures) or None,
         attempts=row.attempts,

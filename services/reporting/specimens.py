@@ -43,8 +43,7 @@ def specimen_reports(
             joined.subtract(before[slide_id])
         differ = compared.assessed and not compared.replicates_agree
         pooled = Counter[int]() if differ else joined
-        # The correction knows slides, not images: where some are in two, it would hold them twice.
-        joined_slides = () if differ or again else tuple(slide.slide_id for slide in members)
+        slide_ids = tuple(slide.slide_id for slide in members)
         # A specimen is collected once; where its slides do not say the same, the first is nearest to it.
         earliest = min(members, key=lambda slide: (slide.collected_at is None, slide.collected_at, slide.slide_id))
         specimens.append(
@@ -52,7 +51,7 @@ def specimen_reports(
                 specimen=specimen,
                 stain=stain,
                 release_id=release_id,
-                slides=tuple(slide.slide_id for slide in members),
+                slides=slide_ids,
                 collected_at=earliest.collected_at,
                 day=earliest.day,
                 cells=joined.total(),
@@ -61,7 +60,7 @@ def specimen_reports(
                 normal_forms=normal_forms(pooled),
                 distribution=distribution(pooled),
                 regions=region_shares(pooled),
-                corrected=correction.of_slides(joined_slides, release_id),
+                corrected=None if differ else correction.of_specimen(slide_ids, release_id),
             )
         )
     return tuple(specimens)

@@ -20,6 +20,7 @@ from services.errors import OutageError
 from services.reporting.exports.cells_parquet import CELL_SCHEMA
 from services.reporting.exports.tables_csv import SLIDE_COLUMNS
 from services.reporting.palette import WARNING_GROUND
+from services.reporting.reading import read_report
 from services.reporting.references import CENTILE_5_TEXT
 from services.reporting.statistics import exact_p
 from services.reporting.write import write_batch_report
@@ -295,13 +296,46 @@ def test_cells_parquet_has_every_cell_with_its_18_probabilities(written: Written
     assert 0 not in lengths
 
 
-def test_shares_are_corrected_where_the_release_knows_its_errors(night: Night) -> None:
+def calibrated_release(night: Night) -> None:
+    """Put release r2 on record, which knows its errors."""
     count = 1 + len(CLASSES)
     factor = [[0.0] * at + [0.1] for at in range(count)]
     known = {"mean": [0.0] * count, "factor": factor, "cells": 1000}
     document = {**DOCUMENT, "fusion": {**DOCUMENT["fusion"], "calibration": known}}
     with transaction(night.engine) as session:
         session.add(ModelRelease(id="r2", kind="trained", document=document))
+
+
+def test_the_corrected_share_of_a_specimen_counts_an_image_of_two_slides_once(postgres: Postgres, night: Night) -> None:
+    calibrated_release(night)
+    for number in (0, 1):
+        night.slide(number, {"Normal": 30, "RoundHead": 180}, release="r2", replicate=number + 1)
+    found = []
+    for images in (0, 1, 2):
+        with postgres.as_owner(night.engine) as session:
+            session.execute(
+                text(
+                    "update field f set sha256 = o.sha256 from field o join slide os on os.id = o.slide_id, slide s"
+                    " where s.id = f.slide_id and s.position = 1 and os.position = 0 and o.position = f.position"
+                    " and f.position < :images"
+                ),
+                {"images": images},
+            )
+        with transaction(night.engine) as session:
+            report = read_report(session, night.batch_key)
+        found.append(report.specimens[0])
+    one_slide = report.slides[0].corrected
+    assert one_slide is not None
+    assert [specimen.cells for specimen in found] == [420, 315, 210]
+    none, half, all_of_them = (specimen.corrected.normal_forms for specimen in found if specimen.corrected)
+    assert all_of_them == one_slide.normal_forms
+    widths = [share.high_pct - share.low_pct for share in (none, half, all_of_them)]
+    assert widths == sorted(widths)
+    assert len(set(widths)) == 3
+
+
+def test_shares_are_corrected_where_the_release_knows_its_errors(night: Night) -> None:
+    calibrated_release(night)
     for number in (0, 1):
         night.slide(number, {"Normal": 30, "RoundHead": 180}, release="r2", replicate=number + 1)
     night.slide(2, {"Normal": 30}, specimen="S-02")
