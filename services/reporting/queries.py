@@ -258,7 +258,7 @@ def fusions(session: Session, release_ids: list[str]) -> Mapping[str, Fusion]:
 
 @dataclass(frozen=True, slots=True)
 class SlideProbabilities:
-    """Fused probabilities `[N, 18]` of a slide's cells; `repeated` `[N]`: those that its specimen has counted before."""
+    """Fused probabilities `[N, 18]` of a slide's cells; `repeated` `[N]`: its specimen has counted them before."""
 
     of_cells: NDArray[np.float32]
     repeated: NDArray[np.bool_]

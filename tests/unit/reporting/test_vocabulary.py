@@ -31,7 +31,8 @@ HOLDERS = {
 
 def listed() -> list[list[str]]:
     section = (CHECKOUT / "docs/reports.md").read_text().split("## One vocabulary")[1].split("\n## ")[0]
-    rows = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("|")]
+    table = section[section.index("| name | what |") :]
+    rows = [line.strip("|").split("|") for line in table.splitlines() if line.startswith("|")]
     return [[cell.strip().strip("`") for cell in row] for row in rows]
 
 
