@@ -73,8 +73,14 @@ def detector(
         return
     table = Table("figure", "value", title=f"{folder}, {part}, {um_per_px:g} µm per pixel")
     for name, value in asdict(result).items():
-        table.add_row(name, "–" if value is None else f"{value:g}")
+        if name != "kinds":
+            table.add_row(name, "–" if value is None else f"{value:g}")
     out.print(table)
+    if result.kinds:
+        table = Table("doubtful things", "whole ones", "found as one head", "as more", title="of the drawn truth")
+        for kind, of_kind in result.kinds.items():
+            table.add_row(kind, *(str(count) for count in asdict(of_kind).values()))
+        out.print(table)
 
 
 @evaluate.command()

@@ -38,6 +38,12 @@ def smears(
         ),
     ] = 0,
     debris: Annotated[float, typer.Option(help="Amount of debris; 1 is usual.", min=0, max=20, callback=finite)] = 1,
+    doubtful: Annotated[
+        int,
+        typer.Option(
+            help="Pin heads, double heads, heads without a tail, dirt and the like: each so often.", min=0, max=9
+        ),
+    ] = 0,
     width: Annotated[int, typer.Option(help="Width of a field, pixels.", min=64, max=8192)] = 1280,
     height: Annotated[int, typer.Option(help="Height of a field, pixels.", min=64, max=8192)] = 1024,
     lab: Annotated[str, typer.Option(help="The lab in the manifest.")] = "demo-lab",
@@ -47,6 +53,7 @@ def smears(
     """Draw a batch of stained smears: images, manifest.json, and truth.jsonl with each cell's class and outline."""
 
     from services.smears.batch import BatchSpec, write_batch
+    from services.smears.doubtful import Doubtful
     from services.smears.field import FieldSpec
     from services.smears.stains import Stain
 
@@ -60,7 +67,9 @@ def smears(
         stains=stains,
         balanced=balanced,
         faults=faults,
-        field=FieldSpec(width, height, um_per_px, cells=cells, blur_um=blur, debris=debris),
+        field=FieldSpec(
+            width, height, um_per_px, cells=cells, blur_um=blur, debris=debris, doubtful=tuple(Doubtful) * doubtful
+        ),
     )
     with bars() as progress:
         bar = progress.add_task("drawing", total=slides * fields)

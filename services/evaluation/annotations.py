@@ -18,6 +18,8 @@ HEAD_PARTS: Final = ("acrosome", "nucleus", "vacuole")
 _FILES: Final = ("annotations.jsonl", "truth.jsonl")
 _SUBPIXEL_BITS: Final = 4
 
+BoxPx = tuple[float, float, float, float]
+
 
 class AnnotationsUnreadable(PermanentError):
     """The folder has no annotations, or they are not as expected."""
@@ -35,11 +37,16 @@ class Part(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class AnnotatedCell:
-    """One annotated cell: its head box in pixels, and the polygons `[n, 2]` of each part."""
+    """One annotated cell: its head box in pixels, and the polygons `[n, 2]` of each part.
+
+    Of drawn cells it is known whether they are `whole`, and what `kind` of doubtful cell they are, or `usual`.
+    """
 
     id: int
-    head_box: tuple[float, float, float, float]
+    head_box: BoxPx
     parts: Mapping[str, tuple[NDArray[np.float64], ...]]
+    kind: str = "usual"
+    whole: bool = True
 
     def mask(self, shape: tuple[int, int], parts: tuple[str, ...] = HEAD_PARTS) -> NDArray[np.bool_]:
         """The union of `parts` as a mask of a field of `shape` (height, width)."""
@@ -57,12 +64,22 @@ class AnnotatedCell:
 
 
 @dataclass(frozen=True, slots=True)
+class AnnotatedObject:
+    """Something that is no sperm, of a drawn field: what it is, and its box in pixels."""
+
+    kind: str
+    box: BoxPx
+    whole: bool
+
+
+@dataclass(frozen=True, slots=True)
 class AnnotatedField:
     """An annotated field: the name that its folder gives it, and the path of its image."""
 
     name: str
     path: Path
     cells: tuple[AnnotatedCell, ...]
+    objects: tuple[AnnotatedObject, ...] = ()
 
 
 def part_of(name: str) -> Part:
@@ -87,7 +104,13 @@ def read_annotations(folder: Path, part: Part = Part.ALL) -> list[AnnotatedField
             if part in (Part.ALL, part_of(entry["image"])):
                 fields.append(
                     AnnotatedField(
-                        entry["image"], folder / entry["image"], tuple(_cell(cell) for cell in entry["cells"])
+                        entry["image"],
+                        folder / entry["image"],
+                        tuple(_cell(cell) for cell in entry["cells"]),
+                        tuple(
+                            AnnotatedObject(str(item["kind"]), _box(item["box"]), bool(item["whole"]))
+                            for item in entry.get("objects", ())
+                        ),
                     )
                 )
         except (ValueError, KeyError, TypeError) as error:
@@ -98,12 +121,19 @@ def read_annotations(folder: Path, part: Part = Part.ALL) -> list[AnnotatedField
 
 
 def _cell(entry: dict[str, object]) -> AnnotatedCell:
-    box, parts = entry["head_box"], entry["parts"]
-    if not isinstance(box, list) or len(box) != 4 or not isinstance(parts, dict):
-        raise ValueError("a cell must have head_box [x0, y0, x1, y1] and parts")
+    parts = entry["parts"]
+    if not isinstance(parts, dict):
+        raise TypeError("a cell must have parts")
     polygons = {
         name: tuple(np.asarray(p, np.float64).reshape(-1, 2) for p in outlines) for name, outlines in parts.items()
     }
     if not any(polygons.get(name) for name in HEAD_PARTS):
         raise ValueError(f"a cell has none of the parts {', '.join(HEAD_PARTS)}")
-    return AnnotatedCell(int(str(entry["id"])), (box[0], box[1], box[2], box[3]), polygons)
+    kind, whole = str(entry.get("kind", "usual")), bool(entry.get("whole", True))
+    return AnnotatedCell(int(str(entry["id"])), _box(entry["head_box"]), polygons, kind, whole)
+
+
+def _box(box: object) -> BoxPx:
+    if not isinstance(box, list) or len(box) != 4:
+        raise ValueError("a box must be [x0, y0, x1, y1]")
+    return box[0], box[1], box[2], box[3]

@@ -8,7 +8,7 @@ The time of a field is processor time of the one thread that works: what else ru
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -24,6 +24,19 @@ MATCH_IOU: Final = 0.5
 
 Detect = Callable[[Path], tuple[RGB, FoundHeads]]
 """Reads a field and finds its heads: everything that is timed."""
+
+
+@dataclass(frozen=True, slots=True)
+class KindFigures:
+    """Whole cells, or objects that are no sperm, of one kind of drawn doubtful things, and what came of them.
+
+    A cell is `found` if one head matches it, and `in_two` if several heads lie in its box; an object is `found` for
+    each head in its box.
+    """
+
+    there: int = 0
+    found: int = 0
+    in_two: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +56,7 @@ class DetectorFigures:
     width_error: float | None
     acrosome_error: float | None
     ms_per_field: float
+    kinds: Mapping[str, KindFigures]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +114,9 @@ def figures(scored: Iterable[ScoredField], um_per_px: UmPerPx) -> DetectorFigure
     lengths: list[float] = []
     widths: list[float] = []
     shares: list[float] = []
+    kinds: dict[str, KindFigures] = {}
     for field in scored:
+        _add_kinds(field, kinds)
         fields += 1
         cells += len(field.annotated.cells)
         hits += len(field.pairs)
@@ -134,7 +150,25 @@ def figures(scored: Iterable[ScoredField], um_per_px: UmPerPx) -> DetectorFigure
         width_error=_rounded(np.median(widths)) if widths else None,
         acrosome_error=_rounded(np.mean(shares)) if shares else None,
         ms_per_field=round(1000 * float(np.median(seconds)), 1) if seconds else 0.0,
+        kinds=kinds,
     )
+
+
+def _add_kinds(field: ScoredField, kinds: dict[str, KindFigures]) -> None:
+    """Add what came of the doubtful cells and objects of a field."""
+    matched = {cell.id for cell, _ in field.pairs}
+    boxes, unmatched = [head.box for head in field.found.heads], [head.box for head in field.false]
+    results = [
+        (cell.kind, int(cell.id in matched), cell.id not in matched and _centres_inside(cell.head_box, boxes) > 1)
+        for cell in field.annotated.cells
+        if cell.whole and cell.kind != "usual"
+    ]
+    results += [
+        (item.kind, _centres_inside(item.box, unmatched), False) for item in field.annotated.objects if item.whole
+    ]
+    for kind, found, in_two in results:
+        before = kinds.get(kind, KindFigures())
+        kinds[kind] = KindFigures(before.there + 1, before.found + found, before.in_two + in_two)
 
 
 def split_errors(field: ScoredField) -> int:

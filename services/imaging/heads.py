@@ -1,22 +1,27 @@
 """Find the sperm heads of a stained field."""
 
+from dataclasses import dataclass
 from typing import Final
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from services.imaging.detection.candidates import Candidate, find_candidates
+from services.imaging.detection.candidates import SPECK_UM2, Candidate, find_candidates
+from services.imaging.detection.double_heads import join_double_heads
 from services.imaging.detection.marks import is_mark
 from services.imaging.detection.splitting import Polygon
+from services.imaging.detection.strands import strands
 from services.imaging.detection.tracing import Closeup, trace
-from services.imaging.detection.transmittance import flatten
+from services.imaging.detection.transmittance import FlatField, flatten
 from services.imaging.measuring.morphometry import measure
 from services.imaging.planes import Planes
 from services.imaging.types import RGB, Box, FoundHeads, Head, RejectedObject, RejectReason, UmPerPx
 from services.imaging.working_size import WORKING_UM
 
-_SMALLEST_UM2: Final = 4.0
+_SMALLEST_UM2: Final = 4.0  # without a tail in view
+_LARGEST_PIN_UM2: Final = 5.0  # at the working scale, where outlines are wider
+_CLEAR_TAIL: Final = 20  # levels of 255 darker than what lies beside it
 _LARGEST_UM2: Final = 24.0
 _USUAL_UM2: Final = (5.0, 11.0)
 _LEAST_DEEP: Final = 0.25  # share of a head that is stained as only chromatin is
@@ -38,17 +43,19 @@ def find_heads(
     """
     planes = planes or Planes(pixels)
     flat = flatten(planes, um_per_px, WORKING_UM)
-    candidates = find_candidates(flat)
+    candidates = join_double_heads(find_candidates(flat), flat)
     usual_hue = _usual_hue(candidates)
     scale = np.array(flat.shrink, np.float32)
     height, width = pixels.shape[:2]
-    traced: list[tuple[Box, Closeup]] = []
+    traced: list[_Traced] = []
     rejected: list[RejectedObject] = []
     for candidate in candidates:
         rough = _in_field(candidate.polygon, scale)
-        reason = _why_no_head(candidate, usual_hue)
+        has_tail = candidate.double or _is_pin_head(candidate, flat)
+        reason = _why_no_head(candidate, usual_hue, has_tail=has_tail)
         if reason is not None:
-            rejected.append(RejectedObject(_box(rough), reason))
+            if candidate.area_um2 >= SPECK_UM2:
+                rejected.append(RejectedObject(_box(rough), reason))
             continue
         others = [_in_field(sibling, scale) for sibling in candidate.siblings]
         head = trace(planes, um_per_px, rough, others, flat.background_at(*candidate.polygon.mean(axis=0)))
@@ -62,59 +69,90 @@ def find_heads(
         if cut or box.x0 <= 0 or box.y0 <= 0 or box.x1 >= width or box.y1 >= height:
             rejected.append(RejectedObject(box, RejectReason.BORDER))
         else:
-            traced.append((box, head))
+            traced.append(_Traced(box, head, has_tail))
     traced, marks = _without_marks(traced)
-    heads: list[Head] = []
-    for (box, head), measures in zip(traced, measure([head for _, head in traced]), strict=True):
-        if measures.area_um2 is not None and measures.area_um2 < _SMALLEST_UM2:
-            rejected.append(RejectedObject(box, RejectReason.SIZE))
-        else:
-            heads.append(Head(box, head.outline, measures))
-    heads, bodies = _without_dark_bodies(heads)
-    heads.sort(key=lambda head: (head.box.y0, head.box.x0))
-    return FoundHeads(tuple(heads), (*rejected, *marks, *bodies))
+    heads: list[_Measured] = []
+    small: list[_Measured] = []
+    for item, measures in zip(traced, measure([item.closeup for item in traced]), strict=True):
+        found = _Measured(Head(item.box, item.closeup.outline, measures), item.has_tail)
+        is_small = measures.area_um2 is not None and measures.area_um2 < _SMALLEST_UM2
+        (small if is_small else heads).append(found)
+    pins = [item for item in small if item.has_tail]
+    if len(pins) > len(heads):  # at a wrong scale all heads are small
+        pins = []
+    rejected += [RejectedObject(item.head.box, RejectReason.SIZE) for item in small if item not in pins]
+    kept, bodies = _without_dark_bodies([*heads, *pins])
+    kept.sort(key=lambda head: (head.box.y0, head.box.x0))
+    return FoundHeads(tuple(kept), (*rejected, *marks, *bodies))
 
 
-def _without_marks(traced: list[tuple[Box, Closeup]]) -> tuple[list[tuple[Box, Closeup]], list[RejectedObject]]:
+@dataclass(frozen=True, slots=True)
+class _Traced:
+    box: Box
+    closeup: Closeup
+    has_tail: bool
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Measured:
+    head: Head
+    has_tail: bool
+
+
+def _without_marks(traced: list[_Traced]) -> tuple[list[_Traced], list[RejectedObject]]:
     """Leave out what was drawn into the picture; where most objects look so, it is the picture that has few colours."""
-    drawn = [is_mark(head) for _, head in traced]
+    drawn = [is_mark(item.closeup) for item in traced]
     if 2 * sum(drawn) > len(drawn):
         return traced, []
     kept = [item for item, is_drawn in zip(traced, drawn, strict=True) if not is_drawn]
     marks = [
-        RejectedObject(box, RejectReason.MARK) for (box, _), is_drawn in zip(traced, drawn, strict=True) if is_drawn
+        RejectedObject(item.box, RejectReason.MARK) for item, is_drawn in zip(traced, drawn, strict=True) if is_drawn
     ]
     return kept, marks
 
 
-def _without_dark_bodies(heads: list[Head]) -> tuple[list[Head], list[RejectedObject]]:
+def _without_dark_bodies(found: list[_Measured]) -> tuple[list[Head], list[RejectedObject]]:
     """Tell heads from evenly dark bodies of unusual size that have neither acrosome nor midpiece.
 
     Only where most heads of the field show an acrosome: some stains, and blur, hide it on all of them.
     """
+    heads = [item.head for item in found]
     shown = sum(head.measures.acrosome_share is not None for head in heads)
     if shown < max(_ENOUGH_TO_COMPARE, _MOST * len(heads)):
         return heads, []
-    kept = [head for head in heads if not _is_dark_body(head)]
-    return kept, [RejectedObject(head.box, RejectReason.TEXTURE) for head in heads if _is_dark_body(head)]
+    bodies = [item.head for item in found if _is_dark_body(item)]
+    kept = [item.head for item in found if not _is_dark_body(item)]
+    return kept, [RejectedObject(head.box, RejectReason.TEXTURE) for head in bodies]
 
 
-def _is_dark_body(head: Head) -> bool:
-    m = head.measures
+def _is_dark_body(found: _Measured) -> bool:
+    m = found.head.measures
+    if found.has_tail:
+        return False
     if m.area_um2 is None or _USUAL_UM2[0] <= m.area_um2 <= _USUAL_UM2[1]:
         return False
     return m.acrosome_share is None and m.midpiece_width_um is None
 
 
-def _why_no_head(candidate: Candidate, usual_hue: float | None) -> RejectReason | None:
-    if candidate.area_um2 > _LARGEST_UM2:
+def _is_pin_head(candidate: Candidate, flat: FlatField) -> bool:
+    """Whether it is small, looks like a head, and has one tail: what has two lies on the tail of another cell."""
+    if candidate.area_um2 > _LARGEST_PIN_UM2 or not candidate.may_be_pin_head:
+        return False
+    found = strands(flat, [candidate.polygon], _CLEAR_TAIL)
+    return len(found) == 1 and found[0].ends == 1
+
+
+def _why_no_head(candidate: Candidate, usual_hue: float | None, *, has_tail: bool) -> RejectReason | None:
+    if candidate.area_um2 > _LARGEST_UM2 * (2 if candidate.double else 1):
         return RejectReason.SIZE
     if candidate.deep < _least_deep(candidate, usual_hue):
         return RejectReason.STAIN
     if usual_hue is not None and candidate.hue > _OTHER_HUE * usual_hue:
         return RejectReason.STAIN
-    # The border may leave little of a head, and blur takes some of a whole one at the working scale.
-    return RejectReason.SIZE if candidate.area_um2 < 0.8 * _SMALLEST_UM2 and not candidate.on_border else None
+    if has_tail or candidate.on_border:  # which may leave little of a head
+        return None
+    # Blur takes some of a whole one at the working scale.
+    return RejectReason.SIZE if candidate.area_um2 < 0.8 * _SMALLEST_UM2 else None
 
 
 def _least_deep(candidate: Candidate, usual_hue: float | None) -> float:

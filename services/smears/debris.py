@@ -67,6 +67,29 @@ def paint_bacteria(rng: np.random.Generator, sheet: Sheet, palette: Palette, cou
     return painted
 
 
+def paint_cocci(rng: np.random.Generator, sheet: Sheet, palette: Palette, x: float, y: float) -> list[Points]:
+    """A clump of four to fourteen cocci of 0.5 to 0.9 µm. Returns their outlines."""
+    tone, radius = rng.uniform(0.9, 1.5), rng.uniform(0.25, 0.45)
+    places = [np.array([x, y])]
+    for _ in range(int(rng.integers(3, 14))):
+        beside, way = places[rng.integers(len(places))], rng.uniform(0.0, 2.0 * np.pi)
+        place = beside + radius * rng.uniform(1.5, 2.0) * np.array([np.cos(way), np.sin(way)])
+        if min(float(np.hypot(*(place - other))) for other in places) > 1.3 * radius:
+            places.append(place)
+    outlines = [_blob(rng, float(px), float(py), radius, 0.03) for px, py in places]
+    for outline in outlines:
+        _add_blob(sheet, outline, palette.bacteria, tone, 0.05, None)
+    return outlines
+
+
+def paint_dark_body(rng: np.random.Generator, sheet: Sheet, palette: Palette, x: float, y: float) -> list[Points]:
+    """A round, evenly dark body of 1.2 to 3.2 µm: a pyknotic nucleus, a drop of stain."""
+    density = palette.nucleus if rng.random() < 0.5 else palette.bacteria
+    outline = _blob(rng, x, y, rng.uniform(0.6, 1.6), 0.05)
+    _add_blob(sheet, outline, density, rng.uniform(0.6, 1.1), 0.06, None)
+    return [outline]
+
+
 def _blob(rng: np.random.Generator, x: float, y: float, radius: float, rough: float) -> Points:
     """An irregular closed outline around (x, y), µm."""
     reach = np.ones_like(_RING)
@@ -147,27 +170,31 @@ def _dust_ring(rng: np.random.Generator, sheet: Sheet, _palette: Palette, x: flo
         _add_blob(sheet, _blob(rng, x, y, reach, 0.01), (1.0, 1.0, 1.0), factor, 0.08, None)
 
 
-def _white_cell(rng: np.random.Generator, sheet: Sheet, palette: Palette, x: float, y: float) -> None:
-    """A leucocyte of 8–12 µm with a lobed nucleus."""
+def paint_white_cell(rng: np.random.Generator, sheet: Sheet, palette: Palette, x: float, y: float) -> list[Points]:
+    """A leucocyte of 8–12 µm with a lobed nucleus. Returns its outline."""
     radius = rng.uniform(4.0, 6.0)
     texture = rng.standard_normal((9, 9), np.float32) * np.float32(0.25)
-    _add_blob(sheet, _blob(rng, x, y, radius, 0.06), palette.cytoplasm, rng.uniform(0.5, 1.0), 0.25, texture)
+    whole = _blob(rng, x, y, radius, 0.06)
+    _add_blob(sheet, whole, palette.cytoplasm, rng.uniform(0.5, 1.0), 0.25, texture)
     start = rng.uniform(0.0, 2.0 * np.pi)
     for lobe in range(int(rng.integers(2, 5))):
         angle = start + 1.25 * lobe
         at = 0.42 * radius * np.array([np.cos(angle), np.sin(angle)]) + (x, y)
         outline = _blob(rng, float(at[0]), float(at[1]), rng.uniform(0.27, 0.38) * radius, 0.1)
         _add_blob(sheet, outline, palette.nucleus, rng.uniform(0.45, 0.7), 0.16, texture)
+    return [whole]
 
 
-def _round_cell(rng: np.random.Generator, sheet: Sheet, palette: Palette, x: float, y: float) -> None:
-    """An immature germ cell of 7–10 µm: a large round nucleus in little cytoplasm."""
+def paint_round_cell(rng: np.random.Generator, sheet: Sheet, palette: Palette, x: float, y: float) -> list[Points]:
+    """An immature germ cell of 7–10 µm: a large round nucleus in little cytoplasm. Returns its outline."""
     radius = rng.uniform(3.5, 5.0)
     texture = rng.standard_normal((10, 10), np.float32) * np.float32(0.3)
-    _add_blob(sheet, _blob(rng, x, y, radius, 0.05), palette.cytoplasm, rng.uniform(0.6, 1.2), 0.2, None)
+    whole = _blob(rng, x, y, radius, 0.05)
+    _add_blob(sheet, whole, palette.cytoplasm, rng.uniform(0.6, 1.2), 0.2, None)
     dx, dy = rng.normal(0.0, 0.12 * radius, 2)
     outline = _blob(rng, x + dx, y + dy, 0.66 * radius, 0.05)
     _add_blob(sheet, outline, palette.nucleus, rng.uniform(0.35, 0.6), 0.15, texture)
+    return [whole]
 
 
 _KINDS: Final = (
@@ -178,6 +205,6 @@ _KINDS: Final = (
     (_smudge, 2.0),
     (_loose_tail, 2.5),
     (_dust_ring, 4.0),
-    (_white_cell, 0.10),
-    (_round_cell, 0.07),
+    (paint_white_cell, 0.10),
+    (paint_round_cell, 0.07),
 )

@@ -8,10 +8,11 @@ import numpy as np
 
 from services.smears.cells import CellShape, shape_cell
 from services.smears.debris import paint_bacteria, paint_debris, paint_plasma
+from services.smears.doubtful import Doubtful, PaintedObject, paint_doubtful
 from services.smears.optics import RGB, Fault, photograph, usual_camera
-from services.smears.painting import Pose, Sheet, paint_cell
+from services.smears.painting import PaintedHead, Pose, Sheet, paint_cell
 from services.smears.stains import PALETTES, Palette, Stain
-from services.smears.true_cells import true_cell
+from services.smears.true_cells import true_cell, true_object
 from services.smears.truth import FieldTruth
 from services.taxonomy import CLASSES, PUBLISHED_MIX
 
@@ -24,6 +25,7 @@ class FieldSpec:
     """What to draw. `class_weights` has 18 weights; `debris` 1 is usual; `touching` is the share of cells that touch.
 
     `classes` names the class index of every cell and leaves nothing to `cells` and `class_weights`.
+    `doubtful` is drawn besides, each thing once.
     `palette` is the stain as the field's slide shows it (None: a slide of its own); `blur_um` the sigma of the blur
     (None: a well focused field).
     """
@@ -41,6 +43,7 @@ class FieldSpec:
     touching: float = 0.06
     blur_um: float | None = None
     fault: Fault = Fault.NONE
+    doubtful: tuple[Doubtful, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,21 +63,38 @@ def draw_field(rng: np.random.Generator, spec: FieldSpec) -> SmearField:
     if spec.bacteria:
         debris += paint_bacteria(rng, sheet, palette, spec.bacteria)
     classes = _classes(rng, spec)
-    painted = []
-    for class_index, pose in zip(classes, _poses(rng, spec, len(classes)), strict=True):
+    painted: list[tuple[CellShape, Pose, tuple[PaintedHead, ...], str]] = []
+    poses = _poses(rng, spec, len(classes))
+    for class_index, pose in zip(classes, poses, strict=True):
         cell = shape_cell(rng, class_index)
-        painted.append((cell, pose, paint_cell(rng, sheet, cell, pose, palette)))
+        painted.append((cell, pose, paint_cell(rng, sheet, cell, pose, palette), "usual"))
+    others: list[PaintedObject] = []
+    for kind in spec.doubtful:
+        x, y = _free_place(rng, poses, spec.width_px * spec.um_per_px, spec.height_px * spec.um_per_px)
+        pose = Pose(x, y, float(rng.uniform(-np.pi, np.pi)), bool(rng.random() < 0.5))
+        poses.append(pose)
+        cells_of_it, no_cells = paint_doubtful(rng, sheet, palette, kind, pose)
+        painted += [(item.shape, item.pose, item.heads, item.kind) for item in cells_of_it]
+        others += no_cells
     camera = usual_camera(rng, spec.blur_um, spec.fault)
     pixels, seen = photograph(rng, sheet, palette.glass, camera)
     shape = (spec.height_px, spec.width_px)
     found = (
-        true_cell(number, cell, pose, heads, shape, spec.um_per_px, seen)
-        for number, (cell, pose, heads) in enumerate(painted, start=1)
+        true_cell(number, cell, pose, heads, shape, spec.um_per_px, seen, kind)
+        for number, (cell, pose, heads, kind) in enumerate(painted, start=1)
         if heads
     )
     cells = tuple(cell for cell in found if cell is not None)
     truth = FieldTruth(
-        spec.width_px, spec.height_px, spec.um_per_px, spec.stain, spec.fault, camera.blur_um, debris, cells
+        spec.width_px,
+        spec.height_px,
+        spec.um_per_px,
+        spec.stain,
+        spec.fault,
+        camera.blur_um,
+        debris,
+        cells,
+        tuple(true_object(item, shape, spec.um_per_px) for item in others),
     )
     return SmearField(pixels, truth)
 

@@ -107,10 +107,10 @@ def narrow_acrosome_head(rng: np.random.Generator) -> HeadShape:
     return HeadShape(outline, rng.uniform(0.1, 0.2), rng.uniform(-0.1, 0.2))
 
 
-def pin_head(rng: np.random.Generator) -> HeadShape:
-    """A head of 3.6–4.8 µm², about half of a normal one, dark, without an acrosome."""
+def pin_head(rng: np.random.Generator, area: float | None = None) -> HeadShape:
+    """A head of 3.6–4.8 µm², or of `area`: at most half of a normal one, dark, without an acrosome."""
     ratio = rng.uniform(1.05, 1.45)
-    length = float(np.sqrt(4.0 / np.pi * rng.uniform(3.6, 4.8) * ratio))
+    length = float(np.sqrt(4.0 / np.pi * (rng.uniform(3.6, 4.8) if area is None else area) * ratio))
     outline = _oval(rng, length, length / ratio, egg=rng.uniform(-0.05, 0.1))
     return HeadShape(outline, 0.0, 0.0)
 
@@ -153,9 +153,14 @@ def amorphous_head(rng: np.random.Generator) -> HeadShape:
     return head
 
 
-def double_heads(rng: np.random.Generator) -> tuple[HeadShape, HeadShape]:
-    """Two heads on one neck, grown together at their bases and spread like a V; together centred on the origin."""
-    spread = rng.uniform(np.radians(26), np.radians(62)) / 2
+def double_heads(
+    rng: np.random.Generator, spread: float | None = None, aside: tuple[float, float] = (0.35, 0.55)
+) -> tuple[HeadShape, HeadShape]:
+    """Two heads on one neck, grown together at their bases and spread like a V; together centred on the origin.
+
+    `spread` is the angle between them in radians, `aside` how far their bases may lie from the axis, µm.
+    """
+    spread = (rng.uniform(np.radians(26), np.radians(62)) if spread is None else spread) / 2
     heads = []
     for side in (-1.0, 1.0):
         length = rng.uniform(3.4, 4.4)
@@ -164,7 +169,7 @@ def double_heads(rng: np.random.Generator) -> tuple[HeadShape, HeadShape]:
             rng.uniform(0.32, 0.55),
             0.2,
         )
-        heads.append(_moved(head, side * spread, length / 2 - 0.3, side * rng.uniform(0.35, 0.55)))
+        heads.append(_moved(head, side * spread, length / 2 - 0.3, side * rng.uniform(*aside)))
     together = np.concatenate([h.outline for h in heads])
     middle = (together.max(axis=0) + together.min(axis=0)) / 2
     first, second = (_shifted(h, -float(middle[0]), -float(middle[1])) for h in heads)

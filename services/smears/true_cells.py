@@ -8,10 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.smears.cells import CellShape
+from services.smears.doubtful import PaintedObject
 from services.smears.flagella import Strand
 from services.smears.head_shapes import Points
 from services.smears.painting import PaintedHead, Patch, Pose
-from services.smears.truth import BoxPx, Polygon, TrueCell
+from services.smears.truth import BoxPx, Polygon, TrueCell, TrueObject
 
 _LEAST_VISIBLE: Final = 0.08  # of a head; less of it is nothing that anybody could see
 
@@ -24,6 +25,7 @@ def true_cell(
     shape: tuple[int, int],
     um_per_px: float,
     seen: NDArray[np.bool_] | None,
+    kind: str,
 ) -> TrueCell | None:
     """The truth of a painted cell on a field of `shape` (height, width), or None where nothing of its head is in it."""
     parts: dict[str, list[Polygon]] = {"acrosome": [], "nucleus": [], "vacuole": []}
@@ -70,7 +72,16 @@ def true_cell(
         area_um2=round(visible, 3),
         acrosome_share=round(acrosome / visible, 4),
         vacuole_share=round(vacuole / visible, 4),
+        kind=kind,
     )
+
+
+def true_object(painted: PaintedObject, shape: tuple[int, int], um_per_px: float) -> TrueObject:
+    """The truth of something that is no sperm, on a field of `shape` (height, width)."""
+    points = np.concatenate(painted.outlines) / um_per_px
+    low, high = points.min(axis=0), points.max(axis=0)
+    whole = bool((low > 0).all() and high[0] < shape[1] and high[1] < shape[0])
+    return TrueObject(painted.kind, _box(np.maximum(low, 0), np.minimum(high, (shape[1], shape[0]))), whole)
 
 
 def _painted_area(head: PaintedHead) -> float:

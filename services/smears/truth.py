@@ -18,7 +18,8 @@ BoxPx = tuple[float, float, float, float]
 class TrueCell:
     """One drawn cell. A head cut by the border or the eyepiece is not `whole`; its parts end there too.
 
-    Sizes and shares are those of the visible part of the head; of a double head, of both together.
+    Sizes and shares are those of the visible part of the head; of a double head, of both together. `kind` is `usual`,
+    or why it is easily taken for something else.
     """
 
     id: int
@@ -32,6 +33,7 @@ class TrueCell:
     area_um2: float
     acrosome_share: float
     vacuole_share: float
+    kind: str = "usual"
 
     def as_json(self) -> dict[str, Any]:
         """The cell as plain JSON values."""
@@ -48,7 +50,21 @@ class TrueCell:
             "area_um2": self.area_um2,
             "acrosome_share": self.acrosome_share,
             "vacuole_share": self.vacuole_share,
+            "kind": self.kind,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class TrueObject:
+    """Something that may be taken for a sperm and is none. One that the border cuts is not `whole`."""
+
+    kind: str
+    box: BoxPx
+    whole: bool
+
+    def as_json(self) -> dict[str, Any]:
+        """The object as plain JSON values."""
+        return {"kind": self.kind, "box": list(self.box), "whole": self.whole}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +79,7 @@ class FieldTruth:
     blur_um: float
     debris: int
     cells: tuple[TrueCell, ...]
+    objects: tuple[TrueObject, ...] = ()
 
     def as_json(self, image: str) -> dict[str, Any]:
         """The line of `truth.jsonl` for the field stored as `image`."""
@@ -75,5 +92,6 @@ class FieldTruth:
             "fault": self.fault,
             "blur_um": round(self.blur_um, 4),
             "cells": [cell.as_json() for cell in self.cells],
+            "objects": [item.as_json() for item in self.objects],
             "debris": self.debris,
         }

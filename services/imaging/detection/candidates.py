@@ -14,7 +14,11 @@ from services.imaging.detection.splitting import Polygon, split_at_waists
 from services.imaging.detection.tracing import disc, fill_holes, up_to_vector
 from services.imaging.detection.transmittance import FlatField
 
-_SPECK_UM2: Final = 2.0  # bacteria, grains of stain: not worth a line in the list of what was rejected
+SPECK_UM2: Final = 2.0  # bacteria, grains of stain: not worth a line in the list of what was rejected
+_SMALLEST_UM2: Final = 1.0  # of a speck that may be a pin head …
+_PIN_DEEP: Final = 0.6  # … as deep as this …
+_PIN_SOLID: Final = 0.96  # … and as round: its share of its convex hull …
+_PIN_LONG: Final = 1.6  # … and its length ÷ width
 _STAINED: Final = 0.77 * 255  # green transmittance below which something is stained; tails and glass are brighter
 _DEEP: Final = 102  # … and below which it is stained as only chromatin is
 _TAIL_UM: Final = 0.95  # whatever is thinner is tail
@@ -31,7 +35,8 @@ _CLUMP_UM2: Final = 60.0  # more than a group of heads: no waist in it means any
 class Candidate:
     """A stained object, or a piece of one. `polygon` and `siblings` (the other pieces) are in working pixels.
 
-    `deep` is the share of it that is stained deeply, `hue` its absorbance in red ÷ that in green.
+    `deep` is the share of it that is stained deeply, `hue` its absorbance in red ÷ that in green. `double`: it is two
+    heads of one cell.
     """
 
     polygon: Polygon
@@ -40,21 +45,33 @@ class Candidate:
     deep: float
     hue: float
     on_border: bool
+    double: bool = False
+
+    @property
+    def may_be_pin_head(self) -> bool:
+        """Whether it looks like a small head, its size apart: alone, deeply stained, round."""
+        if self.on_border or self.siblings or self.deep < _PIN_DEEP:
+            return False
+        width, length = sorted(cv2.minAreaRect(self.polygon)[1])
+        solid = cv2.contourArea(self.polygon) / max(cv2.contourArea(cv2.convexHull(self.polygon)), 1.0)
+        return solid >= _PIN_SOLID and length <= _PIN_LONG * width
 
 
 def find_candidates(flat: FlatField) -> list[Candidate]:
-    """The stained objects of `flat` that are thicker than a tail; specks below 2 µm² are none."""
-    green = cv2.GaussianBlur(flat.green, (5, 5), 0)  # σ of a working pixel, by the one width that OpenCV has a way for
-    mask = np.asarray(cv2.threshold(green, _STAINED, 1, cv2.THRESH_BINARY_INV)[1], np.uint8)
-    least = _SPECK_UM2 / flat.um_per_px**2
+    """The stained objects of `flat` that are thicker than a tail; specks below 2 µm² only if they may be pin heads."""
+    mask = np.asarray(cv2.threshold(flat.smooth, _STAINED, 1, cv2.THRESH_BINARY_INV)[1], np.uint8)
+    least, speck = _SMALLEST_UM2 / flat.um_per_px**2, SPECK_UM2 / flat.um_per_px**2
     candidates = []
     for stained in _objects(mask, least):
         for thick in _thick_parts(mask, stained, flat.um_per_px):
-            if cv2.contourArea(thick) < least:
+            if cv2.contourArea(thick) < speck:
+                if cv2.contourArea(thick) >= least:
+                    small = _candidate(thick.reshape(-1, 2).astype(np.float32), (), flat)
+                    candidates += [small] if small.may_be_pin_head else []
                 continue
             pieces = _pieces(thick.reshape(-1, 2).astype(np.float32), flat)
             for k, piece in enumerate(pieces):
-                if cv2.contourArea(piece) >= least:
+                if cv2.contourArea(piece) >= speck:
                     candidates.append(_candidate(piece, (*pieces[:k], *pieces[k + 1 :]), flat))
     return candidates
 

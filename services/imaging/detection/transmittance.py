@@ -11,6 +11,7 @@ from services.imaging.planes import Planes
 from services.imaging.types import RGB
 
 _GRID_UM: Final = 0.9  # the background is looked for among averages of this size: no single bright pixel decides
+_GRAIN_PX: Final = (5, 5)  # σ of a working pixel, by the one width that OpenCV has a way for
 _REACH: Final = 11  # the brightest in 11 × 11 of them, 10 µm: more than a head is wide
 
 Colour = tuple[float, float, float]
@@ -21,12 +22,13 @@ class FlatField:
     """A field shrunk to the working scale.
 
     `channels` are its red, green and blue `[h, w]` at `um_per_px`; `green` `[h, w]` is how much green light it lets
-    through, of 255;
-    `background` is the empty glass, `[~h/10, ~w/10, 3]`; `shrink` is field pixels per working pixel, along x and y.
+    through, of 255, and `smooth` the same freed of grain; `background` is the empty glass, `[~h/10, ~w/10, 3]`;
+    `shrink` is field pixels per working pixel, along x and y.
     """
 
     channels: tuple[NDArray[np.uint8], ...]
     green: NDArray[np.uint8]
+    smooth: NDArray[np.uint8]
     background: RGB
     um_per_px: float
     shrink: tuple[float, float]
@@ -63,6 +65,7 @@ def flatten(planes: Planes, um_per_px: float, working_um_per_px: float) -> FlatF
     return FlatField(
         small.channels,
         green,
+        np.asarray(cv2.GaussianBlur(green, _GRAIN_PX, 0), np.uint8),
         np.asarray(background, np.uint8),
         working_um_per_px,
         (width / size[0], height / size[1]),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from services.evaluation.annotations import AnnotationsUnreadable, Part, part_of, read_annotations
-from services.evaluation.detector import figures, match_boxes, score_field, split_errors
+from services.evaluation.detector import KindFigures, figures, match_boxes, score_field, split_errors
 from services.evaluation.pictures import write_picture
 from services.imaging.types import RGB, Box, FoundHeads, Head, Morphometry, RejectedObject
 
@@ -130,3 +130,28 @@ def test_a_picture_shows_what_was_missed_and_found(tmp_path: Path) -> None:
     assert target.name == "0.jpg"
     assert target.stat().st_size > 1000
     assert [p.name for p in target.parent.iterdir()] == ["0.jpg"]
+
+
+def test_what_became_of_doubtful_cells_and_objects_is_told_by_kind(tmp_path: Path) -> None:
+    double, pin, cut = cell(10, 10, 60, 40), cell(100, 10, 120, 30), cell(0, 100, 20, 120)
+    line = {
+        "image": "0.jpg",
+        "cells": [
+            double | {"kind": "double_head", "whole": True},
+            pin | {"kind": "pin_head", "whole": True},
+            cut | {"kind": "pin_head", "whole": False},
+        ],
+        "objects": [
+            {"kind": "cocci", "box": [200, 100, 230, 130], "whole": True},
+            {"kind": "white_cell", "box": [240, 100, 299, 160], "whole": True},
+        ],
+    }
+    (tmp_path / "truth.jsonl").write_text(json.dumps(line))
+    heads = (head(10, 10, 33, 40), head(37, 10, 60, 40), head(100, 10, 120, 30), head(250, 110, 270, 130))
+    field = score_field(read_annotations(tmp_path)[0], lambda _: (FIELD, FoundHeads(heads, ())))
+    assert figures([field], 0.1).kinds == {
+        "double_head": KindFigures(there=1, found=0, in_two=1),
+        "pin_head": KindFigures(there=1, found=1),
+        "cocci": KindFigures(there=1, found=0),
+        "white_cell": KindFigures(there=1, found=1),
+    }

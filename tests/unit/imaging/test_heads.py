@@ -1,11 +1,14 @@
 """Which objects of a field are heads, and why the others are not."""
 
+from collections import Counter
+
 import numpy as np
 import pytest
 
 from services.evaluation.detector import match_boxes
 from services.imaging.heads import find_heads
 from services.imaging.types import Box
+from services.smears.doubtful import Doubtful
 from services.smears.field import FieldSpec, draw_field
 from services.smears.stains import Stain
 from services.taxonomy import class_named
@@ -166,3 +169,59 @@ def test_large_vacuoles_in_a_pale_stain_do_not_lose_the_head() -> None:
         found += sum(number in matched for number in vacuolated)
     assert there >= 15
     assert found >= 0.85 * there
+
+
+@pytest.mark.parametrize("length", [1.3, 1.7, 2.1])
+def test_a_pin_head_is_found_by_its_tail(length: float) -> None:
+    pin = Drawn(36, 20, -90, length=length, width=length - 0.1, acrosome=0.0, midpiece=0.5)
+    found = find_heads(draw([*APART, pin]), 0.045)
+    assert len(found.heads) == len(APART) + 1
+    smallest = min(found.heads, key=lambda head: head.measures.area_um2 or 0)
+    assert smallest.measures.length_um == pytest.approx(length, abs=0.3)
+    without_tail = Drawn(36, 20, -90, length=length, width=length - 0.1, acrosome=0.0)
+    assert len(find_heads(draw([*APART, without_tail]), 0.045).heads) == len(APART)
+
+
+def test_a_dark_grain_on_the_tail_of_another_cell_is_no_pin_head() -> None:
+    tail, grain = Drawn(22, 15, length=40, width=0.6), Drawn(33, 15, length=1.7, width=1.6, acrosome=0.0)
+    assert len(find_heads(draw([*APART, grain], pale=[tail]), 0.045).heads) == len(APART)
+
+
+def test_a_field_of_nothing_but_small_heads_has_none() -> None:
+    """So that heads at a wrong scale are not taken for pin heads."""
+    pins = [Drawn(h.x, h.y, h.angle, length=1.8, width=1.7, acrosome=0.0, midpiece=0.5) for h in APART]
+    assert not find_heads(draw(pins), 0.045).heads
+
+
+def test_two_heads_on_one_neck_are_one_cell() -> None:
+    spread = 28.0
+    heads = [Drawn(18 + 2.0, 15 - 1.35, -spread, length=4.2, width=2.4), Drawn(18 + 2.0, 15 + 1.35, spread, 4.2, 2.4)]
+    neck = Drawn(18.6, 15, 0, length=0.8, width=0.8, acrosome=0.0, midpiece=0.6)
+    found = find_heads(draw([neck, *heads]), 0.045)
+    assert len(found.heads) == 1
+    box = found.heads[0].box
+    assert (box.y1 - box.y0) * 0.045 > 4.5
+
+
+def test_two_cells_that_touch_where_their_tails_begin_are_two() -> None:
+    upper = Drawn(18, 13.6, -25, length=4.2, width=2.4, midpiece=0.5, bend=25)
+    lower = Drawn(18, 16.2, 25, length=4.2, width=2.4, midpiece=0.5, bend=-25)
+    assert len(find_heads(draw([upper, lower]), 0.045).heads) == 2
+
+
+@pytest.mark.parametrize("stain", Stain)
+def test_doubtful_cells_of_drawn_fields(stain: Stain) -> None:
+    """The heads of two cells that touch must not become one."""
+    kinds = (Doubtful.PIN_HEAD, Doubtful.DOUBLE_HEAD, Doubtful.TOUCHING) * 4
+    spec = FieldSpec(stain=stain, cells=4, touching=0.0, debris=0.3, doubtful=kinds)
+    there, found = Counter[str](), Counter[str]()
+    for seed in range(4):
+        field = draw_field(np.random.default_rng([14, seed]), spec)
+        boxes = [head.box for head in find_heads(field.pixels, spec.um_per_px).heads]
+        matched = match_boxes([cell.head_box for cell in field.truth.cells], boxes)
+        for number, cell in enumerate(field.truth.cells):
+            there[cell.kind] += cell.whole
+            found[cell.kind] += cell.whole and number in matched
+    assert found["pin_head"] >= 0.7 * there["pin_head"]
+    assert found["double_head"] >= 0.7 * there["double_head"]
+    assert found["touching"] >= 0.8 * there["touching"]

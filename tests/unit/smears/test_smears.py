@@ -13,6 +13,7 @@ from services.cli.main import app
 from services.intake.validation import parse_manifest
 from services.smears.batch import BatchSpec, FolderNotEmpty, write_batch
 from services.smears.cells import CellShape, shape_cell
+from services.smears.doubtful import Doubtful
 from services.smears.field import FieldSpec, draw_cell_crop, draw_field
 from services.smears.head_shapes import HeadShape
 from services.smears.optics import Fault
@@ -259,3 +260,22 @@ def test_the_truth_of_faulty_fields_can_be_written_too(tmp_path: Path) -> None:
     truths = [json.loads(line) for line in (tmp_path / "night" / "truth.jsonl").read_text().splitlines()]
     assert len({truth["fault"] for truth in truths}) >= 4
     assert all(truth["fault"] != "none" for truth in truths)
+
+
+def test_doubtful_things_come_only_where_they_are_asked_for_and_are_in_the_truth() -> None:
+    plain = draw_field(np.random.default_rng(4), FieldSpec(900, 700, cells=3))
+    assert {cell.kind for cell in plain.truth.cells} == {"usual"}
+    assert not plain.truth.objects
+    field = draw_field(np.random.default_rng(4), FieldSpec(900, 700, cells=3, doubtful=tuple(Doubtful)))
+    assert len(field.truth.cells) >= len(plain.truth.cells) + 3
+    sperm = {Doubtful.PIN_HEAD, Doubtful.DOUBLE_HEAD, Doubtful.TOUCHING, Doubtful.TAIL_ACROSS}
+    assert {cell.kind for cell in field.truth.cells} <= {"usual", *sperm}
+    assert {item.kind for item in field.truth.objects} == set(Doubtful) - sperm
+    glass = np.median(field.pixels[..., 1])
+    for item in (item for item in field.truth.objects if item.whole):
+        x0, y0, x1, y1 = (round(v) for v in item.box)
+        assert field.pixels[y0:y1, x0:x1, 1].min() < 0.75 * glass
+    pins = [cell for cell in field.truth.cells if cell.kind == "pin_head"]
+    assert all(cell.area_um2 < 3.8 and cell.class_index == CLASS_NAMES.index("PinHead") for cell in pins)
+    line = field.truth.as_json("a.jpg")
+    assert {"kind", "box", "whole"} == set(line["objects"][0])

@@ -1,0 +1,64 @@
+"""Strands that leave an object: midpieces and tails, and what looks like one."""
+
+from dataclasses import dataclass
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from services.imaging.detection.splitting import Polygon
+from services.imaging.detection.transmittance import FlatField
+
+_NEAR_UM: Final = 0.45  # nearer to an outline is its own blurred edge
+_START_UM: Final = 0.5  # of a strand, beyond that
+_FAR_UM: Final = 2.8  # what comes so far is a strand; a shred or a drop that touches a head does not
+_END_UM: Final = 0.6
+_WIDEST_UM: Final = 2.2  # a strand is darker than what lies within so much around it
+
+
+@dataclass(frozen=True, slots=True)
+class Strand:
+    """Something thin that leaves an object: where it starts, in working pixels, and in how many places it goes on."""
+
+    start: NDArray[np.float64]
+    ends: int
+
+
+def strands(flat: FlatField, pieces: list[Polygon], contrast: int) -> list[Strand]:
+    """The strands that leave the object of `pieces` (working pixels) and are darker than their surroundings.
+
+    `contrast` is by how many levels of 255, everywhere from the object's edge to 2.8 µm away from it. One that passes
+    the object leaves it twice.
+    """
+    um = flat.um_per_px
+    height, width = flat.green.shape
+    x, y, w, h = cv2.boundingRect(np.concatenate(pieces))
+    reach = round(_FAR_UM / um) + 1
+    left, top, right, bottom = (
+        max(0, x - reach),
+        max(0, y - reach),
+        min(width, x + w + reach),
+        min(height, y + h + reach),
+    )
+    green = flat.smooth[top:bottom, left:right]
+    window = np.ones((round(_WIDEST_UM / um) | 1,) * 2, np.uint8)
+    darker = cv2.subtract(cv2.morphologyEx(green, cv2.MORPH_CLOSE, window, borderType=cv2.BORDER_REPLICATE), green)
+    beside = np.ones(green.shape, np.uint8)
+    for piece in pieces:
+        cv2.fillPoly(beside, [np.rint(piece).astype(np.int32)], 0, offset=(-left, -top))
+    away = np.asarray(cv2.distanceTransform(beside, cv2.DIST_L2, 3)) * um
+    dark = (np.asarray(darker) > contrast) & (away > _NEAR_UM) & (away < _FAR_UM)
+    labels = np.asarray(cv2.connectedComponents(dark.view(np.uint8))[1], np.int32)
+    ends = _parts(dark & (away > _FAR_UM - _END_UM), labels)
+    goes_on = np.bincount([label for label, _ in ends], minlength=labels.max() + 1)
+    starts = _parts(dark & (away < _NEAR_UM + _START_UM), labels)
+    return [Strand(middle + np.array([left, top]), int(goes_on[label])) for label, middle in starts if goes_on[label]]
+
+
+def _parts(mask: NDArray[np.bool_], labels: NDArray[np.int32]) -> list[tuple[int, NDArray[np.float64]]]:
+    """Each connected part of `mask`: the label of it, and its middle."""
+    count, parts, _, middles = cv2.connectedComponentsWithStats(mask.view(np.uint8))
+    whose = np.zeros(count, np.int64)
+    whose[parts[mask]] = labels[mask]
+    return [(int(whose[part]), np.asarray(middles[part])) for part in range(1, count)]
