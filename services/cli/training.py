@@ -176,7 +176,7 @@ def fuse(
     from services.releases.fusion import weight_text
 
     with needs_extra("train"):
-        from triton_models.training.fusion.fitting import FusionObjective
+        from triton_models.training.fusion.curve import FusionObjective
         from triton_models.training.fusion.fuse import fuse_runs
     fitted, choice = fuse_runs(
         (first, second), folder, FusionObjective(objective), for_published_mix=mix == "published"
@@ -191,6 +191,9 @@ def fuse(
     at = "  ".join(f"{name.replace('_', ' ')} {value:.4f}" for name, value in choice["at_alpha"].items())
     weight = weight_text(fitted.alpha)
     out.print(f"α = {weight} (the weight of EfficientNetV2-S); on validation: {at}", highlight=False)
+    low, high = choice["alpha_as_good"]
+    likeliest = f"likeliest: {choice['likeliest_alpha']:.3f}"
+    out.print(f"as good within one standard error: α from {low:g} to {high:g}; {likeliest}", highlight=False)
     for name, found in choice.get("macro_f1_by_mix", {}).items():
         told = ", ".join(f"{value:.4f} on the {of} mix" for of, value in found.items())
         out.print(f"macro-F1 {name.replace('_', ' ')}: {told}", highlight=False)

@@ -87,6 +87,9 @@ def _metrics(release: Release, choice: Path) -> dict[str, object]:
     validation = release.metrics.get("validation")
     if validation is not None:
         metrics |= {name: value for name, value in release.metrics.items() if name == "validation_fingerprint"}
-        fused = {"fused": read_json_object(choice, ReleaseBroken).get("at_alpha")} if choice.is_file() else {}
-        metrics["validation"] = {**{member: validation.get(member) for member in release.members}, **fused}
+        metrics["validation"] = figures = {member: validation.get(member) for member in release.members}
+        if choice.is_file():
+            chosen = read_json_object(choice, ReleaseBroken)
+            figures["fused"] = chosen.get("at_alpha")
+            metrics["alpha_as_good"] = chosen.get("alpha_as_good")
     return metrics

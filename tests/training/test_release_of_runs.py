@@ -76,7 +76,8 @@ def test_train_fuse_release_evaluate(cells: Callable[..., Path], tmp_path: Path)
             *("--fusion", tmp_path / "fusion", "--out", release, "--crop-um", "16", "--name", "tiny", "--json"),
         )
     )
-    verify_release(release, classes=("Normal", "TaperedHead"))
+    metrics = verify_release(release, classes=("Normal", "TaperedHead")).metrics
+    assert metrics["alpha_as_good"] == choice["alpha_as_good"]
     assert built["kind"] == "trained"
 
     page = tmp_path / "report.html"
@@ -86,6 +87,7 @@ def test_train_fuse_release_evaluate(cells: Callable[..., Path], tmp_path: Path)
     assert found["macro_f1"]["fused"] == pytest.approx(choice["at_alpha"]["macro_f1"], abs=1e-9)
     assert found["chose_alpha"]
     assert page.read_text().count("<svg") == 4
+    assert "were as good as the best within one standard error" in page.read_text()
     assert 'src="http' not in page.read_text()
 
     how = read_config(tmp_path / "tiny.toml").preparation

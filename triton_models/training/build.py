@@ -69,7 +69,7 @@ def build_release(
     """
     records = {member: read_run(parts.runs[member]) for member in MEMBERS}
     fusion = _read_part(parts.fusion / FUSION_NAME, "alpha", "temperatures", "classes")
-    choice = _read_part(parts.fusion / CHOICE_NAME, "at_alpha", "member_temperatures")
+    choice = _read_part(parts.fusion / CHOICE_NAME, "alpha_as_good", "at_alpha", "member_temperatures")
     for what in ("classes", "preparation", "training_fingerprint"):
         values = [record[what] for record in records.values()]
         if values[0] != values[1]:
@@ -122,6 +122,7 @@ def build_release(
                     **{member: record.get("validation") for member, record in records.items()},
                     "fused": choice["at_alpha"],
                 },
+                "alpha_as_good": choice["alpha_as_good"],
                 **(metrics or {}),
             },
             files=files,

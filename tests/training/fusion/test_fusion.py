@@ -19,16 +19,16 @@ from tests.places import CHECKOUT
 from tests.small_release import build_small_release, coloured_crops
 from triton_models.training.config import Objective
 from triton_models.training.fusion.calibration import fit_calibration
+from triton_models.training.fusion.curve import SWEEP, FusionObjective, macro_scores, sweep
 from triton_models.training.fusion.fitting import (
-    FusionObjective,
     Weight,
     Weighting,
     cross_entropy,
     fit_fusion,
+    fit_scalar,
     fit_temperature,
-    macro_scores,
+    likeliest_alpha,
     softmax,
-    sweep,
 )
 from triton_models.training.fusion.fuse import fuse_logits
 from triton_models.training.fusion.prior import MixUnknown, f1_by_mix, fit_strength, prior_of
@@ -72,7 +72,63 @@ def test_fused_is_not_below_the_better_member_where_alpha_was_chosen() -> None:
         fitted = fit_fusion(first, second, labels, objective, repeats=1)
         values = fitted.curve.values[objective]
         at = int(np.argmin(abs(fitted.curve.alpha - fitted.scalar_alpha)))
-        assert values[at] == values.max() >= max(values[0], values[-1])
+        assert fitted.curve.as_good(objective)[at]
+        assert values[at] >= max(values[0], values[-1])
+        assert values[at] >= values.max() - fitted.curve.errors[objective][at]
+
+
+@pytest.mark.parametrize("objective", FusionObjective)
+def test_the_error_of_a_lead_is_that_of_cells_drawn_again(objective: FusionObjective) -> None:
+    first, second, labels = members(400, seed=8, first_scale=1.5)
+    curve = sweep(first, second, labels)
+    best = int(np.argmin(curve.errors[objective] + (curve.values[objective] < curve.values[objective].max())))
+    draw = np.random.default_rng(1)
+    drawn = [draw.integers(0, len(labels), len(labels)) for _ in range(1000)]
+    for at in (0, 60, 200):
+        said = {a: (SWEEP[a] * first + (1 - SWEEP[a]) * second).argmax(1) for a in (at, best)}
+        leads = [
+            macro_scores(said[best][c], labels[c], CLASSES)[objective]
+            - macro_scores(said[at][c], labels[c], CLASSES)[objective]
+            for c in drawn
+        ]
+        assert curve.errors[objective][at] == pytest.approx(np.std(leads), rel=0.1)
+    assert curve.errors[objective][best] == 0
+
+
+def test_the_likeliest_mix_is_found_whatever_the_scales() -> None:
+    first, second, labels = members(500, seed=11)
+    plain = likeliest_alpha(first.astype(np.float64), second.astype(np.float64), labels)
+    by_search = min(SWEEP, key=lambda a: _at_its_temperature(a * first + (1 - a) * second, labels))
+    assert plain == pytest.approx(by_search, abs=0.0051)
+    loud = likeliest_alpha(3 * first.astype(np.float64), second.astype(np.float64), labels)
+    assert loud / (1 - loud) == pytest.approx(plain / (1 - plain) / 3, rel=0.01), "the same mix, of a louder member"
+
+
+def _at_its_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
+    logits = logits.astype(np.float64)
+    return cross_entropy(logits / fit_temperature(logits, labels), labels)
+
+
+def test_on_other_cells_alpha_spreads_less_and_does_as_well_as_the_best_of_the_curve() -> None:
+    tests = members(6000, seed=99)
+    found: dict[str, list[tuple[float, float]]] = {"best of the curve": [], "as released": []}
+    for seed in range(40):
+        first, second, labels = (part.astype(np.float64) for part in members(120, seed=seed))
+        labels = labels.astype(np.int64)
+        curve = sweep(first, second, labels).values[FusionObjective.F1]
+        ways = {
+            "best of the curve": float(SWEEP[curve.argmax()]),
+            "as released": float(fit_scalar(first, second, labels, FusionObjective.F1).alpha[0]),
+        }
+        for way, alpha in ways.items():
+            said = (alpha * tests[0] + (1 - alpha) * tests[1]).argmax(1)
+            found[way].append((alpha, macro_scores(said, tests[2], CLASSES)[FusionObjective.F1]))
+    spread = {way: np.std([alpha for alpha, _ in pairs]) for way, pairs in found.items()}
+    worst = {way: min(f1 for _, f1 in pairs) for way, pairs in found.items()}
+    assert spread["as released"] < 0.7 * spread["best of the curve"]
+    assert worst["as released"] > worst["best of the curve"]
+    alone = max(macro_scores(z.argmax(1), tests[2], CLASSES)[FusionObjective.F1] for z in tests[:2])
+    assert worst["as released"] > alone
 
 
 def test_a_useless_member_gets_no_weight() -> None:
@@ -195,10 +251,12 @@ def test_the_fusion_folder_is_what_triton_and_numpy_read_alike(
     assert choice["released_weighting"] == weighting
     scores = macro_scores(by_numpy.argmax(1), labels, CLASSES)
     assert choice["at_alpha"] == {str(name): value for name, value in scores.items()}
-    assert (
-        max(choice["curve"]["macro_f1"])
-        == choice["curve"]["macro_f1"][choice["curve"]["alpha"].index(choice["scalar_alpha"])]
-    )
+    at = choice["curve"]["alpha"].index(choice["scalar_alpha"])
+    lost = max(choice["curve"]["macro_f1"]) - choice["curve"]["macro_f1"][at]
+    assert lost <= choice["curve"]["standard_errors"]["macro_f1"][at] + 1e-12
+    as_good = np.array(choice["curve"]["alpha"])[choice["curve"]["as_good"]]
+    assert choice["scalar_alpha"] in as_good
+    assert choice["alpha_as_good"] == [as_good.min(), as_good.max()]
     assert (tmp_path / "curve.svg").read_text().count("<svg") == 1
 
 

@@ -86,11 +86,12 @@ def test_it_has_the_same_networks_another_fusion_and_an_id_of_its_own(release_di
 
 def test_how_the_fusion_was_chosen_comes_along(release_dir: Path, tmp_path: Path) -> None:
     fusion = fusion_in(tmp_path / "fusion")
-    fusion.with_name("choice.json").write_text(json.dumps({"at_alpha": {"f1": 0.95}}))
+    fusion.with_name("choice.json").write_text(json.dumps({"at_alpha": {"f1": 0.95}, "alpha_as_good": [0.2, 0.7]}))
     fusion.with_name("curve.svg").write_text("<svg/>")
     derived = derive_release(release_dir, fusion, tmp_path / "out")
     assert {"fusion/choice.json", "fusion/curve.svg"} <= set(derived.files)
     assert derived.metrics["validation"]["fused"] == {"f1": 0.95}
+    assert derived.metrics["alpha_as_good"] == [0.2, 0.7]
 
 
 @pytest.mark.parametrize(

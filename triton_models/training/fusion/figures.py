@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from services.evaluation.calibration import Band
-from triton_models.training.fusion.fitting import Curve, FusionObjective
+from triton_models.training.fusion.curve import Curve, FusionObjective
 
 _STYLE = {"svg.hashsalt": "morphbatch", "svg.fonttype": "none", "font.family": "sans-serif", "font.size": 9}
 _COLOURS = ("#3b6fb6", "#d1782d", "#2a8a57")
@@ -31,12 +31,16 @@ def _axes(width: float, height: float) -> tuple[Figure, Any]:
     return figure, axes
 
 
-def fusion_curve(curve: Curve, alpha: float, members: tuple[str, str]) -> str:
-    """Macro-F1, recall and precision against α, with the chosen one."""
+def fusion_curve(curve: Curve, objective: FusionObjective, alpha: float, members: tuple[str, str]) -> str:
+    """Macro-F1, recall and precision against α, with the chosen one; shaded: as good by `objective`."""
     figure, axes = _axes(6.4, 3.6)
     for (name, values), colour in zip(curve.values.items(), _COLOURS, strict=True):
-        chosen = name is FusionObjective.F1
+        chosen = name is objective
         axes.plot(curve.alpha, values, label=name.replace("_", " "), color=colour, linewidth=2 if chosen else 1.2)
+    whole_height = axes.get_xaxis_transform()
+    axes.fill_between(
+        curve.alpha, 0, 1, where=curve.as_good(objective), transform=whole_height, color="#888", alpha=0.2
+    )
     axes.axvline(alpha, color="#888", linestyle="--", linewidth=1)
     axes.annotate(f"α = {alpha:g}", (alpha, axes.get_ylim()[0]), xytext=(4, 4), textcoords="offset points")
     axes.set(xlabel=f"α: weight of {members[0]} (0: {members[1]} alone)", ylabel="on validation", xlim=(0, 1))

@@ -6,6 +6,9 @@ a third temperature, which is folded into both: what is released stays the formu
 α is one number, as in the paper. One α a class is released in its place where nested cross-validation says that it is
 better. An α that follows each cell's confidences is compared only: it needs the members' softmax at T₁ and T₂ alone,
 which the folded temperatures no longer tell.
+
+The best α of a curve is the best by chance too. Any α that is as good, by what is known of it, may be chosen; of these
+the one is taken that is next to the likeliest, which the same cells tell far more surely.
 """
 
 from collections.abc import Callable
@@ -19,10 +22,10 @@ from scipy.optimize import minimize, minimize_scalar
 from sklearn.model_selection import StratifiedKFold
 
 from services.errors import PermanentError
+from triton_models.training.fusion.curve import SWEEP, Curve, FusionObjective, macro_scores, sweep
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-SWEEP: Final = np.round(np.linspace(0, 1, 201), 4)
 _RESAMPLES: Final = 200
 
 
@@ -30,14 +33,6 @@ class TooFewCells(PermanentError, ValueError):
     """The validation cells are too few to choose a fusion on."""
 
     reason = "too_few_cells"
-
-
-class FusionObjective(StrEnum):
-    """What α maximises, each the plain mean over classes."""
-
-    F1 = "macro_f1"
-    RECALL = "macro_recall"
-    PRECISION = "macro_precision"
 
 
 class Weighting(StrEnum):
@@ -67,14 +62,6 @@ class Weight:
 
 
 @dataclass(frozen=True, slots=True)
-class Curve:
-    """The three means over classes at every α of the sweep."""
-
-    alpha: Floats
-    values: dict[FusionObjective, Floats]
-
-
-@dataclass(frozen=True, slots=True)
 class Comparison:
     """A weighting under nested cross-validation: the objective in each repeat, of weights fitted on the other folds."""
 
@@ -97,6 +84,7 @@ class FittedFusion:
     member_temperatures: tuple[float, float]
     fused_temperature: float
     curve: Curve
+    likeliest_alpha: float
     scalar: Weight
     best_weighting: Weighting  # by nested cross-validation
     best: Weight
@@ -111,7 +99,7 @@ class FittedFusion:
 
     @property
     def scalar_alpha(self) -> float:
-        """The best single weight, released or not: where the curve was cut."""
+        """The single weight that was chosen, released or not: where the curve was cut."""
         return float(self.scalar.alpha[0])
 
     @property
@@ -121,7 +109,8 @@ class FittedFusion:
         return first * self.fused_temperature, second * self.fused_temperature
 
     def document(self) -> dict[str, Any]:
-        """As JSON values."""
+        """As JSON values. `alpha_as_good`: the least and the largest α that are as good as the best."""
+        as_good = self.curve.as_good(self.objective)
         return {
             "objective": str(self.objective),
             "alpha": self.alpha,
@@ -134,7 +123,11 @@ class FittedFusion:
             "curve": {
                 "alpha": self.curve.alpha.tolist(),
                 **{str(name): values.tolist() for name, values in self.curve.values.items()},
+                "standard_errors": {str(name): errors.tolist() for name, errors in self.curve.errors.items()},
+                "as_good": as_good.tolist(),
             },
+            "alpha_as_good": [float(self.curve.alpha[as_good].min()), float(self.curve.alpha[as_good].max())],
+            "likeliest_alpha": self.likeliest_alpha,
             "nested_cross_validation": {
                 str(weighting): {
                     "mean": float(c.scores.mean()),
@@ -174,37 +167,31 @@ def fit_temperature(logits: Floats, labels: Ints) -> float:
     return float(np.exp(found.x))
 
 
-def macro_scores(chosen: Ints, labels: Ints, classes: int) -> dict[FusionObjective, float]:
-    """Means over the classes that occur in `labels`; a class that is never chosen has precision 0."""
-    table = np.bincount(labels * classes + chosen, minlength=classes * classes).reshape(classes, classes)
-    hits, truths, choices = np.diag(table), table.sum(1), table.sum(0)
-    there = truths > 0
-    precision = hits[there] / np.maximum(choices[there], 1)
-    recall = hits[there] / truths[there]
-    f1 = 2 * hits[there] / (truths[there] + choices[there])
-    return {
-        FusionObjective.F1: float(f1.mean()),
-        FusionObjective.RECALL: float(recall.mean()),
-        FusionObjective.PRECISION: float(precision.mean()),
-    }
-
-
-def sweep(first: Floats, second: Floats, labels: Ints) -> Curve:
-    """The curve over all α of calibrated logits `[N, C]`."""
-    rows = [macro_scores((a * first + (1 - a) * second).argmax(1), labels, first.shape[1]) for a in SWEEP]
-    return Curve(SWEEP, {name: np.array([row[name] for row in rows]) for name in FusionObjective})
-
-
 def fit_scalar(first: Floats, second: Floats, labels: Ints, objective: FusionObjective) -> Weight:
-    """The α of the sweep that maximises the objective; among equals, the likeliest."""
-    values = sweep(first, second, labels).values[objective]
-    equals = np.flatnonzero(values >= values.max() - 1e-12)
-    likeliest = min(equals, key=lambda at: _calibrated_loss(SWEEP[at] * first + (1 - SWEEP[at]) * second, labels))
-    return Weight(Weighting.SCALAR, np.array([SWEEP[likeliest]]))
+    """Of the α that are as good as the best of the sweep, the one next to the likeliest.
+
+    What few cells say of macro-F1 leaves a wide choice; what they say of the likelihood narrows it.
+    """
+    as_good = np.flatnonzero(sweep(first, second, labels).as_good(objective))
+    away = np.abs(SWEEP[as_good] - likeliest_alpha(first, second, labels))
+    return Weight(Weighting.SCALAR, SWEEP[as_good[[away.argmin()]]])
 
 
-def _calibrated_loss(logits: Floats, labels: Ints) -> float:
-    return cross_entropy(logits / fit_temperature(logits, labels), labels)
+def likeliest_alpha(first: Floats, second: Floats, labels: Ints) -> float:
+    """The α in 0…1 whose mix of logits `[N, C]`, at the temperature that suits it best, is likeliest.
+
+    Mix and temperature are two weights of a convex problem: a·z₁ + b·z₂ with a, b ≥ 0, of which α = a ÷ (a + b).
+    """
+    rows = np.arange(len(labels))
+
+    def loss(weights: Floats) -> tuple[float, Floats]:
+        joined = weights[0] * first + weights[1] * second
+        off = softmax(joined)
+        off[rows, labels] -= 1
+        return cross_entropy(joined, labels), np.array([(off * z).sum() for z in (first, second)]) / len(labels)
+
+    a, b = minimize(loss, np.full(2, 0.5), jac=True, bounds=[(0, None)] * 2, method="L-BFGS-B").x
+    return float(a / (a + b)) if a + b else 0.5
 
 
 def fit_per_class(first: Floats, second: Floats, labels: Ints, objective: FusionObjective) -> Weight:
@@ -304,6 +291,7 @@ def fit_fusion(
         member_temperatures=(t1, t2),
         fused_temperature=fit_temperature(joined, labels),
         curve=sweep(first, second, labels),
+        likeliest_alpha=likeliest_alpha(first, second, labels),
         scalar=scalar,
         best_weighting=winner,
         best=FITS[winner](first, second, labels, objective),

@@ -17,7 +17,8 @@ from services.releases.schema import MEMBERS, Prior
 from triton_models.training.config import read_config
 from triton_models.training.fusion import figures
 from triton_models.training.fusion.calibration import fit_calibration
-from triton_models.training.fusion.fitting import FittedFusion, FusionObjective, fit_fusion, macro_scores, softmax
+from triton_models.training.fusion.curve import FusionObjective, macro_scores
+from triton_models.training.fusion.fitting import FittedFusion, fit_fusion, softmax
 from triton_models.training.fusion.prior import f1_by_mix, fit_strength, prior_of
 from triton_models.training.learning.logits import LabelledLogits, LogitsDiffer, check_alike, read_logits
 from triton_models.training.learning.train import CONFIG_NAME, LOGITS_NAME, RUN_NAME
@@ -98,7 +99,7 @@ def fuse_logits(
             "as_learnt": f1_by_mix(logits, first.labels, prior.model_copy(update={"strength": 0.0})),
             "released": f1_by_mix(logits, first.labels, chosen),
         }
-    write_text(folder / CURVE_NAME, figures.fusion_curve(fitted.curve, fitted.scalar_alpha, MEMBERS))
+    write_text(folder / CURVE_NAME, figures.fusion_curve(fitted.curve, objective, fitted.scalar_alpha, MEMBERS))
     write_text(folder / CHOICE_NAME, json.dumps(choice, indent=2) + "\n")
     write_text(folder / FUSION_NAME, json.dumps(served, indent=2) + "\n")
     return fitted, choice

@@ -126,6 +126,7 @@ def score(
         "classes": list(release.classes),
         "data_fingerprint": measured,
         "alpha": release.fusion.alpha,
+        "alpha_as_good": release.metrics.get("alpha_as_good"),
         "chose_alpha": measured == release.metrics.get("validation_fingerprint"),
         "macro_f1": {name: found["macro_f1"] for name, found in classifiers.items()},
         "macro_f1_by_mix": {name: found["macro_f1_by_mix"] for name, found in classifiers.items()},

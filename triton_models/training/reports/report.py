@@ -49,6 +49,14 @@ def write_report(evaluation: Evaluation, path: Path) -> None:
             f"Fused with α = {weight_text(document['alpha'])}: the weight of EfficientNetV2-S."
         )
     )
+    if document["alpha_as_good"] is not None:
+        low, high = document["alpha_as_good"]
+        parts.append(
+            pages.paragraph(
+                f"Of one α for all classes, those from {low:g} to {high:g} were as good as the best within one "
+                "standard error, on the images that it was chosen on."
+            )
+        )
     if document["chose_alpha"]:
         parts.append(
             pages.paragraph(
