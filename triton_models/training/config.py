@@ -176,10 +176,13 @@ class Run(_Part):
     seed: int = 0
     devices: int = Field(default=1, ge=1)
     accelerator: Literal["auto", "cpu", "cuda"] = "auto"
-    loader_workers: int = Field(default=0, ge=0)
+    deterministic: bool = Field(
+        default=False,
+        description="On a GPU: only algorithms that give the same to the bit, which take longer; a CPU's always do.",
+    )
     threads: int = Field(default=0, ge=0, description="0: as many as torch chooses.")
     checkpoint_minutes: float = Field(
-        default=10.0, ge=0, description="Minutes between checkpoints inside an epoch; 0: after each step."
+        default=10.0, ge=0, description="Minutes between checkpoints; 0: after each step."
     )
 
 

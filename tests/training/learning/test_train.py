@@ -25,10 +25,12 @@ from triton_models.training.config import (
     as_toml,
     read_config,
 )
+from triton_models.training.learning import checkpoint
 from triton_models.training.learning import run as run_module
 from triton_models.training.learning.checkpoint import CheckpointMissing
 from triton_models.training.learning.logits import read_logits
-from triton_models.training.learning.train import RunInterrupted, train
+from triton_models.training.learning.side_by_side import at_once
+from triton_models.training.learning.train import RunInterrupted, git_commit, train
 
 TINY = "test_resnet"  # timm's own network for tests
 COUNTS = {"train": {"normal": 14, "tapered": 9, "odd": 11}, "val": {"normal": 5, "tapered": 5, "odd": 5}}
@@ -99,15 +101,60 @@ def test_an_interrupted_run_ends_with_the_weights_of_an_uninterrupted_one(
     assert [row["training_loss"] for row in rows[0]] == [row["training_loss"] for row in rows[1]]
 
 
-def test_the_seed_decides_the_weights_and_loader_processes_do_not(cells: Callable[..., Path], tmp_path: Path) -> None:
+def test_the_seed_decides_the_weights(cells: Callable[..., Path], tmp_path: Path) -> None:
     config = tiny(cells(COUNTS), epochs=1)
-    apart = config.model_copy(update={"run": config.run.model_copy(update={"loader_workers": 1})})
     other = config.model_copy(update={"run": config.run.model_copy(update={"seed": 6})})
-    for name, how in (("first", config), ("apart", apart), ("other", other)):
+    for name, how in (("first", config), ("again", config), ("other", other)):
         train(TINY, how, tmp_path / name)
-    assert_same(weights(tmp_path / "first"), weights(tmp_path / "apart"))
+    assert_same(weights(tmp_path / "first"), weights(tmp_path / "again"))
     first, second = weights(tmp_path / "first"), weights(tmp_path / "other")
     assert any(not torch.equal(first[name], second[name]) for name in first)
+
+
+def test_checkpoints_are_written_when_they_are_due_and_the_best_weights_are_kept_until_then(
+    cells: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    often = tiny(cells(COUNTS), epochs=4)
+    seldom = often.model_copy(update={"run": often.run.model_copy(update={"checkpoint_minutes": 10.0})})
+    record = train(TINY, often, tmp_path / "often")
+    assert record["best_epoch"] < record["epochs"] - 1, "the best weights are not the last"
+    written, save = [], checkpoint.save
+
+    def noted(path: Path, content: dict[str, object], position: checkpoint.Position) -> None:
+        written.append(path.name)
+        save(path, content, position)
+
+    monkeypatch.setattr(checkpoint, "save", noted)
+    train(TINY, seldom, tmp_path / "seldom")
+    assert written == ["best.pt", "last.pt"]
+    for name in written:
+        assert_same(weights(tmp_path / "often", name), weights(tmp_path / "seldom", name))
+
+
+def test_a_run_seeds_the_generator_of_a_gpu_at_its_start_only(
+    cells: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seeded: list[int] = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    train(TINY, tiny(cells(COUNTS), epochs=1), tmp_path / "run")
+    assert len(seeded) == 2, "or its dropout would repeat"
+
+
+def test_a_run_ends_well_without_git(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert git_commit() is None
+
+
+def test_as_many_runs_go_side_by_side_as_cores_and_a_gpus_memory_allow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = tiny(tmp_path)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(16)))
+    assert at_once(config.model_copy(update={"run": Run(threads=3, accelerator="cpu")})) == 5
+    assert at_once(config.model_copy(update={"run": Run(threads=0, accelerator="cpu")})) == 1
+    assert at_once(config.model_copy(update={"run": Run(threads=64, accelerator="cpu")})) == 1
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (75 * 2**30, 80 * 2**30))
+    assert at_once(config.model_copy(update={"run": Run(threads=1, accelerator="cuda")})) == 9
 
 
 def test_a_run_learns_and_writes_down_what_it_did(cells: Callable[..., Path], tmp_path: Path) -> None:

@@ -1,15 +1,19 @@
 """Batches that are a function of (seed, epoch, place) alone, so that a resumed run sees what it would have seen."""
 
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
-from torchvision.transforms import v2
 
-Place = tuple[int, int]  # epoch, index of the image
+from triton_models.training.config import Augmentation
+from triton_models.training.data.augmentation import draw, vary
+
+_SHARE_FOR_CROPS: Final = 0.5  # of a GPU's free memory; the network needs the rest
+
+Places = NDArray[np.int64]
 
 
 def seed_of(*parts: int) -> int:
@@ -17,34 +21,38 @@ def seed_of(*parts: int) -> int:
     return int(np.random.SeedSequence(parts).generate_state(1, np.uint64)[0] >> 1)
 
 
-class VariedCrops(Dataset[tuple[Tensor, int]]):
-    """Training crops, each varied again in each epoch, the same way whichever process does it.
+class TrainingCrops:
+    """Training crops in the memory of the device that trains, varied again in each batch.
 
     Args:
-        crops: UINT8 `[N, M, M, 3]`, with their margin.
+        crops: UINT8 `[N, M, M, 3]`, with their margin; they stay in the host's memory if a GPU has too little.
         labels: class index of each.
-        transform: from UINT8 `[3, M, M]` to float `[3, S, S]`.
-        seed: of the run.
+        how: they are varied.
+        side_px: S, of the varied crops.
+        device: that trains.
     """
 
-    def __init__(self, crops: NDArray[np.uint8], labels: Sequence[int], transform: v2.Compose, seed: int) -> None:
-        self.crops = crops
-        self.labels = labels
-        self.transform = transform
-        self.seed = seed
+    def __init__(
+        self, crops: NDArray[np.uint8], labels: Sequence[int], how: Augmentation, side_px: int, device: torch.device
+    ) -> None:
+        fits = device.type == "cpu" or crops.nbytes < _SHARE_FOR_CROPS * torch.cuda.mem_get_info(device)[0]
+        held = torch.from_numpy(crops).permute(0, 3, 1, 2)
+        self.crops = held.to(device) if fits else held
+        self.labels = torch.tensor(labels, device=device)
+        self.how = how
+        self.side_px = side_px
+        self.device = device
 
-    def __len__(self) -> int:
-        return len(self.crops)
-
-    def __getitem__(self, place: Place) -> tuple[Tensor, int]:
-        epoch, index = place
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed_of(self.seed, epoch, index))
-            crop: Tensor = self.transform(torch.from_numpy(self.crops[index]).permute(2, 0, 1))
-        return crop, self.labels[index]
+    def batch(self, places: Places, seed: int) -> tuple[Tensor, Tensor]:
+        """Varied float crops `[B, 3, S, S]` in 0…1 and labels `[B]` on the device; the same for the same seed."""
+        at = torch.from_numpy(places)
+        crops = self.crops[at.to(self.crops.device)].to(self.device)
+        draws = draw(self.how, len(places), self.side_px, torch.Generator().manual_seed(seed))
+        noise = torch.Generator(self.device).manual_seed(seed)
+        return vary(crops, draws, self.side_px, noise), self.labels[at.to(self.device)]
 
 
-class EpochBatches(Sampler[list[Place]]):
+class EpochBatches:
     """The batches of one epoch, from batch `start` on; with several devices, each device's part of every batch.
 
     The last, incomplete batch is left out (the next epoch draws another order), unless it is the only one.
@@ -73,10 +81,7 @@ class EpochBatches(Sampler[list[Place]]):
         """Batches of a whole epoch."""
         return len(self.labels) // self.batch
 
-    def __len__(self) -> int:
-        return self.in_epoch - self.start
-
-    def __iter__(self) -> Iterator[list[Place]]:
+    def __iter__(self) -> Iterator[Places]:
         draw = np.random.default_rng((self.seed, self.epoch))
         if self.balanced:
             share = 1 / np.bincount(self.labels)[self.labels]
@@ -85,11 +90,4 @@ class EpochBatches(Sampler[list[Place]]):
             order = draw.permutation(len(self.labels))
         rank, world = self.part
         for number in range(self.start, self.in_epoch):
-            places = order[number * self.batch : (number + 1) * self.batch][rank::world]
-            yield [(self.epoch, int(index)) for index in places]
-
-
-def loader(data: VariedCrops, batches: EpochBatches, workers: int) -> DataLoader[tuple[Tensor, int]]:
-    """Batches of float crops `[B, 3, S, S]` and labels `[B]`."""
-    generator = torch.Generator().manual_seed(0)  # or the loader draws a seed from the global generator, unseen
-    return DataLoader(data, batch_sampler=batches, num_workers=workers, generator=generator)
+            yield order[number * self.batch : (number + 1) * self.batch][rank::world]

@@ -41,13 +41,14 @@ def precision_of(config: TrainingConfig) -> Precision:
     wanted = config.optimisation.precision
     if wanted is not Precision.AUTO:
         return wanted
-    if _on_gpu(config):
+    if on_gpu(config):
         return Precision.BF16 if torch.cuda.is_bf16_supported(including_emulation=False) else Precision.FP16
     units = torch.cpu.get_capabilities()
     return Precision.BF16 if any(units.get(name) for name in _BF16_UNITS) else Precision.FP32
 
 
-def _on_gpu(config: TrainingConfig) -> bool:
+def on_gpu(config: TrainingConfig) -> bool:
+    """Whether the run would train on a GPU."""
     wanted = config.run.accelerator
     return wanted == "cuda" or (wanted == "auto" and torch.cuda.is_available())
 
@@ -58,18 +59,20 @@ def make_fabric(config: TrainingConfig) -> Fabric:
     Raises:
         ConfigurationError: fp16 was asked for on a CPU, which trains in bf16 or fp32.
     """
-    run, precision, on_gpu = config.run, precision_of(config), _on_gpu(config)
-    if precision is Precision.FP16 and not on_gpu:
+    run, precision, gpu = config.run, precision_of(config), on_gpu(config)
+    if precision is Precision.FP16 and not gpu:
         raise ConfigurationError("precision = 'fp16' requires a GPU; a CPU trains in 'bf16' or 'fp32'")
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS is not deterministic
+    to_the_bit = run.deterministic or not gpu
+    if to_the_bit:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS is not deterministic
     # On a GPU some backward passes have no deterministic form: torch then warns and names them.
-    torch.use_deterministic_algorithms(True, warn_only=on_gpu)
+    torch.use_deterministic_algorithms(to_the_bit, warn_only=gpu)
     torch.utils.deterministic.fill_uninitialized_memory = False  # only shows bugs, and costs a third of the speed
-    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.benchmark = not to_the_bit
     if run.threads:
         torch.set_num_threads(run.threads)
     fabric = Fabric(
-        accelerator="cuda" if on_gpu else "cpu",
+        accelerator="cuda" if gpu else "cpu",
         devices=run.devices,
         strategy="ddp" if run.devices > 1 else "auto",
         precision=_FABRIC_PRECISION[precision],
@@ -132,7 +135,8 @@ class TrainingRun:
         self._trained.train()
         if mix is not None:
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(seed_of(self.config.run.seed, 3, number, self.fabric.global_rank))
+                # Not torch.manual_seed, which would also set back the GPU's generator, and so dropout.
+                torch.default_generator.manual_seed(seed_of(self.config.run.seed, 3, number, self.fabric.global_rank))
                 crops, labels = mix(crops, labels)
         crops = standardised(crops).contiguous(memory_format=torch.channels_last)
         for group in self.optimizer.param_groups:
@@ -197,14 +201,23 @@ class TrainingRun:
         if not self.fabric.is_global_zero:
             return
         content = {
-            "network": self.network.state_dict(),
+            **self._weights(),
             "optimizer": self.optimizer.state_dict(),
             "precision": str(self.precision),
             "scaler": self.fabric.strategy.precision.state_dict(),
             "randoms": randoms,
-            **({"ema": self.ema.module.state_dict()} if self.ema is not None else {}),
         }
         checkpoint.save(path, content, self.position)
+
+    def weights(self) -> dict[str, Any]:
+        """A copy of the weights and of their average, on the device: what `load_weights` takes of a checkpoint."""
+        return {
+            part: {name: value.clone() for name, value in tensors.items()} for part, tensors in self._weights().items()
+        }
+
+    def _weights(self) -> dict[str, Any]:
+        averaged = {} if self.ema is None else {"ema": self.ema.module.state_dict()}
+        return {"network": self.network.state_dict(), **averaged}
 
     def load(self, path: Path) -> None:
         """Go back to a checkpoint.

@@ -1,22 +1,24 @@
-"""Training runs that do not wait for one another: a few at once, each on its own core."""
+"""Training runs that do not wait for one another: as many at once as there are cores, and memory on a GPU."""
 
 import multiprocessing
+import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import torch
 from rich.console import Console
 
 from services.errors import ConfigurationError
-from services.releases.schema import MEMBERS
 from triton_models.training.config import TrainingConfig, as_toml
 from triton_models.training.data.dataset import LabelledImage
 from triton_models.training.learning.checkpoint import LAST
+from triton_models.training.learning.run import on_gpu
 from triton_models.training.learning.train import CONFIG_NAME, RUN_NAME, train
 
-AT_ONCE: Final = len(MEMBERS)
+_GPU_BYTES_A_RUN: Final = 8 * 2**30  # either network with batches of 64 crops of 128 px
 console = Console(stderr=True)
 
 
@@ -64,13 +66,26 @@ def train_each(jobs: Sequence[Job]) -> None:
         begun = job.folder / CONFIG_NAME
         if begun.exists() and begun.read_text(encoding="utf-8") != as_toml(job.config):
             raise RunOfOtherSettings(f"{begun} belongs to another run; remove its folder or choose another")
-    with ProcessPoolExecutor(AT_ONCE, multiprocessing.get_context("spawn")) as pool:
-        running = [pool.submit(_train, job) for job in jobs if not (job.folder / RUN_NAME).exists()]
+    left = [job for job in jobs if not (job.folder / RUN_NAME).exists()]
+    if not left:
+        return
+    with ProcessPoolExecutor(at_once(left[0].config), multiprocessing.get_context("spawn")) as pool:
+        running = [pool.submit(_train, job) for job in left]
         try:
             for run in running:
                 run.result()
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+def at_once(config: TrainingConfig) -> int:
+    """How many runs such as `config` the machine takes side by side, at least one."""
+    cores = len(os.sched_getaffinity(0))
+    by_cores = cores // (config.run.threads or cores)
+    if not on_gpu(config):
+        return max(1, by_cores)
+    free, _ = torch.cuda.mem_get_info()
+    return max(1, min(by_cores, int(free) // _GPU_BYTES_A_RUN))
 
 
 def _train(job: Job) -> None:

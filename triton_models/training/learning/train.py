@@ -21,14 +21,15 @@ from sklearn.metrics import accuracy_score, f1_score
 
 from services.atomic import AlreadyThere, write_text
 from services.errors import MorphbatchError
-from triton_models.training.config import TrainingConfig, as_toml
-from triton_models.training.data.augmentation import MARGIN, mixing, training_transform
-from triton_models.training.data.batches import VariedCrops, loader
+from triton_models.training.config import Optimisation, TrainingConfig, as_toml
+from triton_models.training.data.augmentation import MARGIN, mixing
+from triton_models.training.data.batches import TrainingCrops, seed_of
 from triton_models.training.data.dataset import LabelledImage, fingerprint, read_dataset, resolve_classes
 from triton_models.training.data.duplicates import seen_again
 from triton_models.training.data.preparation import read_crops
 from triton_models.training.data.splits import cut
-from triton_models.training.learning.checkpoint import BEST, LAST
+from triton_models.training.learning import checkpoint
+from triton_models.training.learning.checkpoint import BEST, LAST, Position
 from triton_models.training.learning.journal import Journal
 from triton_models.training.learning.logits import LabelledLogits
 from triton_models.training.learning.run import TrainingRun, make_fabric
@@ -178,6 +179,42 @@ def train(
     return record
 
 
+class _Checkpoints:
+    """The checkpoints of a run: written every `checkpoint_minutes` and at its end; the best weights wait in memory.
+
+    They are on disk before a last.pt that knows of them; what is lost with the process is learnt again.
+    """
+
+    def __init__(self, run: TrainingRun, folder: Path) -> None:
+        self.run = run
+        self.folder = folder
+        self.best: dict[str, Any] | None = None
+        self.written = time.monotonic()
+
+    def keep_best(self) -> None:
+        """The weights of this moment are the best yet."""
+        self.best = self.run.weights()
+
+    def due(self) -> bool:
+        """Whether the last one is old enough."""
+        return time.monotonic() - self.written >= self.run.config.run.checkpoint_minutes * 60
+
+    def write(self) -> None:
+        """Write both. With several devices every process must call it."""
+        if self.best is not None and self.run.fabric.is_global_zero:
+            checkpoint.save(self.folder / BEST, self.best, self.run.position)
+        self.best = None
+        self.run.save(self.folder / LAST)
+        self.written = time.monotonic()
+
+
+def _at_end(position: Position, how: Optimisation) -> bool:
+    """Whether all epochs are done, or `patience` has run out."""
+    waited = position.epoch - 1 - position.best_epoch
+    out_of_patience = bool(how.patience) and position.best_epoch >= 0 and waited >= how.patience
+    return position.epoch >= how.epochs or out_of_patience
+
+
 def _epochs(
     run: TrainingRun,
     training: Crops,
@@ -189,38 +226,30 @@ def _epochs(
 ) -> None:
     config, position = run.config, run.position
     how = config.optimisation
-    data = VariedCrops(
-        training.crops,
-        training.labels,
-        training_transform(config.augmentation, config.preparation.side_px),
-        config.run.seed,
+    data = TrainingCrops(
+        training.crops, training.labels, config.augmentation, config.preparation.side_px, run.fabric.device
     )
     mix = mixing(config.augmentation, len(run.loss.weights))
-    last_saved = time.monotonic()
-    while position.epoch < how.epochs:
-        if how.patience and position.epoch - 1 - position.best_epoch >= how.patience and position.best_epoch >= 0:
-            return
+    checkpoints = _Checkpoints(run, folder)
+    while not _at_end(position, how):
         began, begun_at = time.monotonic(), position.step
         batches = run.batches(training.labels, position.epoch, position.step)
-        feed: Any = run.fabric.setup_dataloaders(
-            loader(data, batches, config.run.loader_workers), use_distributed_sampler=False
-        )
         total = how.epochs * batches.in_epoch
         rate = 0.0
-        for crops, labels in feed:
+        for places in batches:
             number = position.epoch * batches.in_epoch + position.step
+            crops, labels = data.batch(places, seed_of(config.run.seed, 4, number, run.fabric.global_rank))
             rate = run.rate(number, total, batches.in_epoch)
             position.loss_sum += run.step(crops, labels, number, rate, mix)
             position.step += 1
             watch.step(position.epoch, position.step, batches.in_epoch, position.loss_sum / position.step)
             if run.any_process(stop()):
-                run.save(folder / LAST)
+                checkpoints.write()
                 raise RunInterrupted(
                     f"stopped in epoch {position.epoch}; `morphbatch train … --resume` continues from here"
                 )
-            if time.monotonic() - last_saved >= config.run.checkpoint_minutes * 60 and run.fabric.world_size == 1:
-                run.save(folder / LAST)
-                last_saved = time.monotonic()
+            if run.fabric.world_size == 1 and checkpoints.due():
+                checkpoints.write()
         row = {
             "epoch": float(position.epoch),
             "learning_rate": rate,
@@ -234,10 +263,10 @@ def _epochs(
         if is_best:
             position.best_f1, position.best_epoch = row["macro_f1"], position.epoch
         position.epoch, position.step, position.loss_sum = position.epoch + 1, 0, 0.0
-        if is_best:
-            run.save(folder / BEST)
-        run.save(folder / LAST)
-        last_saved = time.monotonic()
+        if is_best and how.keep == "best":
+            checkpoints.keep_best()
+        if run.any_process(checkpoints.due()) or _at_end(position, how):
+            checkpoints.write()
         if journal is not None:
             journal.write(position.history)
         watch.epoch(row)
@@ -256,9 +285,10 @@ def scores(logits: NDArray[np.float32], labels: Sequence[int]) -> dict[str, floa
 
 
 def git_commit() -> str | None:
-    """The commit of the code that runs; None: it is installed without its history."""
-    here = Path(__file__).parent
-    asked = subprocess.run(
-        ["git", "-C", str(here), "rev-parse", "HEAD"], capture_output=True, text=True, check=False, timeout=30
-    )
+    """The commit of the code that runs; None: it is installed without its history, or git does not tell."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        asked = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    except (FileNotFoundError, subprocess.TimeoutExpired):
+        return None  # a run of hours does not end for this
     return asked.stdout.strip() if asked.returncode == 0 else None
