@@ -8,7 +8,7 @@ select b.id as batch_key, l.code as lab, b.batch_code as batch_id, b.received_on
     c.head_width_um, c.head_area_um2, c.head_perimeter_um, c.ellipticity, c.elongation, c.roughness, c.regularity,
     c.acrosome_share, c.vacuole_share, c.midpiece_width_um, c.midpiece_angle_deg,
     m.class_code, m.class_name_tr, s.collected_at,
-    (coalesce(s.collected_at, b.received_at) at time zone l.time_zone)::date as day
+    (coalesce(s.collected_at, b.received_at) at time zone l.time_zone)::date as day, c.crop_inside_share, c.not_counted
 from cell c
 join reporting.current_analysis a on a.analysis_id = c.analysis_id
 join slide s on s.id = a.slide_key
@@ -31,7 +31,7 @@ join lab l on l.id = b.lab_id
 cross join lateral (
     select count(*) as cells, 100 * avg(confidence)::float8 as mean_confidence_pct,
         100.0::float8 * count(*) filter (where confidence < 0.5) / count(*) as low_confidence_pct
-    from cell where received_on = b.received_on and analysis_id = a.analysis_id
+    from cell where received_on = b.received_on and analysis_id = a.analysis_id and not_counted is null
     having count(*) > 0
 ) c;
 comment on view reporting.confidence_by_slide is
@@ -63,6 +63,8 @@ cross join lateral (
     ) v (measure, value)
     join reporting.measure m on m.measure = v.measure
     where c.received_on = b.received_on and c.analysis_id = a.analysis_id
+        -- The head of any other cell that is not counted is whole, and its measures hold.
+        and c.not_counted is distinct from 'not_a_sperm'
     group by v.measure
 ) v
 join reporting.measure m on m.measure = v.measure

@@ -5,7 +5,8 @@ select s.batch_key, s.lab, s.batch_id, s.received_on, s.slide_id, s.specimen, s.
     s.release_id, s.release_kind, m.class_index, m.class_name, m.region, coalesce(c.cells, 0) as cells,
     s.cells as cells_total, 100.0::float8 * coalesce(c.cells, 0) / s.cells as pct,
     reporting.wilson_low_pct(coalesce(c.cells, 0), s.cells) as low_pct,
-    reporting.wilson_high_pct(coalesce(c.cells, 0), s.cells) as high_pct, m.class_code, m.class_name_tr
+    reporting.wilson_high_pct(coalesce(c.cells, 0), s.cells) as high_pct, m.class_code, m.class_name_tr,
+    s.cells_not_counted
 from reporting.slide_result s
 cross join reporting.morphology_class m
 left join slide_class_count c on c.analysis_id = s.analysis_id and c.class_index = m.class_index
@@ -51,6 +52,7 @@ from reporting.repeated_fields r
 cross join lateral (
     select class_index, count(*) as cells from cell
     where received_on = r.received_on and analysis_id = r.analysis_id and field_id = any(r.field_keys)
+        and not_counted is null
     group by class_index
 ) c;
 comment on view reporting.counted_before is
@@ -65,7 +67,7 @@ select batch_key, lab, batch_id, received_on, specimen, stain, release_id, relea
     case when joined then reporting.wilson_low_pct(cells, cells_total) end as low_pct,
     case when joined then reporting.wilson_high_pct(cells, cells_total) end as high_pct,
     replicate_1_cells, replicate_1_total, replicate_2_cells, replicate_2_total, replicates_agree, class_code,
-    class_name_tr
+    class_name_tr, cells_not_counted
 from (
     select *, coalesce(replicates_agree, true) as joined
     from (
@@ -84,7 +86,7 @@ from (
                 sum(d.cells_total) filter (where d.replicate = 1)::bigint as replicate_1_total,
                 sum(d.cells) filter (where d.replicate = 2)::bigint as replicate_2_cells,
                 sum(d.cells_total) filter (where d.replicate = 2)::bigint as replicate_2_total,
-                bool_or(t.cells is not null) as share_images
+                bool_or(t.cells is not null) as share_images, sum(d.cells_not_counted)::bigint as cells_not_counted
             from reporting.class_distribution d
             left join reporting.counted_before k
                 on k.batch_key = d.batch_key and k.analysis_id = d.analysis_id and k.class_index = d.class_index

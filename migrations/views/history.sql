@@ -10,7 +10,8 @@ select b.id as batch_key, l.code as lab, b.batch_code as batch_id, b.received_on
     a.cells_on_border as on_border, a.objects_rejected, n.cells as normal_cells,
     100.0::float8 * n.cells / nullif(a.cells_classified, 0) as normal_pct,
     reporting.wilson_low_pct(n.cells, a.cells_classified) as normal_low_pct,
-    reporting.wilson_high_pct(n.cells, a.cells_classified) as normal_high_pct
+    reporting.wilson_high_pct(n.cells, a.cells_classified) as normal_high_pct,
+    reporting.sum_of(a.not_counted_by_reason) as cells_not_counted, a.not_counted_by_reason
 from analysis a
 join model_release r on r.id = a.release_id
 join slide s on s.id = a.slide_id
@@ -44,7 +45,7 @@ create view reporting.cell_history as
 select h.batch_key, h.lab, h.batch_id, c.received_on, h.slide_id, h.analysis_id, h.version, h.counts, h.release_id,
     h.release_kind, c.number, c.field_id as field_key, f.position as field_position, f.key as field, c.x0, c.y0, c.x1,
     c.y1, c.class_index, m.class_name, m.region, c.confidence, c.probabilities, c.efficientnetv2_s_logits,
-    c.resnetv2_50_logits, c.head_outline, m.class_code, m.class_name_tr
+    c.resnetv2_50_logits, c.head_outline, m.class_code, m.class_name_tr, c.crop_inside_share, c.not_counted
 from reporting.analysis_history h
 -- With the day, only that month's partition is read.
 join cell c on c.received_on = h.received_on and c.analysis_id = h.analysis_id

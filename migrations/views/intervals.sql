@@ -17,6 +17,13 @@ comment on function reporting.wilson_high_pct(bigint, bigint) is
     'Upper bound, %, of the 95 % Wilson score interval of the share cells / total; null where total is 0';
 
 
+create function reporting.sum_of(cells jsonb) returns bigint
+language sql immutable parallel safe return (
+    select coalesce(sum(n::bigint), 0)::bigint from jsonb_each_text(cells) e (reason, n)
+);
+comment on function reporting.sum_of(jsonb) is 'Sum of the numbers of an object of cells by reason; 0 of null';
+
+
 create function reporting.replicates_p(cells_1 bigint, total_1 bigint, cells_2 bigint, total_2 bigint)
 returns double precision language sql immutable parallel safe return (
     select least(1, 2 * least(sum(weight) filter (where k <= cells_1), sum(weight) filter (where k >= cells_1))

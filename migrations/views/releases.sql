@@ -11,6 +11,7 @@ select r.id as release_id, r.kind, r.active, r.created_at,
     case jsonb_typeof(r.document -> 'fusion' -> 'alpha') when 'array' then array(
         select share::float8 from jsonb_array_elements_text(r.document -> 'fusion' -> 'alpha')
             with ordinality given(share, place) order by place
-    ) end as fusion_alpha_by_class
+    ) end as fusion_alpha_by_class,
+    (r.document ->> 'minimum_crop_inside_share')::float8 as minimum_crop_inside_share
 from model_release r;
 comment on view reporting.release is 'One row per release of the networks; classes by `untrained` and `demonstration` ones mean nothing';

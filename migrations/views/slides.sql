@@ -3,7 +3,7 @@
 create view reporting.current_analysis as
 select a.id as analysis_id, a.slide_id as slide_key, a.release_id, r.kind as release_kind, a.state, a.attempts,
     a.queued_at, a.started_at, a.finished_at, a.reason, a.detail, a.cells_classified, a.cells_on_border,
-    a.objects_rejected, a.timings, a.version
+    a.objects_rejected, a.timings, a.version, a.not_counted_by_reason
 from analysis a
 join model_release r on r.id = a.release_id
 -- Not "distinct on": so that a question about one batch never reads the analyses of all others.
@@ -44,7 +44,8 @@ select b.id as batch_key, l.code as lab, b.batch_code as batch_id, b.received_on
     case when a.state in ('done', 'insufficient') then a.cells_classified < 200 end as fewer_than_200_cells,
     (a.timings ->> 'total')::float8 as seconds, coalesce(a.timings, '{}') as timings, a.version,
     later.version as later_version, later.state as later_state, later.reason as later_reason,
-    later.detail as later_detail
+    later.detail as later_detail, reporting.sum_of(a.not_counted_by_reason) as cells_not_counted,
+    coalesce(a.not_counted_by_reason, '{}') as not_counted_by_reason
 from slide s
 join batch b on b.id = s.batch_id
 join lab l on l.id = b.lab_id
@@ -75,7 +76,8 @@ select b.id as batch_key, l.code as lab, b.batch_code as batch_id, b.state, b.re
     array_agg(distinct s.release_id) filter (where s.release_id is not null) as release_ids,
     coalesce(bool_or(s.release_kind <> 'trained'), false) as not_for_use,
     extract(epoch from max(s.finished_at) - min(s.started_at))::float8 as seconds,
-    count(s.later_state) as slides_pending, b.voided_at, b.voided_by, b.void_why
+    count(s.later_state) as slides_pending, b.voided_at, b.voided_by, b.void_why,
+    coalesce(sum(s.cells_not_counted), 0)::bigint as cells_not_counted
 from batch b
 join lab l on l.id = b.lab_id
 left join reporting.slide_result s on s.batch_key = b.id
@@ -86,9 +88,10 @@ comment on view reporting.batch_overview is 'One row per batch: is last night co
 create view reporting.throughput_by_night as
 select reporting.night_of(s.finished_at, l.time_zone) as night, s.lab, s.release_id,
     count(*) as slides, count(*) filter (where s.state = 'quarantined') as slides_quarantined,
-    sum(s.fields)::bigint as fields, sum(s.cells)::bigint as cells, sum(s.seconds) as busy_seconds,
-    min(s.started_at) as first_started_at, max(s.finished_at) as last_finished_at,
-    sum(s.cells) / nullif(extract(epoch from max(s.finished_at) - min(s.started_at)), 0)::float8 as cells_per_second
+    sum(s.fields)::bigint as fields, sum(s.cells + s.cells_not_counted)::bigint as cells,
+    sum(s.seconds) as busy_seconds, min(s.started_at) as first_started_at, max(s.finished_at) as last_finished_at,
+    sum(s.cells + s.cells_not_counted)::bigint
+        / nullif(extract(epoch from max(s.finished_at) - min(s.started_at)), 0)::float8 as cells_per_second
 from reporting.slide_result s
 join lab l on l.code = s.lab
 where s.finished_at is not null and s.state not in ('queued', 'running')

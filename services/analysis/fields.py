@@ -1,7 +1,7 @@
 """One field between its bytes and its crops: decode, judge its quality, find the cells, crop them."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, TypeVar
 
@@ -12,7 +12,7 @@ from services.analysis.copies import SeenFields
 from services.analysis.queries import FieldWork, SlideWork
 from services.errors import PermanentError
 from services.fields import FieldLimits, decode
-from services.imaging.crops import crop_cells, crop_of_cell_image
+from services.imaging.crops import crop_cells, crop_inside_shares, crop_of_cell_image
 from services.imaging.decoding.channel_files import check_one_channel
 from services.imaging.framing import specimen_of
 from services.imaging.heads import find_heads
@@ -28,6 +28,7 @@ from services.imaging.types import (
     FieldQuality,
     FoundHeads,
     Head,
+    Pixels,
     QualityFlag,
     SetAside,
     UmPerPx,
@@ -72,7 +73,8 @@ class PreparedField:
     """A field with its cells cropped, or why it cannot be used.
 
     `fault` is a broken delivery, which quarantines the slide; `set_aside` is a finding about a readable image, which
-    only leaves the field out; `detail` says more of it. Without both, `crops` is `[len(heads), S, S, 3]` UINT8.
+    only leaves the field out; `detail` says more of it. Without both, `crops` is `[len(heads), S, S, 3]` UINT8, and
+    `inside` how much of each lies in the field, 0 to 1; of an image that is one cell, None: it has no field.
     """
 
     work: FieldWork
@@ -81,6 +83,7 @@ class PreparedField:
     quality: dict[str, Any] = field(default_factory=dict)
     found: FoundHeads = NOTHING_FOUND
     crops: NDArray[np.uint8] | None = None
+    inside: Sequence[float | None] = ()
     fault: PermanentError | None = None
     set_aside: SetAside | None = None
     detail: str | None = None
@@ -112,7 +115,7 @@ def prepare(
         crop = crop_of_cell_image(pixels, um_per_px=slide.um_per_px, crop_um=slide.crop_um, size_px=slide.crop_px)
         whole = FoundHeads((Head(Box(0, 0, width, height)),), ())
         document = {"flags": _scale_flags(slide.um_per_px, decoded), "notes": list(decoded.notes)}
-        return PreparedField(work, width, height, document, whole, crop[np.newaxis])
+        return PreparedField(work, width, height, document, whole, crop[np.newaxis], (None,))
     check_working_size(str(uploaded), width, height, slide.um_per_px, limits.max_pixels)
     specimen = clock.timed("framing", lambda: specimen_of(pixels, slide.um_per_px))
     pixels, planes = specimen.pixels, Planes(specimen.pixels)
@@ -137,8 +140,15 @@ def prepare(
     )
     scale = FieldScale(width, height, lengths_um(found, slide.um_per_px))
     crops = clock.timed("crop", lambda: _crop(planes, found, slide))
+    inside = crop_inside_shares(
+        [head.box for head in found.heads],
+        (Pixels(width), Pixels(height)),
+        um_per_px=slide.um_per_px,
+        crop_um=slide.crop_um,
+        covered=specimen.covered,
+    )
     why_not = None if found.heads else _or_the_scale(SetAside.NO_CELLS, pixels, slide, clock)
-    return PreparedField(work, width, height, quality, found, crops, set_aside=why_not, scale=scale)
+    return PreparedField(work, width, height, quality, found, crops, inside, set_aside=why_not, scale=scale)
 
 
 def _or_the_scale(why: SetAside, pixels: RGB, slide: SlideWork, clock: StageClock) -> SetAside:

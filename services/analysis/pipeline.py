@@ -50,13 +50,22 @@ class Classifier(Protocol):
         """
 
 
+@dataclass(frozen=True, slots=True)
+class FoundCell:
+    """A head with its field, and how much of its crop lies in that field, 0 to 1; None: it has no field."""
+
+    field_id: int
+    head: Head
+    crop_inside_share: float | None
+
+
 class Sink(Protocol):
     """Where results go, in the order of the fields."""
 
     def add_field(self, prepared: PreparedField) -> None:
         """A field, used or not."""
 
-    def add_cell(self, field_id: int, head: Head, predictions: Predictions, row: int) -> None:
+    def add_cell(self, cell: FoundCell, predictions: Predictions, row: int) -> None:
         """A classified cell: row `row` of `predictions`."""
 
     def check(self) -> None:
@@ -68,7 +77,7 @@ class _Gathering:
     """Crops of one or more fields that wait to fill a request."""
 
     crops: list[NDArray[np.uint8]] = field(default_factory=list)
-    cells: list[tuple[int, Head]] = field(default_factory=list)
+    cells: list[FoundCell] = field(default_factory=list)
 
 
 def run_slide(
@@ -83,7 +92,7 @@ def run_slide(
         TransientError: the store or the networks failed.
     """
     faults: list[PermanentError] = []
-    outstanding: deque[tuple[list[tuple[int, Head]], Future[Predictions]]] = deque()
+    outstanding: deque[tuple[list[FoundCell], Future[Predictions]]] = deque()
     gathering = _Gathering()
     seen = SeenFields()
 
@@ -99,9 +108,9 @@ def run_slide(
         outstanding.append((cells[:end], future))
         gathering = _Gathering([crops[end:]], cells[end:])
 
-    def add_cells(cells: list[tuple[int, Head]], predictions: Predictions) -> None:
-        for row, (field_id, head) in enumerate(cells):
-            sink.add_cell(field_id, head, predictions, row)
+    def add_cells(cells: list[FoundCell], predictions: Predictions) -> None:
+        for row, cell in enumerate(cells):
+            sink.add_cell(cell, predictions, row)
 
     def collect(*, wait: bool) -> None:
         while outstanding and (wait or outstanding[0][1].done()):
@@ -118,7 +127,10 @@ def run_slide(
                 faults.append(prepared.fault)
             elif prepared.crops is not None and len(prepared.crops) and not faults:
                 gathering.crops.append(prepared.crops)
-                gathering.cells.extend((work.id, head) for head in prepared.found.heads)
+                gathering.cells.extend(
+                    FoundCell(work.id, head, inside)
+                    for head, inside in zip(prepared.found.heads, prepared.inside, strict=True)
+                )
                 if len(gathering.cells) >= networks.batch:
                     send(rest=False)
             collect(wait=False)

@@ -31,7 +31,10 @@ class FieldWork:
 
 @dataclass(frozen=True, slots=True)
 class SlideWork:
-    """One slide to analyse, with everything that its errors must name."""
+    """One slide to analyse, with everything that its errors must name.
+
+    A cell counts if at least `minimum_crop_inside_share` of its crop lies in the field; None: each does.
+    """
 
     analysis_id: int
     batch_key: int
@@ -44,6 +47,7 @@ class SlideWork:
     crop_px: Pixels
     crop_um: Microns
     fields: tuple[FieldWork, ...]
+    minimum_crop_inside_share: float | None = None
 
     def __str__(self) -> str:
         return f"lab {self.lab}, batch {self.batch_id}, slide {self.slide_id}"
@@ -91,4 +95,5 @@ def load_work(session: Session, analysis_id: int) -> SlideWork:
             )
             for row in rows
         ),
+        minimum_crop_inside_share=release.document.get("minimum_crop_inside_share"),
     )

@@ -23,7 +23,7 @@ from services.analysis.leases import (
     give_back,
     through_outages,
 )
-from services.analysis.pipeline import Classifier, run_slide
+from services.analysis.pipeline import Classifier, FoundCell, run_slide
 from services.analysis.queries import SlideWork, load_work
 from services.analysis.rows import CopySpool
 from services.database.audit import AuditKind, record
@@ -33,11 +33,12 @@ from services.database.session import transaction
 from services.database.states import BatchState, SlideMove
 from services.errors import NOT_THE_WORKS_FAULT, MorphbatchError, OutageError, PermanentError
 from services.fields import FieldLimits
-from services.imaging.types import Head, Morphometry
+from services.imaging.types import Morphometry, NotCounted
 from services.inference.predictions import Predictions
 from services.log_context import bind
 from services.made_with import made_with
 from services.releases.activation import require_same_crops
+from services.releases.counting import why_not_counted
 from services.settings import Settings
 from services.storage import ObjectStore
 
@@ -50,6 +51,7 @@ _CELL_COLUMNS = (
     *("received_on", "analysis_id", "number", "field_id", "x0", "y0", "x1", "y1", "class_index", "confidence"),
     *("probabilities", "efficientnetv2_s_logits", "resnetv2_50_logits", "head_outline"),
     *_MEASURE_COLUMNS,
+    *("crop_inside_share", "not_counted"),
 )
 
 
@@ -71,6 +73,7 @@ class SlideResult:
         self._cells = CopySpool("cell", _CELL_COLUMNS)
         self._fields = FieldRows(slide.analysis_id)
         self.counts: Counter[int] = Counter()
+        self.not_counted: Counter[NotCounted] = Counter()
         self.on_border = 0
         self.rejected = 0
 
@@ -78,6 +81,11 @@ class SlideResult:
     def classified(self) -> int:
         """Cells with a class so far."""
         return self._cells.rows
+
+    @property
+    def counted(self) -> int:
+        """Those of them that the shares are of."""
+        return self.counts.total()
 
     def check(self) -> None:
         """Stop the pipeline once the lease is lost."""
@@ -90,27 +98,35 @@ class SlideResult:
         self.rejected += len(found.rejected) - found.on_border
         self._fields.add(prepared)
 
-    def add_cell(self, field_id: int, head: Head, predictions: Predictions, row: int) -> None:
+    def add_cell(self, cell: FoundCell, predictions: Predictions, row: int) -> None:
         """Note a classified cell."""
+        head, inside = cell.head, cell.crop_inside_share
         probabilities = predictions.probabilities[row]
         index = int(np.argmax(probabilities))
-        self.counts[index] += 1
+        why_not = why_not_counted(head.not_counted, inside, self._slide.minimum_crop_inside_share)
+        if why_not is None:
+            self.counts[index] += 1
+        else:
+            self.not_counted[why_not] += 1
         outline = None if head.outline is None else head.outline.astype("<u2").tobytes()
         self._cells.add(
             (
-                *(self._slide.received_on, self._slide.analysis_id, self._cells.rows + 1, field_id),
+                *(self._slide.received_on, self._slide.analysis_id, self._cells.rows + 1, cell.field_id),
                 *head.box,
                 *(index, float(probabilities[index]), probabilities),
                 *(predictions.efficientnetv2_s_logits[row], predictions.resnetv2_50_logits[row], outline),
                 *(getattr(head.measures, name) for name in _MEASURES),
+                *(inside, why_not),
             )
         )
 
     def write(self, session: Session, *, with_cells: bool) -> None:
         """Write these rows, once and for all: the analysis ends in the same transaction."""
         self._fields.write(session)
-        if with_cells and self.counts:
-            self._cells.write(session)
+        if not with_cells or not self.classified:
+            return
+        self._cells.write(session)
+        if self.counted:
             session.execute(
                 text("insert into slide_class_count (analysis_id, class_index, cells) values (:id, :index, :cells)"),
                 [
@@ -228,7 +244,8 @@ def _attempt(
                 verdict,
                 reason=reason,
                 detail=detail,
-                cells_classified=result.classified if good else 0,
+                cells_classified=result.counted if good else 0,
+                not_counted_by_reason=dict(result.not_counted) if good else {},
                 cells_on_border=result.on_border,
                 objects_rejected=result.rejected,
                 made_with=made_with(settings, served.form),
@@ -278,8 +295,11 @@ def _verdict(
 ) -> tuple[SlideMove, str | None, str | None]:
     if faults:
         return SlideMove.QUARANTINE, faults[0].reason, "\n".join(map(str, faults[:50]))
-    if result.classified < minimum_cells:
-        detail = f"{slide}: {result.classified} cells in {len(slide.fields)} fields, at least {minimum_cells} required"
+    if result.counted < minimum_cells:
+        detail = f"{slide}: {result.counted} cells in {len(slide.fields)} fields, at least {minimum_cells} required"
+        if result.not_counted:
+            more = ", ".join(f"{cells} {why.replace('_', ' ')}" for why, cells in sorted(result.not_counted.items()))
+            detail += f"; not counted: {more}"
         return SlideMove.FALL_SHORT, "too_few_cells", detail
     return SlideMove.FINISH, None, None
 

@@ -138,7 +138,7 @@ def _cells(batches: tuple[NightBatch, ...]) -> str:
     began = [batch.first_started_at for batch in batches if batch.first_started_at]
     ended = [batch.last_finished_at for batch in batches if batch.last_finished_at]
     when = f", from {min(began):%d %b %H:%M} to {max(ended):%d %b %H:%M} UTC" if began and ended else ""
-    return f"{sum(batch.cells for batch in batches)} classified{when}"
+    return f"{sum(batch.cells for batch in batches)} counted{when}"
 
 
 def _missing_of(batch: NightBatch) -> str:

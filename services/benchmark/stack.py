@@ -125,7 +125,10 @@ _OF_BATCH: Final = (
     "with ours as (select analysis.* from analysis join slide on slide.id = slide_id"
     " join batch on batch.id = batch_id where batch_code = :batch)"
 )
-_TOTALS: Final = "select coalesce(sum(cells_classified), 0), count(*) filter (where state = 'quarantined') from ours"
+_TOTALS: Final = (
+    "select coalesce(sum(cells_classified + reporting.sum_of(not_counted_by_reason)), 0)::bigint,"
+    " count(*) filter (where state = 'quarantined') from ours"
+)
 
 
 @contextmanager

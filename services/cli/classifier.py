@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from services.cli.console import bars, out, print_json
-from services.cli.options import JsonOption, finite
+from services.cli.options import JsonOption, MinimumOption, finite
 from services.cli.training import needs_extra
 
 
@@ -73,6 +73,7 @@ def build(
     compress: Annotated[
         bool, typer.Option("--compress", help="Store the weights as int8: a quarter of the bytes.")
     ] = False,
+    minimum_crop_inside_share: MinimumOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Export two trained members as ONNX and pack them with their fusion into a release folder."""
@@ -81,7 +82,15 @@ def build(
         from triton_models.training.build import Parts, build_release
     kind = ReleaseKind.DEMONSTRATION if demonstration else ReleaseKind.TRAINED
     runs = {"efficientnetv2_s": efficientnetv2_s, "resnetv2_50": resnetv2_50}
-    release = build_release(Parts(runs, fusion), folder, name, crop_um, kind, compress=compress)
+    release = build_release(
+        Parts(runs, fusion),
+        folder,
+        name,
+        crop_um,
+        kind,
+        compress=compress,
+        minimum_crop_inside_share=minimum_crop_inside_share,
+    )
     if as_json:
         print_json({"folder": str(folder), **release.document()})
     else:

@@ -8,7 +8,7 @@ import typer
 from services.cli.classifier import classifier
 from services.cli.compile import forms
 from services.cli.console import out, print_json
-from services.cli.options import JsonOption, finite
+from services.cli.options import JsonOption, MinimumOption, finite
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -106,10 +106,11 @@ def service(
     columns = {"macro-F1": result.macro_f1}
     columns |= {f"macro-F1, {mix} mix": values for mix, values in result.macro_f1_by_mix.items()}
     columns |= {"accuracy": result.accuracy}
-    table = Table("", *columns, title=f"{result.matched} of {result.cells} cells matched")
+    found = f"{result.matched} of {result.cells} cells matched, {result.not_counted} more found and not counted"
+    table = Table("", *columns, title=found)
     for name in result.macro_f1:
-        found = (values[name] for values in columns.values())
-        table.add_row(name, *("–" if value is None else f"{value:.4f}" for value in found))
+        scores = (values[name] for values in columns.values())
+        table.add_row(name, *("–" if value is None else f"{value:.4f}" for value in scores))
     out.print(table)
     out.print(f"ECE of the fused probabilities: {result.ece} ({result.ece_if_calibrated} expected by chance)")
 
@@ -127,11 +128,13 @@ def prevalence(
         int, typer.Option(min=20, max=5000, help="Fewest cells of a slide; the most are half as many again.")
     ] = 200,
     seed: Annotated[int, typer.Option(help="The same seed puts the same slides together.", min=0)] = 1,
+    minimum_crop_inside_share: MinimumOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Normal forms on slides of known mixtures, as counted and as corrected for the networks' known errors.
 
-    Sends drawn smears through the running service, waits, and puts slides together from the cells that were found.
+    Sends drawn smears through the running service, waits, and puts slides together from the cells that were found. Of
+    these, the cells count that count under the active release; another rule may be given.
     """
     from dataclasses import asdict
 
@@ -146,7 +149,13 @@ def prevalence(
     probabilities = np.array([cell.probabilities for cell in found.matched], np.float32)
     fusion = fusion_of(engine, batch_key)
     result = score_prevalence(
-        probabilities, found.labels, fusion, slides=slides, cells=(cells, cells * 3 // 2), seed=seed
+        probabilities,
+        found.labels,
+        found.counted(minimum_crop_inside_share),
+        fusion,
+        slides=slides,
+        cells=(cells, cells * 3 // 2),
+        seed=seed,
     )
     if as_json:
         print_json([asdict(mixture) for mixture in result])

@@ -17,3 +17,15 @@ def finite(value: float | None) -> float | None:
     if value is not None and not math.isfinite(value):
         raise typer.BadParameter(f"{value} is not a finite number")
     return value
+
+
+MinimumOption = Annotated[
+    float | None,
+    typer.Option(
+        "--minimum-crop-inside-share",
+        min=0,
+        max=1,
+        help="A cell counts if so much of its crop lies in the field; 0: each does.",
+        callback=finite,
+    ),
+]

@@ -9,7 +9,7 @@ import typer
 from services.cli.classifier import build
 from services.cli.compile import compile_, lay_out, verify
 from services.cli.console import err, out, print_json
-from services.cli.options import JsonOption
+from services.cli.options import JsonOption, MinimumOption
 from services.cli.reapply import reapply
 
 if TYPE_CHECKING:
@@ -80,15 +80,28 @@ def activate(
 @commands.command()
 def derive(
     release_id: Annotated[str, typer.Argument(metavar="ID", help="A published release; see `release list`.")],
-    fusion: Annotated[Path, typer.Option(help="fusion.json of the other fusion.", exists=True, dir_okay=False)],
     folder: Annotated[Path, typer.Option("--out", help="Folder of the new release; must not exist.")],
+    fusion: Annotated[
+        Path | None, typer.Option(help="fusion.json of the other fusion.", exists=True, dir_okay=False)
+    ] = None,
+    minimum_crop_inside_share: MinimumOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a release of the same networks with another fusion. `morphbatch release reapply` applies it to old cells."""
+    """Make a release of the same networks with another fusion, or another rule of which cells count.
+
+    `morphbatch release reapply` applies it to old cells.
+    """
     from services.releases.derive import derive_release
 
+    if fusion is None and minimum_crop_inside_share is None:
+        raise typer.BadParameter("give --fusion, --minimum-crop-inside-share or both: else nothing would differ")
     releases = releases_here().registry
-    release = derive_release(releases.files(releases.recorded(release_id)), fusion, folder)
+    release = derive_release(
+        releases.files(releases.recorded(release_id)),
+        folder,
+        fusion_json=fusion,
+        minimum_crop_inside_share=minimum_crop_inside_share,
+    )
     if as_json:
         print_json({"folder": str(folder), **release.document()})
     else:

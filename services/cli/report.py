@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 commands = typer.Typer()
 
 _MOST_BYTES = 4 * 2**30
+_REASONS = {
+    "cut_by_border": "cells cut by the field's border",
+    "isolated_head": "heads without a tail",
+    "not_a_sperm": "no sperm cells",
+}
 _MOST_SPECIMENS = 8  # as many as a terminal is wide; the files have them all
 
 
@@ -101,10 +106,12 @@ def _show(report: "Report", language: "Language") -> None:
         out.print(f"release {release.id} ({release.kind}), fusion weight of EfficientNetV2-S {weight}", highlight=False)
     summary = report.summary
     out.print(
-        f"{summary.cells} cells classified in {summary.fields_used} of {summary.fields} fields;"
-        f" {summary.on_border} cut by the border, {summary.objects_rejected} other objects left out",
+        f"{summary.cells} cells counted in {summary.fields_used} of {summary.fields} fields;"
+        f" {summary.on_border} heads cut by the border, {summary.objects_rejected} other objects left out",
         highlight=False,
     )
+    for reason, cells in summary.not_counted_by_reason.items():
+        out.print(f"{_REASONS[reason]}: {cells}, not counted", highlight=False)
     out.print(_slides(report))
     if any(slide.corrected for slide in report.slides):
         out.print(
@@ -133,7 +140,7 @@ def _slides(report: "Report") -> "Table":
     from rich.table import Table
 
     columns = (
-        *("slide", "specimen", "state", "cells", "border", "normal forms", "95 % of the count", "corrected"),
+        *("slide", "specimen", "state", "cells", "not counted", "normal forms", "95 % of the count", "corrected"),
         *("confident", "flags"),
     )
     table = Table(*columns, box=None, header_style="bold")
@@ -145,7 +152,7 @@ def _slides(report: "Report") -> "Table":
             f"{slide.specimen} ({slide.replicate})",
             f"[red]{slide.state}[/]" if slide.state == "quarantined" else slide.state,
             str(slide.cells),
-            str(slide.on_border),
+            str(slide.cells_not_counted),
             f"{normal.pct:.1f} %" if normal else "–",
             f"{normal.low_pct:.1f}–{normal.high_pct:.1f} %" if normal else "–",
             f"{likeliest.pct:.1f} % ({likeliest.low_pct:.1f}–{likeliest.high_pct:.1f})" if likeliest else "–",

@@ -192,7 +192,7 @@ class Analysis(Base):
     finished_at: Mapped[datetime | None]
     reason: Mapped[str | None] = mapped_column(comment="Code of why it is quarantined or was last retried")
     detail: Mapped[str | None] = mapped_column(comment="The same for people")
-    cells_classified: Mapped[int] = mapped_column(server_default="0")
+    cells_classified: Mapped[int] = mapped_column(server_default="0", comment="Classified cells that count")
     cells_on_border: Mapped[int] = mapped_column(server_default="0", comment="Heads cut by the border: not classified")
     objects_rejected: Mapped[int] = mapped_column(server_default="0", comment="Debris and other objects left out")
     timings: Mapped[dict[str, Any]] = mapped_column(server_default="{}", comment="Seconds by stage")
@@ -207,6 +207,9 @@ class Analysis(Base):
     made_with: Mapped[dict[str, Any] | None] = mapped_column(
         JSONB(none_as_null=True),
         comment="What it was made with: {software, detector, form, settings}; null: it has not ended, or is older",
+    )
+    not_counted_by_reason: Mapped[dict[str, int]] = mapped_column(
+        JSONB, server_default="{}", comment="Cells that were classified and do not count, by reason: {reason: cells}"
     )
 
     slide: Mapped[Slide] = relationship()
@@ -274,10 +277,14 @@ class Cell(Base):
     midpiece_angle_deg: Mapped[float | None] = mapped_column(
         REAL, comment="Angle between midpiece and long axis of the head, degrees, 0 to 90"
     )
+    crop_inside_share: Mapped[float | None] = mapped_column(
+        REAL, comment="How much of its crop lies in the field, 0 to 1; null: an image of one cell, or older"
+    )
+    not_counted: Mapped[str | None] = mapped_column(comment="Code of why it is not counted; null: it counts")
 
 
 class SlideClassCount(Base):
-    """Roll-up: cells of a class in an analysis. Written with the cells, in one transaction."""
+    """Roll-up: cells of a class that count in an analysis. Written with the cells, in one transaction."""
 
     __tablename__ = "slide_class_count"
 

@@ -11,8 +11,8 @@ A slide's state is that of one version of its analysis. Its end is final: a slid
 | finish        | running | done         | its cells are written                                           |
 | fall_short    | running | insufficient | its cells are written, fewer than asked                         |
 | quarantine    | running | quarantined  | it cannot be analysed until a person has helped                 |
-| reapply       | new     | done         | another fusion was applied to the logits of a done slide        |
-| reapply_short | new     | insufficient | another fusion was applied to the logits of an insufficient one |
+| reapply       | new     | done         | another fusion was applied to the logits of an earlier version  |
+| reapply_short | new     | insufficient | the same, and fewer cells than asked count                      |
 
 | batch             | from                           | to                   | when                                |
 |-------------------|--------------------------------|----------------------|-------------------------------------|

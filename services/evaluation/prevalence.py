@@ -83,6 +83,7 @@ def mixtures() -> dict[str, NDArray[np.float64]]:
 def score_prevalence(
     probabilities: NDArray[np.float32],
     labels: Ints,
+    counted: NDArray[np.bool_],
     fusion: Fusion,
     *,
     slides: int = 50,
@@ -94,14 +95,17 @@ def score_prevalence(
     Args:
         probabilities: fused, `[N, 18]`, as the release with `fusion` gives them.
         labels: class index of each cell.
+        counted: which of them count; the others are drawn too, and left out.
         fusion: of that release; it must have a calibration.
         slides: of each mixture.
-        cells: the least and the most of a slide.
+        cells: the least and the most of a slide, those that do not count among them.
         seed: of the drawing.
 
     Raises:
-        NotScorable: a class has no cell, or the release has no calibration.
+        NotScorable: a class has no cell, none counts, or the release has no calibration.
     """
+    if not counted.any():
+        raise NotScorable("no cell counts under this rule")
     if fusion.calibration is None:
         raise NotScorable("the release has no calibration, so that its shares cannot be corrected: fuse it again")
     of_class = [np.flatnonzero(labels == index) for index in range(len(CLASS_NAMES))]
@@ -115,8 +119,9 @@ def score_prevalence(
         for _ in range(slides):
             counts = rng.multinomial(rng.integers(cells[0], cells[1] + 1), mix)
             slide = np.concatenate([rng.choice(at, n) for at, n in zip(of_class, counts, strict=True)])
-            counted = wilson(int((probabilities[slide].argmax(axis=1) == NORMAL.index).sum()), len(slide))
-            raw.append((counted.pct, counted.low_pct, counted.high_pct))
+            slide = slide[counted[slide]]
+            share = wilson(int((probabilities[slide].argmax(axis=1) == NORMAL.index).sum()), len(slide))
+            raw.append((share.pct, share.low_pct, share.high_pct))
             found = estimate(probabilities[slide], fusion)
             assert found is not None  # noqa: S101 - it has a calibration
             corrected.append(tuple(100 * value for value in found.interval(NORMAL.index)))

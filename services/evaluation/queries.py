@@ -20,6 +20,8 @@ class StoredCell:
     probabilities: list[float]
     efficientnetv2_s_logits: list[float]
     resnetv2_50_logits: list[float]
+    crop_inside_share: float | None
+    not_counted: str | None
 
 
 def releases_of(session: Session, batch_key: int) -> list[str]:
@@ -39,8 +41,8 @@ def stored_cells(session: Session, batch_key: int) -> list[StoredCell]:
     return read_rows(
         session,
         StoredCell,
-        "select field.key as field, x0, y0, x1, y1, probabilities, efficientnetv2_s_logits, resnetv2_50_logits"
-        " from batch join slide on slide.batch_id = batch.id"
+        "select field.key as field, x0, y0, x1, y1, probabilities, efficientnetv2_s_logits, resnetv2_50_logits,"
+        " crop_inside_share, not_counted from batch join slide on slide.batch_id = batch.id"
         " join reporting.current_analysis latest on latest.slide_key = slide.id"
         " join cell on cell.analysis_id = latest.analysis_id and cell.received_on = batch.received_on"
         " join field on field.id = cell.field_id where batch.id = :key order by field.id, cell.number",

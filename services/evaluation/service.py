@@ -1,7 +1,8 @@
 """Score the whole service on drawn smears: what it has analysed against the truth it was drawn from.
 
 A true cell is one whose head is whole. It matches the cell that the service stored with IoU ≥ 0.5 of the head boxes,
-best pairs first. The figures of the classes are over matched cells; what was missed shows in `matched` alone.
+best pairs first. The figures of the classes are over matched cells that count; what was missed shows in `matched`
+alone, and cells that were found and do not count in `not_counted`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,8 @@ from services.evaluation.calibration import calibration_error, error_if_calibrat
 from services.evaluation.detector import match_boxes
 from services.evaluation.mixes import f1_by_class, macro_f1, mixes_of
 from services.evaluation.queries import StoredCell, stored_cells
+from services.imaging.types import NotCounted
+from services.releases.counting import why_not_counted
 from services.releases.schema import MEMBERS
 from services.taxonomy import CLASS_NAMES, class_named
 
@@ -33,13 +36,15 @@ class ServiceFigures:
     """`macro_f1` and `accuracy` by member and `fused`; `ece` is that of the fused probabilities.
 
     `macro_f1_by_mix` is what macro-F1 would be with the classes equally frequent, and with the published set's mix.
-    `ece_if_calibrated` is what chance alone would show on as many cells.
+    `ece_if_calibrated` is what chance alone would show on as many cells. Of the `cells` that were drawn, `matched`
+    count, and `not_counted` were found too and do not.
 
     A figure is None when no cell matched.
     """
 
     cells: int
     matched: int
+    not_counted: int
     false: int
     macro_f1: dict[str, float | None]
     macro_f1_by_mix: dict[str, dict[str, float | None]]
@@ -63,20 +68,26 @@ def score_service(engine: Engine, batches: Mapping[int, Path]) -> ServiceFigures
         AnnotationsUnreadable: a folder has no truth of drawn smears, or a line of it is malformed.
     """
     found = matched_cells(engine, batches)
-    return _figures(found.cells, found.false, found.labels, found.matched)
+    return _figures(found)
 
 
 @dataclass(frozen=True, slots=True)
 class MatchedCells:
     """The cells that were drawn and found: their true classes `labels` `[N]`, and as stored.
 
-    `cells` whole cells were drawn, `false` cells were stored where none was drawn.
+    `cells` whole cells were drawn, `false` cells that count were stored where none was drawn.
     """
 
     cells: int
     false: int
     labels: Ints
     matched: list[StoredCell]
+
+    def counted(self, minimum: float | None = None) -> NDArray[np.bool_]:
+        """Which of the N count: as stored, or if the border may cut them to `minimum` of their crop."""
+        if minimum is None:
+            return np.array([cell.not_counted is None for cell in self.matched], np.bool_)
+        return np.array([_counts(cell, minimum) for cell in self.matched], np.bool_)
 
 
 def matched_cells(engine: Engine, batches: Mapping[int, Path]) -> MatchedCells:
@@ -95,7 +106,7 @@ def matched_cells(engine: Engine, batches: Mapping[int, Path]) -> MatchedCells:
         for key, true in truth.items():
             found = stored.get(key, [])
             pairs = match_boxes(true.boxes, [(c.x0, c.y0, c.x1, c.y1) for c in found])
-            false += len(found) - len(pairs)
+            false += sum(cell.not_counted is None for n, cell in enumerate(found) if n not in pairs.values())
             for index, other in pairs.items():
                 if true.whole[index]:
                     labels.append(true.classes[index])
@@ -103,18 +114,28 @@ def matched_cells(engine: Engine, batches: Mapping[int, Path]) -> MatchedCells:
     return MatchedCells(cells, false, np.array(labels, np.int64), matched)
 
 
-def _figures(cells: int, false: int, labels: Ints, matched: Sequence[StoredCell]) -> ServiceFigures:
+def _counts(cell: StoredCell, minimum: float) -> bool:
+    seen = None if cell.not_counted in (None, NotCounted.CUT_BY_BORDER) else NotCounted(cell.not_counted)
+    return why_not_counted(seen, cell.crop_inside_share, minimum) is None
+
+
+def _figures(found: MatchedCells) -> ServiceFigures:
+    counted = found.counted()
+    labels, matched = found.labels[counted], [found.matched[at] for at in np.flatnonzero(counted)]
     if not len(labels):
         nothing: dict[str, float | None] = dict.fromkeys((*MEMBERS, "fused"))
-        return ServiceFigures(cells, 0, false, nothing, {}, dict(nothing), None, None, {})
+        return ServiceFigures(
+            found.cells, 0, len(found.matched), found.false, nothing, {}, dict(nothing), None, None, {}
+        )
     probabilities = np.array([c.probabilities for c in matched], np.float64)
     said = {name: np.array([getattr(c, f"{name}_logits") for c in matched]).argmax(axis=1) for name in MEMBERS}
     said["fused"] = probabilities.argmax(axis=1)
     by_class = f1_by_class(labels, said["fused"])
     return ServiceFigures(
-        cells=cells,
+        cells=found.cells,
         matched=len(labels),
-        false=false,
+        not_counted=len(found.matched) - len(labels),
+        false=found.false,
         macro_f1={name: _rounded(macro_f1(labels, s)) for name, s in said.items()},
         macro_f1_by_mix={
             mix: {name: _rounded(macro_f1(labels, s, shares)) for name, s in said.items()}

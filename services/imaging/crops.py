@@ -36,6 +36,34 @@ def crop_cells(
     return _crop(planes or Planes(pixels), boxes, crop_um / um_per_px, size_px, _field_background(pixels))
 
 
+def crop_inside_shares(
+    boxes: Sequence[Box],
+    size: tuple[Pixels, Pixels],
+    *,
+    um_per_px: UmPerPx,
+    crop_um: Microns,
+    covered: NDArray[np.uint8] | None = None,
+) -> list[float]:
+    """How much of the crop around each box lies in its field, 0 to 1, to four digits: the rest is filled up.
+
+    `size` is the field's (width, height). What `covered` `[H, W]` marks is not of the field: no cell is seen there.
+    """
+    side = crop_um / um_per_px
+    hidden = None if covered is None else cv2.integral(covered)
+    shares = []
+    for box in boxes:
+        (x0, x1), (y0, y1) = (
+            (max(0.0, (low + high - side) / 2), min(float(end), (low + high + side) / 2))
+            for low, high, end in ((box.x0, box.x1, size[0]), (box.y0, box.y1, size[1]))
+        )
+        inside = (x1 - x0) * (y1 - y0)
+        if hidden is not None:
+            left, right, top, bottom = (round(edge) for edge in (x0, x1, y0, y1))
+            inside -= float(hidden[bottom, right] - hidden[top, right] - hidden[bottom, left] + hidden[top, left])
+        shares.append(round(min(1.0, max(0.0, inside / side**2)), 4))
+    return shares
+
+
 def crop_of_cell_image(pixels: RGB, *, um_per_px: UmPerPx, crop_um: Microns, size_px: Pixels) -> NDArray[np.uint8]:
     """The crop of an image `[H, W, 3]` that is one cell (`kind: "crop"`): `[size_px, size_px, 3]`.
 

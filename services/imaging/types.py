@@ -26,6 +26,14 @@ class RejectReason(StrEnum):
     STAIN = "stain"  # paler than chromatin, or of another colour than the heads of the field
 
 
+class NotCounted(StrEnum):
+    """Why a cell that was classified is shown and kept, and yet is not among those that the shares are of."""
+
+    CUT_BY_BORDER = "cut_by_border"  # too much of its crop lies beyond the field: the networks do not see all of it
+    ISOLATED_HEAD = "isolated_head"  # a head without a tail, where there is room for one
+    NOT_A_SPERM = "not_a_sperm"
+
+
 class QualityFlag(StrEnum):
     """What makes the figures of a usable field worth a second look."""
 
@@ -137,11 +145,15 @@ class Morphometry:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """One whole sperm head. `outline` is `[n, 2]` int32 x, y in field pixels; `None` for a box that was given."""
+    """One whole sperm head. `outline` is `[n, 2]` int32 x, y in field pixels; `None` for a box that was given.
+
+    `not_counted` is why it is no cell to be counted, by what is seen of it in the field.
+    """
 
     box: Box
     outline: NDArray[np.int32] | None = None
     measures: Morphometry = field(default_factory=Morphometry)
+    not_counted: NotCounted | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
-"""`morphbatch release derive`: the networks of a release with another fusion, as a release of its own.
+"""`morphbatch release derive`: the networks of a release with another fusion or another rule of what counts.
 
-Its ONNX files are the same bytes, so that the logits on record under the old one may be fused again
-(`morphbatch release reapply`), and nothing of it needs torch.
+It is a release of its own. Its ONNX files are the same bytes, so that the logits on record under the old one may be
+fused again (`morphbatch release reapply`), and nothing of it needs torch.
 """
 
 import hashlib
@@ -22,8 +22,10 @@ _OF_FUSION: Final = "fusion/"
 _BESIDE: Final = ("choice.json", "curve.svg")
 
 
-def derive_release(release_dir: Path, fusion_json: Path, out: Path) -> Release:
-    """Write the release folder `out`: the release in `release_dir` with the fusion of `fusion_json`.
+def derive_release(
+    release_dir: Path, out: Path, *, fusion_json: Path | None = None, minimum_crop_inside_share: float | None = None
+) -> Release:
+    """Write the release folder `out`: the release in `release_dir` with what is given, and its own where it is not.
 
     `fusion_json` is what `morphbatch fuse` writes; `choice.json` and `curve.svg` beside it are taken along. The
     folder appears only when it is whole.
@@ -33,30 +35,44 @@ def derive_release(release_dir: Path, fusion_json: Path, out: Path) -> Release:
         ReleaseBroken: the release is not what its document says; or the fusion is none, or of other classes.
     """
     release = verify_release(release_dir, classes=None)
-    fusion = _read_fusion(fusion_json, release)
+    fusion = release.fusion if fusion_json is None else _read_fusion(fusion_json, release)
+    minimum = release.minimum_crop_inside_share if minimum_crop_inside_share is None else minimum_crop_inside_share
     with whole_folder(out) as partial:
-        files = {name: file for name, file in release.files.items() if not name.startswith(_OF_FUSION)}
+        files = dict(release.files)
+        if fusion_json is not None:
+            files = {name: file for name, file in files.items() if not name.startswith(_OF_FUSION)}
         for name in files:
             (partial / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(release_dir / name, partial / name)
-        for name in _BESIDE:
-            beside = fusion_json.with_name(name)
-            if beside.is_file():
-                (partial / _OF_FUSION).mkdir(exist_ok=True)
-                shutil.copyfile(beside, partial / _OF_FUSION / name)
-                files[_OF_FUSION + name] = digest(partial / _OF_FUSION / name)
+        if fusion_json is not None:
+            files |= _take_along(fusion_json, partial)
         derived = release.model_copy(
             update={
-                "id": f"{release.id.rsplit('-', 1)[0]}-{_content(files, fusion)[:12]}",
+                "id": f"{release.id.rsplit('-', 1)[0]}-{_content(files, fusion, minimum)[:12]}",
                 "created": datetime.now(UTC),
                 "fusion": fusion,
-                "metrics": _metrics(release, partial / _OF_FUSION / "choice.json"),
+                "metrics": {**release.metrics, "derived_from": release.id}
+                if fusion_json is None
+                else _metrics(release, partial / _OF_FUSION / "choice.json"),
                 "files": files,
+                "minimum_crop_inside_share": minimum,
             }
         )
         derived.write(partial)
         verify_release(partial, classes=derived.classes)
     return derived
+
+
+def _take_along(fusion_json: Path, partial: Path) -> dict[str, FileDigest]:
+    """Copy how the fusion was chosen into the unfinished release; the files by name."""
+    files = {}
+    for name in _BESIDE:
+        beside = fusion_json.with_name(name)
+        if beside.is_file():
+            (partial / _OF_FUSION).mkdir(exist_ok=True)
+            shutil.copyfile(beside, partial / _OF_FUSION / name)
+            files[_OF_FUSION + name] = digest(partial / _OF_FUSION / name)
+    return files
 
 
 def _read_fusion(path: Path, release: Release) -> Fusion:
@@ -76,9 +92,10 @@ def _read_fusion(path: Path, release: Release) -> Fusion:
     return fusion
 
 
-def _content(files: dict[str, FileDigest], fusion: Fusion) -> str:
+def _content(files: dict[str, FileDigest], fusion: Fusion, minimum: float | None) -> str:
     listed = "".join(f"{name}{file.sha256}" for name, file in sorted(files.items()))
-    return hashlib.sha256(f"{listed}{json.dumps(fusion.model_dump(), sort_keys=True)}".encode()).hexdigest()
+    rule = "" if minimum is None else f"{minimum!r}"
+    return hashlib.sha256(f"{listed}{json.dumps(fusion.model_dump(), sort_keys=True)}{rule}".encode()).hexdigest()
 
 
 def _metrics(release: Release, choice: Path) -> dict[str, object]:

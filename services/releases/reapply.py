@@ -10,7 +10,8 @@ from datetime import date
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Engine, func, literal, select, text
+from sqlalchemy import Engine, Integer, case, column, func, literal, select, table, text
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Session
 
 from services.database.audit import AuditKind, record
@@ -23,13 +24,14 @@ from services.errors import PermanentError
 from services.made_with import software
 from services.releases.logits_on_record import Logits, read_logits, write_reapplied
 from services.releases.queries import ResultsOfBatch, release_row, results_by_batch, results_under_others
+from services.releases.recount import recount
 from services.releases.schema import Release
 from services.taxonomy import CLASS_NAMES, CLASSES
 
 _CELLS_A_TRANSACTION = 100_000
 _CELLS_AT_ONCE = 20_000  # in memory
 
-_NEW_COLUMNS = ("analysis_id", "class_index", "confidence", "probabilities")
+_NEW_COLUMNS = ("analysis_id", "class_index", "confidence", "probabilities", "crop_inside_share", "not_counted")
 _KEPT_COLUMNS = tuple(column.name for column in Cell.__table__.columns if column.name not in _NEW_COLUMNS)
 
 
@@ -202,8 +204,9 @@ def _write(
     # No other version of these slides begins meanwhile.
     of_group = [result.batch_key for result in group]
     session.execute(select(Batch.id).where(Batch.id.in_(of_group)).order_by(Batch.id).with_for_update())
-    new = _insert_analyses(session, plan.release.id, [n for result in group for n in result.analyses], by)
-    day = group[0].received_on
+    day, analyses = group[0].received_on, [n for result in group for n in result.analyses]
+    recount(session, plan.release, day, analyses)
+    new = _insert_analyses(session, plan.release.id, analyses, by)
     for part in _parts(group):
         wanted = [analysis for analysis in part if analysis in new]
         logits = read_logits(session, day, wanted)
@@ -216,17 +219,26 @@ def _write(
 
 
 _COPIED = (
-    *(Analysis.attempts, Analysis.started_at, Analysis.finished_at, Analysis.reason, Analysis.detail),
-    *(Analysis.cells_classified, Analysis.cells_on_border, Analysis.objects_rejected, Analysis.timings),
+    *(Analysis.attempts, Analysis.started_at, Analysis.finished_at),
+    *(Analysis.cells_on_border, Analysis.objects_rejected, Analysis.timings),
+)
+_RECOUNTED = table(
+    "recounted",
+    *(column("analysis_id", Integer), column("cells_classified", Integer), column("not_counted_by_reason", JSONB)),
 )
 
 
 def _insert_analyses(session: Session, release_id: str, analyses: list[int], by: str) -> dict[int, int]:
     """The new analyses by the old ones, of the slides whose result is still that. They keep when the networks ran.
 
-    A slide that is being analysed again is left out.
+    A slide that is being analysed again is left out. One whose cells that count become fewer or more than were asked
+    for falls short, or does no more.
     """
     new: dict[int, int] = {}
+    counted, asked = _RECOUNTED.c.cells_classified, Analysis.made_with["settings"]["minimum_cells"].as_integer()
+    short = func.coalesce(counted < asked, Analysis.state == SlideState.INSUFFICIENT)
+    fewer = (counted < asked) & (counted != Analysis.cells_classified)
+    detail = func.concat(counted, " cells are counted under release ", release_id, ", at least ", asked, " required")
     under_way = select(Analysis.slide_key).where(Analysis.state.in_([SlideState.QUEUED, SlideState.RUNNING]))
     for step in (SlideMove.REAPPLY, SlideMove.REAPPLY_SHORT):
         rows = select(
@@ -236,10 +248,15 @@ def _insert_analyses(session: Session, release_id: str, analyses: list[int], by:
             literal(by).label("asked_by"),
             literal("the fusion of this release was applied to the stored logits").label("why"),
             Analysis.made_with.concat({"software": software()}).label("made_with"),
+            case((fewer, "too_few_cells"), (short, Analysis.reason)).label("reason"),
+            case((fewer, detail), (short, Analysis.detail)).label("detail"),
+            counted,
+            _RECOUNTED.c.not_counted_by_reason,
             *_COPIED,
         ).where(
             Analysis.id.in_(analyses),
-            Analysis.state == step.to,
+            Analysis.id == _RECOUNTED.c.analysis_id,
+            short == (step is SlideMove.REAPPLY_SHORT),
             Analysis.id.in_(select(CURRENT_ANALYSIS.c.analysis_id)),
             Analysis.slide_key.not_in(under_way),
         )
@@ -263,10 +280,12 @@ def _insert_cells(
     kept = ", ".join(_KEPT_COLUMNS)
     session.execute(
         text(
-            f"insert into cell (analysis_id, class_index, confidence, probabilities, {kept})"
+            f"insert into cell ({', '.join(_NEW_COLUMNS)}, {kept})"
             f" select reapplied.new_id, reapplied.class_index, reapplied.confidence, reapplied.probabilities,"
+            " coalesce(cell.crop_inside_share, uncounted.crop_inside_share), uncounted.not_counted,"
             f" {', '.join(f'cell.{name}' for name in _KEPT_COLUMNS)}"
             " from reapplied join cell on cell.analysis_id = reapplied.analysis_id and cell.number = reapplied.number"
+            " left join uncounted on uncounted.analysis_id = cell.analysis_id and uncounted.number = cell.number"
             # Else the whole month is read for each part of it.
             " where cell.received_on = :day and cell.analysis_id = any(:ids)"
         ),
@@ -275,7 +294,8 @@ def _insert_cells(
     session.execute(
         text(
             "insert into slide_class_count (analysis_id, class_index, cells)"
-            " select new_id, class_index, count(*) from reapplied group by 1, 2"
+            " select new_id, class_index, count(*) from reapplied left join uncounted using (analysis_id, number)"
+            " where uncounted.number is null group by 1, 2"
         )
     )
 

@@ -178,6 +178,14 @@ class Release(_Part):
     fusion: Fusion
     metrics: dict[str, Any] = Field(description="Per member and fused, with the data they were measured on.")
     files: dict[RelativePath, FileDigest] = Field(description="Every file of the folder but this document.")
+    # Left out where there is none, so that the documents on record stay what they are.
+    minimum_crop_inside_share: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        exclude_if=lambda share: share is None,
+        description="A cell counts if so much of its crop lies in the field; null: each does.",
+    )
 
     @model_validator(mode="after")
     def _agree_with_itself(self) -> Self:

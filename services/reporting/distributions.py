@@ -1,8 +1,10 @@
 """Counts of classes as the parts of a report: shares of classes and regions, normal forms."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from typing import TypedDict
 
+from services.imaging.types import NotCounted
 from services.reporting.references import CENTILE_5_NORMAL_PCT, CENTILE_5_TEXT
 from services.reporting.report import ClassShare, NormalForms, Regions, RegionShare
 from services.reporting.statistics import Interval, wilson
@@ -28,6 +30,12 @@ def _rounded(interval: Interval) -> _Figures:
         "low_pct": round(interval.low_pct, 2),
         "high_pct": round(interval.high_pct, 2),
     }
+
+
+def by_reason(slides: Iterable[Mapping[NotCounted, int]]) -> dict[NotCounted, int]:
+    """The cells of slides that do not count, by reason in one order; reasons without a cell are left out."""
+    total = sum((Counter(of_slide) for of_slide in slides), Counter[NotCounted]())
+    return {reason: total[reason] for reason in NotCounted if total[reason]}
 
 
 def distribution(counts: Counts) -> tuple[ClassShare, ...] | None:

@@ -44,6 +44,7 @@ class BatchRow:
     fields: int
     fields_used: int
     cells: int
+    cells_not_counted: int
     on_border: int
     objects_rejected: int
     seconds: float | None
@@ -75,6 +76,7 @@ class ReleaseRow:
     fusion_alpha_by_class: list[float] | None
     crop_px: Pixels
     crop_um: Microns
+    minimum_crop_inside_share: float | None
     git_commit: str | None
 
 
@@ -95,6 +97,7 @@ class SlideRow:
     release_id: str | None
     release_kind: str | None
     cells: int
+    not_counted_by_reason: dict[str, int]
     on_border: int
     objects_rejected: int
     fields: int
@@ -194,8 +197,8 @@ def batch_row(session: Session, batch_key: int) -> BatchRow:
         session,
         BatchRow,
         "select o.batch_key, o.lab, o.batch_id, o.state, o.received_on, o.received_at, o.slides, o.fields,"
-        " o.fields_used, o.cells, o.on_border, o.objects_rejected, o.seconds, o.release_ids, b.problems, l.time_zone,"
-        " reporting.night_of(b.received_at, l.time_zone) as night,"
+        " o.fields_used, o.cells, o.cells_not_counted, o.on_border, o.objects_rejected, o.seconds, o.release_ids,"
+        " b.problems, l.time_zone, reporting.night_of(b.received_at, l.time_zone) as night,"
         " o.voided_at, o.voided_by, o.void_why"
         " from reporting.batch_overview o join batch b on b.id = o.batch_key join lab l on l.id = b.lab_id"
         " where o.batch_key = :key",
@@ -211,8 +214,8 @@ def release_rows(session: Session, release_ids: list[str]) -> list[ReleaseRow]:
     return read_rows(
         session,
         ReleaseRow,
-        "select release_id, kind, fusion_alpha, fusion_alpha_by_class, crop_px, crop_um, git_commit"
-        " from reporting.release where release_id = any(:ids) order by created_at desc, release_id",
+        "select release_id, kind, fusion_alpha, fusion_alpha_by_class, crop_px, crop_um, minimum_crop_inside_share,"
+        " git_commit from reporting.release where release_id = any(:ids) order by created_at desc, release_id",
         ids=release_ids,
     )
 
@@ -224,8 +227,9 @@ def slide_rows(session: Session, batch: BatchRow) -> list[SlideRow]:
         SlideRow,
         batch,
         "select slide_id, specimen, replicate, stain, um_per_px, collected_at, day, state, reason, detail, release_id,"
-        " release_kind, cells, on_border, objects_rejected, fields, fields_used, fewer_than_200_cells, attempts,"
-        " timings, later_version, later_state, later_reason, later_detail from reporting.slide_result"
+        " release_kind, cells, not_counted_by_reason, on_border, objects_rejected, fields, fields_used,"
+        " fewer_than_200_cells, attempts, timings, later_version, later_state, later_reason, later_detail"
+        " from reporting.slide_result"
         " join (select slide_key, collected_at, day from reporting.slide_day) d using (slide_key)",
         "position",
     )
@@ -258,14 +262,14 @@ def fusions(session: Session, release_ids: list[str]) -> Mapping[str, Fusion]:
 
 @dataclass(frozen=True, slots=True)
 class SlideProbabilities:
-    """Fused probabilities `[N, 18]` of a slide's cells; `repeated` `[N]`: its specimen has counted them before."""
+    """Fused probabilities `[N, 18]` of a slide's cells that count; `repeated` `[N]`: its specimen has them before."""
 
     of_cells: NDArray[np.float32]
     repeated: NDArray[np.bool_]
 
 
 def probabilities_by_slide(session: Session, batch: BatchRow) -> Mapping[str, SlideProbabilities]:
-    """Those of each slide that has cells, by slide_id."""
+    """Those of each slide that has cells that count, by slide_id."""
     repeated = {
         row.slide_id: frozenset(row.field_keys)
         for row in session.execute(
@@ -274,7 +278,8 @@ def probabilities_by_slide(session: Session, batch: BatchRow) -> Mapping[str, Sl
     }
     cells: dict[str, list[NDArray[np.float32]]] = defaultdict(list)
     again: dict[str, list[bool]] = defaultdict(list)
-    for rows in stream_cells(session, "slide_id, field_key, probabilities", batch.batch_key, batch.received_on):
+    columns = "slide_id, field_key, probabilities"
+    for rows in stream_cells(session, columns, batch.batch_key, batch.received_on, counted_only=True):
         for slide_id, group in groupby(rows, key=lambda row: row.slide_id):
             part = list(group)
             cells[slide_id].append(np.array([row.probabilities for row in part], np.float32))
@@ -392,15 +397,18 @@ def stream_cells(
     *,
     slide_id: str | None = None,
     field_keys: list[int] | None = None,
+    counted_only: bool = False,
     order: str = "analysis_id, number",
 ) -> Iterator[list[Row[Any]]]:
     """The cells of a batch, or of one slide or some fields of it, in lists of at most 2,000 rows.
 
-    A cursor on the server holds the rest: memory does not grow with the batch.
+    `counted_only` leaves out those that do not count. A cursor on the server holds the rest: memory does not grow with
+    the batch.
     """
     wanted = ["batch_key = :key", "received_on = :day"]
     wanted += ["slide_id = :slide"] if slide_id is not None else []
     wanted += ["field_key = any(:fields)"] if field_keys is not None else []
+    wanted += ["not_counted is null"] if counted_only else []
     result = session.execute(
         text(f"select {columns} from reporting.cell where {' and '.join(wanted)} order by {order}"),
         {"key": batch_key, "day": day, "slide": slide_id, "fields": field_keys},

@@ -7,10 +7,11 @@ from typing import Final
 from sqlalchemy.orm import Session
 
 from services.database.states import BATCH_CLOSED, BatchState, SlideState
+from services.imaging.types import NotCounted
 from services.releases.schema import ReleaseKind
 from services.reporting import queries
 from services.reporting.corrected import Correction
-from services.reporting.distributions import distribution, normal_forms, region_shares
+from services.reporting.distributions import by_reason, distribution, normal_forms, region_shares
 from services.reporting.issues import latest_issue
 from services.reporting.queries import (
     AnalysisRow,
@@ -149,6 +150,7 @@ def _release(row: ReleaseRow) -> ReleaseReport:
         fusion_weight_of="efficientnetv2_s",
         crop_px=row.crop_px,
         crop_um=row.crop_um,
+        minimum_crop_inside_share=row.minimum_crop_inside_share,
         git_commit=row.git_commit,
     )
 
@@ -160,6 +162,8 @@ def _summary(batch: BatchRow, slides: Sequence[SlideReport]) -> Summary:
         fields=batch.fields,
         fields_used=batch.fields_used,
         cells=batch.cells,
+        cells_not_counted=batch.cells_not_counted,
+        not_counted_by_reason=by_reason(slide.not_counted_by_reason for slide in slides),
         on_border=batch.on_border,
         objects_rejected=batch.objects_rejected,
         seconds=batch.seconds,
@@ -223,6 +227,8 @@ def _slide(
         analysis=None if analysis is None else _analysis(analysis),
         later=_later(row),
         cells=row.cells,
+        cells_not_counted=sum(row.not_counted_by_reason.values()),
+        not_counted_by_reason={NotCounted(reason): cells for reason, cells in row.not_counted_by_reason.items()},
         on_border=row.on_border,
         objects_rejected=row.objects_rejected,
         fields=SlideFields(given=row.fields, used=row.fields_used, set_aside=set_aside),

@@ -1,7 +1,8 @@
 """The report of a batch, `morphbatch.report/2`, from which every file, table and heading is drawn. No database here.
 
 `docs/report.schema.json` is the same as JSON Schema. Percentages are 0 to 100 and rounded to 0.01; measures of heads
-are rounded to 0.001 of their unit. Keys may be added under this version; none is removed or changes its meaning.
+are rounded to 0.001 of their unit. Keys may be added under this version, with a default for reports that were issued
+before; none is removed or changes its meaning.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,7 +13,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer
 
 from services.database.states import BatchState, SlideState
-from services.imaging.types import Microns, Pixels, UmPerPx
+from services.imaging.types import Microns, NotCounted, Pixels, UmPerPx
 from services.releases.schema import ReleaseKind
 from services.taxonomy import Region
 
@@ -26,6 +27,10 @@ HAS_RESULT: Final = frozenset({SlideState.DONE, SlideState.INSUFFICIENT})
 Pct = Annotated[float, Field(ge=0, le=100)]
 Points = Annotated[float, Field(ge=0, le=100)]
 Count = Annotated[int, Field(ge=0)]
+ByReason = Annotated[
+    dict[NotCounted, Annotated[int, Field(gt=0)]],
+    Field(description="Cells that do not count by reason; a reason without a cell is left out."),
+]
 Moment = Annotated[
     AwareDatetime,
     PlainSerializer(datetime.isoformat, return_type=str, when_used="json"),
@@ -40,7 +45,7 @@ class _Part(BaseModel):
 
 
 class Share(_Part):
-    """Some cells among all that were classified, with the Wilson score interval at 95 %."""
+    """Some cells among all that count, with the Wilson score interval at 95 %."""
 
     cells: Count = Field(description="Cells counted.")
     cells_total: Annotated[int, Field(gt=0)] = Field(description="Cells that they are counted among.")
@@ -228,7 +233,9 @@ class SlideReport(_Part):
     release_kind: ReleaseKind | None
     analysis: AnalysisReport | None = Field(description="What its figures come from; null: not analysed yet.")
     later: LaterAnalysis | None = Field(description="What is pending and does not count; null: nothing.")
-    cells: Count = Field(description="Cells classified.")
+    cells: Count = Field(description="Cells that count: those that the shares are of.")
+    cells_not_counted: Count = Field(default=0, description="Cells that were classified and do not count.")
+    not_counted_by_reason: ByReason = Field(default_factory=dict)
     on_border: Count = Field(description="Heads cut by the border of a field: counted, not classified.")
     objects_rejected: Count = Field(description="Other objects left out.")
     fields: SlideFields
@@ -275,7 +282,11 @@ class SpecimenReport(_Part):
     slides: tuple[str, ...] = Field(description="slide_id of each.")
     collected_at: Moment | None = Field(description="When it was collected; null: not in the manifest.")
     day: date = Field(description="Day of that, else of receipt, by the lab's clock.")
-    cells: Count = Field(description="Cells classified in all of them.")
+    cells: Count = Field(description="Cells that count in all of them.")
+    cells_not_counted: Count = Field(
+        default=0, description="Cells of its slides that were classified and do not count."
+    )
+    not_counted_by_reason: ByReason = Field(default_factory=dict)
     agreement: Agreement | AgreementNotAssessed
     quality_flags: tuple[str, ...] = Field(
         description="Why its figures deserve a second look: `flag`, `flag:slides`, `fewer_than_200_cells:replicates`."
@@ -301,6 +312,9 @@ class ReleaseReport(_Part):
     fusion_weight_of: Literal["efficientnetv2_s"]
     crop_px: Annotated[Pixels, Field(gt=0)] = Field(description="Side of a cell's crop, pixels.")
     crop_um: Annotated[Microns, Field(gt=0)] = Field(description="Side of a cell's crop, µm.")
+    minimum_crop_inside_share: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        default=None, description="A cell counts if so much of its crop lies in the field; null: each does."
+    )
     git_commit: str | None = Field(description="Commit of the training code; null: untrained.")
 
 
@@ -330,6 +344,8 @@ class Summary(_Part):
     fields: Count
     fields_used: Count
     cells: Count
+    cells_not_counted: Count = 0
+    not_counted_by_reason: ByReason = Field(default_factory=dict)
     on_border: Count
     objects_rejected: Count
     seconds: float | None = Field(description="From the start of its first slide to the end of its last, so far.")

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from services.reporting.corrected import Correction
-from services.reporting.distributions import Counts, distribution, normal_forms, region_shares
+from services.reporting.distributions import Counts, by_reason, distribution, normal_forms, region_shares
 from services.reporting.references import FEWEST_CELLS
 from services.reporting.report import Agreement, AgreementNotAssessed, NotAssessed, SlideReport, SpecimenReport
 from services.reporting.statistics import ALPHA, replicate_difference
@@ -55,6 +55,8 @@ def specimen_reports(
                 collected_at=earliest.collected_at,
                 day=earliest.day,
                 cells=joined.total(),
+                cells_not_counted=sum(slide.cells_not_counted for slide in members),
+                not_counted_by_reason=by_reason(slide.not_counted_by_reason for slide in members),
                 agreement=compared,
                 quality_flags=_flags(members, by_replicate, compared),
                 normal_forms=normal_forms(pooled),

@@ -51,6 +51,7 @@ def build_release(
     kind: ReleaseKind,
     metrics: dict[str, Any] | None = None,
     compress: bool = False,
+    minimum_crop_inside_share: float | None = None,
 ) -> Release:
     """Export both members and write the release folder `out`, which appears only when it is whole.
 
@@ -62,6 +63,7 @@ def build_release(
         kind: how far it may be believed.
         metrics: further figures for the document.
         compress: store the weights as int8, a quarter of the bytes.
+        minimum_crop_inside_share: a cell counts if so much of its crop lies in the field; None: each does.
 
     Raises:
         AlreadyThere: `out` exists.
@@ -104,7 +106,9 @@ def build_release(
         files = {
             path.relative_to(partial).as_posix(): digest(path) for path in sorted(partial.rglob("*")) if path.is_file()
         }
-        content = hashlib.sha256("".join(f"{path}{file.sha256}" for path, file in files.items()).encode()).hexdigest()
+        listed = "".join(f"{path}{file.sha256}" for path, file in files.items())
+        rule = "" if minimum_crop_inside_share is None else f"{minimum_crop_inside_share!r}"
+        content = hashlib.sha256(f"{listed}{rule}".encode()).hexdigest()
         release = Release(
             id=f"{name}-{content[:12]}",
             kind=kind,
@@ -126,6 +130,7 @@ def build_release(
                 **(metrics or {}),
             },
             files=files,
+            minimum_crop_inside_share=minimum_crop_inside_share,
         )
         release.write(partial)
         verify_release(partial, classes=release.classes)

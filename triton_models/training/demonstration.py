@@ -29,6 +29,7 @@ from triton_models.training.reports.report import write_report
 REPOSITORY: Final = Path(__file__).parents[2]
 CONFIGS: Final = Path(__file__).parent / "configs"
 CROP_UM: Final = 22.0
+MINIMUM_CROP_INSIDE_SHARE: Final = 0.8
 LEARNT: Final = DrawnSpec(
     {"train": 1150, "val": 110}, CROP_UM, 96, stains=(Stain.DIFF_QUIK, Stain.SHORR), blur_um=(0.05, 0.16), seed=2026
 )
@@ -59,7 +60,10 @@ def demonstrate(
     release = out / "release"
     if not release.exists():
         parts = Parts({member: out / member for member in MEMBERS}, out / "fusion")
-        build_release(parts, release, "demonstration", CROP_UM, ReleaseKind.DEMONSTRATION, compress=True)
+        kind, inside = ReleaseKind.DEMONSTRATION, MINIMUM_CROP_INSIDE_SHARE
+        build_release(
+            *(parts, release, "demonstration", CROP_UM, kind), compress=True, minimum_crop_inside_share=inside
+        )
     for name, splits in (("cells", ("val",)), ("held-out", ("test",))):
         evaluation = evaluate_release(open_release(release), out / name, splits)
         write_report(evaluation, out / f"{name}.html")

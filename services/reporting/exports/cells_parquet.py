@@ -42,6 +42,8 @@ _NAMED: Final[tuple[pa.Field, ...]] = (
     *(_column(name, _TEXT) for name in ("class_code", "class_name", "class_name_tr", "region")),
     _column("confidence", pa.float32(), "0 to 1"),
     *(_column(m.column, pa.float32(), m.unit) for m in MEASURES),
+    _column("crop_inside_share", pa.float32(), "0 to 1"),
+    _column("not_counted", _TEXT),
 )
 _LOGITS: Final = ("efficientnetv2_s_logits", "resnetv2_50_logits")
 _OUTLINE: Final = "Outline of the head: x, y, x, y …"

@@ -16,8 +16,12 @@ from services.reporting.references import MEASURES
 from services.reporting.report import SlideReport
 from services.taxonomy import CLASSES, Language
 
-COLUMNS: Final = "field_position, field, number, x0, y0, x1, y1, class_index, confidence, head_outline, " + ", ".join(
-    m.column for m in MEASURES
+COLUMNS: Final = ", ".join(
+    (
+        *("field_position", "field", "number", "x0", "y0", "x1", "y1", "class_index", "confidence", "head_outline"),
+        *("crop_inside_share", "not_counted"),
+        *(m.column for m in MEASURES),
+    )
 )
 ORDER: Final = "field_position, number"
 
@@ -55,7 +59,7 @@ def write_geojson(
 
 def _feature(row: Row[Any], um_per_px: float, language: Language) -> dict[str, Any]:
     known, values = CLASSES[row.class_index], row._mapping
-    measured = {"confidence": row.confidence, **{m.column: values[m.column] for m in MEASURES}}
+    measured = {name: values[name] for name in ("confidence", "crop_inside_share", *(m.column for m in MEASURES))}
     area = None if row.head_area_um2 is None else row.head_area_um2 / um_per_px**2
     polygon = head_polygon(row.head_outline, Box(row.x0, row.y0, row.x1, row.y1), area)
     ring = np.round(polygon, 3).tolist()
@@ -68,6 +72,7 @@ def _feature(row: Row[Any], um_per_px: float, language: Language) -> dict[str, A
             "classification": {"name": known.display(language), "color": list(REGION_COLOURS[known.region])},
             "class_code": known.code,
             "region": known.region.value,
+            "not_counted": row.not_counted,
             # As all versions of QuPath read them.
             "measurements": [
                 {"name": name, "value": round(value, 4)} for name, value in measured.items() if value is not None

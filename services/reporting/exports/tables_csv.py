@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
+from services.imaging.types import NotCounted
 from services.reporting.references import MEASURES
 from services.reporting.report import Agreement, AgreementNotAssessed, Report, SlideReport, SpecimenReport
 from services.taxonomy import CLASSES
@@ -16,8 +17,9 @@ _SUMMARY: Final = ("median", "p05", "p95")
 _COLLECTED: Final = ("collected_at", "day")
 _SLIDE: Final = (
     *("slide_id", "specimen", "replicate", "stain", "um_per_px", "state", "reason"),
-    *("release_id", "release_kind", "cells", "on_border", "objects_rejected"),
+    *("release_id", "release_kind", "cells", "cells_not_counted", "on_border", "objects_rejected"),
 )
+_NOT_COUNTED: Final = tuple(f"not_counted_{reason}" for reason in NotCounted)
 _REPLICATES: Final = ("replicates_agree", "replicates_reason")
 # Normal is one of the classes.
 _COUNTED: Final = (
@@ -31,6 +33,7 @@ SLIDE_COLUMNS: Final[tuple[str, ...]] = (
     *_SLIDE,
     *_COLLECTED,
     *("fields", "fields_used", "fields_set_aside"),
+    *_NOT_COUNTED,
     *_COUNTED,
     *_REPLICATES,
     *("mean_confidence_pct", "low_confidence_pct"),
@@ -39,8 +42,9 @@ SLIDE_COLUMNS: Final[tuple[str, ...]] = (
 )
 SPECIMEN_COLUMNS: Final[tuple[str, ...]] = (
     *_BATCH,
-    *("specimen", "stain", "release_id", "release_kind", "slide_ids", "slides", "cells"),
+    *("specimen", "stain", "release_id", "release_kind", "slide_ids", "slides", "cells", "cells_not_counted"),
     *_COLLECTED,
+    *_NOT_COUNTED,
     *_COUNTED,
     *_REPLICATES,
     *("replicate_1_pct", "replicate_2_pct", "p_value", "quality_flags"),
@@ -98,7 +102,7 @@ def _slide(report: Report, slide: SlideReport) -> dict[str, Value]:
 def _specimen(report: Report, specimen: SpecimenReport) -> dict[str, Value]:
     kinds = {release.id: release.kind for release in report.releases}
     row = _batch(report) | _collected(specimen) | _counted(specimen) | _replicates(specimen.agreement)
-    row |= {name: getattr(specimen, name) for name in ("specimen", "stain", "release_id", "cells")}
+    row |= {name: getattr(specimen, name) for name in ("specimen", "stain", "release_id", "cells", "cells_not_counted")}
     row |= {
         "release_kind": kinds[specimen.release_id],
         "slide_ids": ";".join(specimen.slides),
@@ -117,6 +121,7 @@ def _collected(of: SlideReport | SpecimenReport) -> dict[str, Value]:
 
 def _counted(of: SlideReport | SpecimenReport) -> dict[str, Value]:
     shares = {f"{s.class_code}_{what}": getattr(s, what) for s in of.distribution or () for what in _SHARE}
+    shares |= {f"not_counted_{reason}": of.not_counted_by_reason.get(reason, 0) for reason in NotCounted}
     if corrected := of.corrected:
         shares |= {f"normal_corrected_{what}": getattr(corrected.normal_forms, what) for what in _CORRECTED}
     regions = of.regions

@@ -113,7 +113,7 @@ class SlidePictures:
 
     def _cells(self, field_keys: list[int]) -> dict[int, list[DrawnCell]]:
         cells: dict[int, list[DrawnCell]] = defaultdict(list)
-        columns = "field_key, x0, y0, x1, y1, class_index, confidence, head_outline"
+        columns = "field_key, x0, y0, x1, y1, class_index, confidence, head_outline, not_counted"
         with transaction(self.engine) as session:
             for part in self._stream(session, columns, field_keys=field_keys):
                 for row in part:
@@ -122,8 +122,9 @@ class SlidePictures:
                     if row.head_outline is not None:
                         outline = np.frombuffer(row.head_outline, "<u2").reshape(-1, 2)
                     box = Box(row.x0, row.y0, row.x1, row.y1)
+                    name, counted = known.display(self.language), row.not_counted is None
                     cells[row.field_key].append(
-                        DrawnCell(box, outline, known.display(self.language), known.region, row.confidence)
+                        DrawnCell(box, outline, name, known.region, row.confidence, counted=counted)
                     )
         return cells
 
@@ -137,7 +138,8 @@ class SlidePictures:
         wanted: dict[int, list[tuple[int, Box]]] = defaultdict(list)
         columns = "field_key, number, x0, y0, x1, y1, class_index, confidence"
         with transaction(self.engine) as session:
-            for part in self._stream(session, columns, order="class_index, confidence desc, number"):
+            order = "class_index, confidence desc, number"
+            for part in self._stream(session, columns, counted_only=True, order=order):
                 for row in part:
                     rank = ranks[row.class_index]
                     ranks[row.class_index] += 1
@@ -152,11 +154,20 @@ class SlidePictures:
         return SpriteSheets(chosen, totals, heading), dict(wanted)
 
     def _stream(
-        self, session: Session, columns: str, *, field_keys: list[int] | None = None, order: str = "number"
+        self,
+        session: Session,
+        columns: str,
+        *,
+        field_keys: list[int] | None = None,
+        counted_only: bool = False,
+        order: str = "number",
     ) -> Iterator[list[Row[Any]]]:
-        slide_id = self.slide.slide_id
         return stream_cells(
-            session, columns, self.batch_key, self.day, slide_id=slide_id, field_keys=field_keys, order=order
+            *(session, columns, self.batch_key, self.day),
+            slide_id=self.slide.slide_id,
+            field_keys=field_keys,
+            counted_only=counted_only,
+            order=order,
         )
 
     def _pixels(self, field: AnalysedField) -> tuple[RGB | None, str | None]:

@@ -36,13 +36,14 @@ _BITS: Final = 4  # fractions of a pixel in OpenCV's coordinates
 
 @dataclass(frozen=True, slots=True)
 class DrawnCell:
-    """A classified cell; `outline` is `[n, 2]` x, y in pixels of the field."""
+    """A classified cell, `counted` or not; `outline` is `[n, 2]` x, y in pixels of the field."""
 
     box: Box
     outline: NDArray[np.uint16] | None
     class_name: str
     region: Region
     confidence: float
+    counted: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,9 @@ class ContactSheet:
     def _caption(self, field: DrawnField, x: int, y: int) -> None:
         draw = ImageDraw.Draw(self._image)
         border = sum(r.reason is RejectReason.BORDER for r in field.rejected)
-        facts = [f"{len(field.cells)} cells"]
+        counted = sum(cell.counted for cell in field.cells)
+        facts = [f"{counted} cells"]
+        facts += [f"{len(field.cells) - counted} not counted"] if len(field.cells) > counted else []
         facts += [f"{border} on the border"] if border else []
         facts += [f"{len(field.rejected) - border} left out"] if len(field.rejected) > border else []
         line = f"{field.name}   {', '.join(facts)}"
@@ -115,15 +118,19 @@ def draw_field(field: DrawnField, within: tuple[int, int]) -> Image.Image:
         _dashed(tile, box, scale, ON_BORDER if reason is RejectReason.BORDER else LEFT_OUT)
     for cell in field.cells:
         colour = REGION_COLOURS[cell.region]
-        if cell.outline is None or len(cell.outline) < 3:
-            _polygon(tile, _corners(cell.box), scale, colour, 2)
+        outline = None if cell.outline is None or len(cell.outline) < 3 else cell.outline + 0.5
+        if outline is not None:
+            _polygon(tile, outline, scale, (255, 255, 255), 4)
+            _polygon(tile, outline, scale, colour, 2)
+        if cell.counted:
+            _polygon(tile, _corners(cell.box), scale, colour, 2 if outline is None else 1)
         else:
-            _polygon(tile, cell.outline + 0.5, scale, (255, 255, 255), 4)
-            _polygon(tile, cell.outline + 0.5, scale, colour, 2)
-            _polygon(tile, _corners(cell.box), scale, colour, 1)
+            _dashed(tile, cell.box, scale, LEFT_OUT)
     picture = Image.fromarray(tile)
     labels = [
         _Label(cell.box, f"{cell.class_name} {cell.confidence:.2f}", REGION_COLOURS[cell.region])
+        if cell.counted
+        else _Label(cell.box, f"{cell.class_name}, not counted", None)
         for cell in field.cells
     ]
     labels += [_Label(box, reason, None) for box, reason in left_out if reason is not RejectReason.BORDER]

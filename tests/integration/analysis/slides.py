@@ -80,11 +80,16 @@ def submit(
     *,
     batch_id: str = "night-1",
     replicates: dict[str, int] | None = None,
+    release: dict[str, Any] | None = None,
     **field: Any,
 ) -> list[int]:
-    """Upload slides of fields by name as one batch of one specimen and register it; the ids of the analyses."""
+    """Upload slides of fields by name as one batch of one specimen and register it; the ids of the analyses.
+
+    `release` is what its document says beside the usual.
+    """
     with transaction(engine) as session:
-        session.execute(text("update model_release set document = cast(:d as jsonb)"), {"d": json.dumps(DOCUMENT)})
+        document = json.dumps(DOCUMENT | (release or {}))
+        session.execute(text("update model_release set document = cast(:d as jsonb)"), {"d": document})
     manifest = {
         "schema": "morphbatch.manifest/1", "lab": "berlin", "batch_id": batch_id,
         "slides": [

@@ -339,6 +339,40 @@ def test_a_slide_of_fewer_than_200_cells_is_insufficient_unless_set_otherwise(
     assert one(engine, "select state, cells_classified from analysis") == (state, cells)
 
 
+@pytest.mark.parametrize(
+    ("minimum", "state", "counted"), [(None, "done", 200), (0.0, "done", 200), (0.8, "insufficient", 150)]
+)
+def test_cells_cut_by_the_border_are_kept_and_not_counted_where_the_release_says_so(
+    engine: Engine, empty_bucket: ObjectStore, good: NDArray[np.uint8], minimum: float | None, state: str, counted: int
+) -> None:
+    """A crop has 240 × 240 pixels: of 50 heads at the left border, 132 × 240 lie in the field."""
+    at_the_border = [{"box": [2, y, 22, y + 16]} for y in range(200, 800, 12)]
+    in_the_middle = [{"box": [x, y, x + 20, y + 16]} for x in range(200, 950, 50) for y in range(200, 700, 50)]
+    [analysis] = submit(
+        *(engine, empty_bucket, {"a": {"f.png": encode(good)}}),
+        cells=at_the_border + in_the_middle,
+        release={} if minimum is None else {"minimum_crop_inside_share": minimum},
+    )
+    run(engine, empty_bucket, analysis, settings=Settings())
+    row = one(
+        engine,
+        "select state, cells, cells_not_counted, not_counted_by_reason, normal_cells, detail"
+        " from reporting.slide_result",
+    )
+    left = 200 - counted
+    assert row[:5] == (state, counted, left, {"cut_by_border": left} if left else {}, counted)
+    if left:
+        assert "150 cells in 1 fields, at least 200 required; not counted: 50 cut by border" in row.detail
+    kept = one(
+        engine,
+        "select count(*), count(not_counted), round(min(crop_inside_share)::numeric, 4), max(crop_inside_share)"
+        " from reporting.cell",
+    )
+    assert (kept[0], kept[1], float(kept[2]), kept[3]) == (200, left, 0.55, 1.0)
+    assert one(engine, "select cells from reporting.confidence_by_slide") == (counted,)
+    assert one(engine, "select sum(cells), min(cells_total) from reporting.class_distribution") == (counted, counted)
+
+
 def test_a_mended_slide_goes_round_again_and_the_batch_ends_complete(
     engine: Engine, empty_bucket: ObjectStore, good: NDArray[np.uint8]
 ) -> None:

@@ -60,7 +60,7 @@ def test_a_good_night_is_complete(night: Rows) -> None:
         "night": ["2026-11-23, noon to noon by the clock of UTC: complete"],
         "batches": ["1 of 1 lab: 1 complete"],
         "slides": ["2: 1 done, 1 with too few cells"],
-        "cells": ["203 classified, from 23 Nov 02:00 to 23 Nov 02:00 UTC"],
+        "cells": ["203 counted, from 23 Nov 02:00 to 23 Nov 02:00 UTC"],
     }
 
 

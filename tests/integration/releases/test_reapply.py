@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from datetime import date
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -215,3 +216,52 @@ def test_the_benchmark_runs_and_adds_up(tmp_path: Any) -> None:
     assert result["cells"] == 3000
     assert result["written_cells_per_s"]["min"] > 0
     assert not (tmp_path / "bench").exists()
+
+
+def test_a_release_that_counts_less_leaves_out_what_the_border_cuts_and_the_next_takes_it_back(
+    postgres: Postgres, filled: Engine
+) -> None:
+    """At 0.1 µm a pixel a crop of 24 µm around the boxes at (10, 10) has 150 × 145 of its 240 × 240 pixels inside."""
+    with postgres.as_owner(filled) as session:
+        # Slide 1: half of its cells in the middle. Slide 2: shares were stored, and one cell is no sperm.
+        session.execute(
+            text("update cell set x0 = 600, x1 = 640, y0 = 500, y1 = 530 where analysis_id = 1 and number <= 200")
+        )
+        session.execute(text("update cell set crop_inside_share = 0.5 where analysis_id = 2"))
+        session.execute(text("update cell set not_counted = 'not_a_sperm' where analysis_id = 2 and number = 1"))
+        session.execute(
+            text(
+                "update analysis set cells_classified = 399, not_counted_by_reason = '{\"not_a_sperm\": 1}'"
+                " where id = 2"
+            )
+        )
+        session.execute(text('update analysis set made_with = \'{"settings": {"minimum_cells": 201}}\' where id <= 2'))
+        for name, minimum in (("strict-1", 0.8), ("loose-1", 0.3)):
+            session.execute(
+                text(
+                    "insert into model_release (id, kind, document) select :id, kind, document || jsonb_build_object("
+                    "'id', cast(:id as text), 'minimum_crop_inside_share', cast(:minimum as float8))"
+                    " from model_release where id = 'bench-1'"
+                ),
+                {"id": name, "minimum": minimum},
+            )
+    asked = (
+        "select state, cells, not_counted_by_reason, cells_not_counted, reason from reporting.slide_result"
+        " where batch_id = 'b0' and slide_id in ('s0', 's1') order by slide_id"
+    )
+    write_reapplication(filled, plan_reapplication(filled, "strict-1", DAY), by="test")
+    first, second = rows(filled, asked)
+    assert first == ("insufficient", 200, {"cut_by_border": 200}, 200, "too_few_cells")
+    assert second == ("insufficient", 0, {"cut_by_border": 399, "not_a_sperm": 1}, 400, "too_few_cells")
+    shares = rows(
+        filled,
+        "select not_counted, count(*), round(min(crop_inside_share)::numeric, 4) from reporting.cell"
+        " where batch_id = 'b0' and slide_id = 's0' group by 1 order by 1",
+    )
+    assert shares == [("cut_by_border", 200, Decimal("0.3776")), (None, 200, None)]
+    counted = rows(filled, "select sum(cells), max(cells_total), max(cells_not_counted) from"
+                   " reporting.class_distribution where batch_id = 'b0' and slide_id = 's0'")  # fmt: skip
+    assert counted == [(200, 200, 200)]
+
+    write_reapplication(filled, plan_reapplication(filled, "loose-1", DAY), by="test")
+    assert rows(filled, asked) == [("done", 400, {}, 0, None), ("done", 399, {"not_a_sperm": 1}, 1, None)]

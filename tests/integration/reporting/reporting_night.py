@@ -66,8 +66,9 @@ class Night:
         reason: str | None = None,
         fields: int = 2,
         outlines: bool = True,
+        cut: dict[str, int] | None = None,
     ) -> int:
-        """A slide whose cells stand in rows on its fields; returns its analysis."""
+        """A slide whose cells stand in rows on its fields, those that are `cut` last; returns its analysis."""
         with transaction(self.engine) as session:
             slide = Slide(batch_key=self.batch_key, position=position, slide_id=f"slide-{position}", stain="shorr")
             slide.specimen, slide.replicate, slide.um_per_px = specimen, replicate, 0.1
@@ -79,7 +80,9 @@ class Night:
             session.flush()
             ids = [row.id for row in rows]
             slide_key = slide.id
-        return self.analysis(slide_key, ids, counts, state=state, release=release, reason=reason, outlines=outlines)
+        return self.analysis(
+            slide_key, ids, counts, state=state, release=release, reason=reason, outlines=outlines, cut=cut
+        )
 
     def analysis(
         self,
@@ -92,6 +95,7 @@ class Night:
         reason: str | None = None,
         outlines: bool = True,
         version: int = 1,
+        cut: dict[str, int] | None = None,
     ) -> int:
         """An analysis of a slide with its results."""
         now = datetime(2026, 11, 23, 2, tzinfo=UTC)
@@ -101,6 +105,8 @@ class Night:
             analysis.started_at, analysis.finished_at, analysis.timings = now, now, {"total": 2.5}
             analysis.detail = reason and f"field broken: {reason}"
             analysis.cells_classified, analysis.cells_on_border, analysis.objects_rejected = sum(counts.values()), 2, 1
+            if cut:
+                analysis.not_counted_by_reason = {"cut_by_border": sum(cut.values())}
             session.add(analysis)
             session.flush()
             for field_id in fields:
@@ -119,6 +125,12 @@ class Night:
                 for _ in range(cells):
                     number += 1
                     session.add(cell_row(analysis.id, number, fields[number % len(fields)], index, outlines=outlines))
+            for name in [name for name, cells in (cut or {}).items() for _ in range(cells)]:
+                number += 1
+                field_id, index = fields[number % len(fields)], class_named(name).index
+                row = cell_row(analysis.id, number, field_id, index, outlines=outlines)
+                row.crop_inside_share, row.not_counted = 0.625, "cut_by_border"
+                session.add(row)
             return analysis.id
 
     def _field(self, slide: str, number: int) -> tuple[str, str]:

@@ -31,7 +31,7 @@ def mixed(postgres: Postgres, night: Night) -> Night:
         session.flush()
         session.execute(text("update model_release set created_at = '2026-11-01Z'"))
         session.execute(text("update model_release set created_at = '2026-11-02Z' where id = 'r2'"))
-    night.slide(0, {"Normal": 8, "AmorfHead": 192})
+    night.slide(0, {"Normal": 8, "AmorfHead": 192}, cut={"Normal": 5, "PinHead": 2})
     night.slide(1, {"Normal": 14, "TwistedTail": 150, "ThinNeck": 36}, replicate=2)
     broken = night.slide(2, {}, specimen="S-02", state=SlideState.QUARANTINED, reason="checksum_mismatch")
     night.slide(3, {"PinHead": 3}, specimen="S-03", state=SlideState.INSUFFICIENT, reason="too_few_cells", fields=1)

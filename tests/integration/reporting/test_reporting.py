@@ -22,6 +22,7 @@ from services.reporting.exports.tables_csv import SLIDE_COLUMNS
 from services.reporting.palette import WARNING_GROUND
 from services.reporting.reading import read_report
 from services.reporting.references import CENTILE_5_TEXT
+from services.reporting.report import Report
 from services.reporting.statistics import exact_p
 from services.reporting.write import write_batch_report
 from services.settings import Settings
@@ -410,6 +411,46 @@ def test_only_the_latest_analysis_of_a_slide_counts(night: Night) -> None:
     assert [s["cells"] for s in report["slides"]] == [7]
     assert report["release"]["id"] == "r2"
     assert pq.read_table(io.BytesIO(night.get("cells.parquet"))).num_rows == 7
+
+
+def test_cells_that_do_not_count_are_shown_and_counted_apart(night: Night) -> None:
+    night.slide(0, {"Normal": 8, "AmorfHead": 192}, cut={"Normal": 5, "PinHead": 2})
+    night.slide(1, {"Normal": 14, "TwistedTail": 186}, cut={"Normal": 1}, replicate=2)
+    report = night.write()
+    first, _ = report["slides"]
+    assert (first["cells"], first["cells_not_counted"]) == (200, 7)
+    assert first["not_counted_by_reason"] == {"cut_by_border": 7}
+    assert (first["normal_forms"]["cells"], first["normal_forms"]["cells_total"]) == (8, 200)
+    assert next(c for c in first["distribution"] if c["class_code"] == "pin_head")["cells"] == 0
+    [specimen] = report["specimens"]
+    assert (specimen["cells"], specimen["cells_not_counted"], specimen["normal_forms"]["cells"]) == (400, 8, 22)
+    assert report["summary"]["not_counted_by_reason"] == {"cut_by_border": 8}
+    with transaction(night.engine) as session:
+        row = session.execute(
+            text(
+                "select cells, cells_total, cells_not_counted from reporting.specimen_distribution"
+                " where class_code = 'normal'"
+            )
+        ).one()
+        assert tuple(row) == (22, 400, 8)
+    cells = pq.read_table(io.BytesIO(night.get("cells.parquet"))).to_pydict()
+    cut = [reason for reason in cells["not_counted"] if reason]
+    assert (len(cells["number"]), cut) == (408, ["cut_by_border"] * 8)
+    assert sorted({share for share in cells["crop_inside_share"] if share}) == [0.625]
+    outlined = json.loads(night.get("slides/slide-0/cells-001.geojson"))["features"]
+    assert {f["properties"]["not_counted"] for f in outlined} == {None, "cut_by_border"}
+    rows = list(csv.DictReader(io.StringIO(night.get("slides.csv").decode())))
+    assert [(r["cells"], r["cells_not_counted"], r["not_counted_cut_by_border"], r["not_counted_not_a_sperm"])
+            for r in rows] == [("200", "7", "7", "0"), ("200", "1", "1", "0")]  # fmt: skip
+
+
+def test_a_report_of_before_such_cells_is_still_read(night: Night) -> None:
+    night.slide(0, {"Normal": 8, "AmorfHead": 192})
+    older = night.write()
+    for part in (older["summary"], *older["slides"], *older["specimens"]):
+        del part["cells_not_counted"], part["not_counted_by_reason"]
+    del older["release"]["minimum_crop_inside_share"]
+    assert Report.model_validate(older).slides[0].cells_not_counted == 0
 
 
 def test_a_release_that_weighs_by_class_is_told_with_its_weight_of_each(night: Night) -> None:

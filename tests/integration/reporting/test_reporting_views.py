@@ -126,7 +126,7 @@ def test_the_weight_by_class_leaves_the_view_of_releases_whole(postgres: Postgre
     with owner.connect() as connection:
         after = connection.execute(text("select * from reporting.release")).mappings().one()
     owner.dispose()
-    assert dict(after) == {**before, "fusion_alpha_by_class": None}
+    assert dict(after) == {**before, "fusion_alpha_by_class": None, "minimum_crop_inside_share": None}
 
 
 def test_stains_on_record_come_under_one_code(postgres: Postgres, full: Night) -> None:

@@ -49,7 +49,8 @@ def night(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> tuple[Scrap
     before = scrape(stack)
     done = stack.run_cli("submit", str(folder), "--wait", timeout=300)
     assert done.returncode == 0, done.stderr
-    cells = json.loads(stack.run_cli("watch", "watched", "--json").stdout)["cells"]
+    summary = json.loads(stack.run_cli("report", "watched", "--json").stdout)["summary"]
+    cells = summary["cells"] + summary["cells_not_counted"]
     wait_until(
         lambda: (
             total(scrape(stack), "morphbatch_batches_closed_total") > total(before, "morphbatch_batches_closed_total")

@@ -265,7 +265,7 @@ def test_a_release_that_weighs_by_class_is_evaluated_as_it_is_served(tmp_path: P
     by_class, temperatures = [1.0, 0.0, 0.5], dict(zip(MEMBERS, (0.5, 2.0), strict=True))
     build_small_release(tmp_path / "scalar", classes=kinds)
     (tmp_path / "fusion.json").write_text(json.dumps({"alpha": by_class, "temperatures": temperatures}))
-    derive_release(tmp_path / "scalar", tmp_path / "fusion.json", tmp_path / "release")
+    derive_release(tmp_path / "scalar", tmp_path / "release", fusion_json=tmp_path / "fusion.json")
     for number, crop in enumerate(coloured_crops(30, seed=2)):
         folder = tmp_path / "cells" / kinds[number % 3]
         folder.mkdir(parents=True, exist_ok=True)

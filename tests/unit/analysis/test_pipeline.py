@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from services.analysis.fields import PreparedField, StageClock
-from services.analysis.pipeline import READ_AHEAD, run_slide
+from services.analysis.pipeline import READ_AHEAD, FoundCell, run_slide
 from services.analysis.queries import FieldWork, SlideWork
 from services.fields import FieldLimits
 from services.imaging.decoding.channel_files import channel_files
-from services.imaging.types import Box, Head
+from services.imaging.types import Box
 from services.inference.predictions import Predictions
 from services.releases.served import ServedRelease
 from services.storage import ObjectMissing, ObjectTooLarge, StoreUnavailable
@@ -88,9 +88,9 @@ class ListSink:
     def add_field(self, prepared: PreparedField) -> None:
         self.fields.append(prepared)
 
-    def add_cell(self, field_id: int, head: Head, predictions: Predictions, row: int) -> None:
+    def add_cell(self, cell: FoundCell, predictions: Predictions, row: int) -> None:
         assert 0 <= row < len(predictions.probabilities)
-        self.cells.append((field_id, head.box))
+        self.cells.append((cell.field_id, cell.head.box))
 
     def check(self) -> None:
         pass

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from services.imaging.crops import crop_cells, crop_of_cell_image
+from services.imaging.crops import crop_cells, crop_inside_shares, crop_of_cell_image
 from services.imaging.types import RGB, Box
 
 UM_PER_PX = 0.045
@@ -148,3 +148,37 @@ def test_three_thousand_cells_are_cropped_at_400_a_second_or_more() -> None:
     began = time.process_time()
     crops = crop_cells(field, boxes, um_per_px=UM_PER_PX, crop_um=16.0, size_px=128)
     assert len(crops) / (time.process_time() - began) > 400
+
+
+def inside(box: Box, crop_um: float, covered: NDArray[np.uint8] | None = None) -> float:
+    """The share of one crop on an empty field of 400 × 300 px at 0.1 µm a pixel."""
+    [share] = crop_inside_shares([box], (400, 300), um_per_px=0.1, crop_um=crop_um, covered=covered)
+    return share
+
+
+@pytest.mark.parametrize(
+    ("box", "share"),
+    [
+        (Box(190, 140, 210, 160), 1.0),  # 100 px around (200, 150)
+        (Box(40, 140, 60, 160), 1.0),  # it ends where the field does
+        (Box(0, 140, 20, 160), 0.6),
+        (Box(0, 0, 20, 20), 0.36),
+        (Box(380, 280, 400, 300), 0.36),
+        (Box(0, 0, 21, 20), 0.363),
+    ],
+)
+def test_the_share_of_a_crop_that_lies_in_its_field(box: Box, share: float) -> None:
+    assert inside(box, 10.0) == pytest.approx(share, abs=1e-4)
+
+
+def test_a_crop_larger_than_its_field_is_never_whole() -> None:
+    assert inside(Box(190, 140, 210, 160), 50.0) == pytest.approx(400 * 300 / 500**2, abs=1e-4)
+
+
+def test_what_a_frame_covers_is_not_of_the_field() -> None:
+    covered = np.zeros((300, 400), np.uint8)
+    covered[:, :175] = 1
+    assert inside(Box(190, 140, 210, 160), 10.0, covered) == 0.75
+    assert inside(Box(340, 140, 360, 160), 10.0, covered) == 1.0
+    covered[:] = 1
+    assert inside(Box(0, 0, 20, 20), 10.0, covered) == 0.0

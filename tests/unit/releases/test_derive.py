@@ -60,7 +60,7 @@ def fusion_in(folder: Path, **changed: object) -> Path:
 
 def test_it_has_the_same_networks_another_fusion_and_an_id_of_its_own(release_dir: Path, tmp_path: Path) -> None:
     old = verify_release(release_dir)
-    derived = derive_release(release_dir, fusion_in(tmp_path / "fusion"), tmp_path / "out")
+    derived = derive_release(release_dir, tmp_path / "out", fusion_json=fusion_in(tmp_path / "fusion"))
     assert derived == verify_release(tmp_path / "out")
     assert derived.id.startswith("night-owl-")
     assert derived.id != old.id
@@ -75,10 +75,12 @@ def test_it_has_the_same_networks_another_fusion_and_an_id_of_its_own(release_di
         "validation": {MEMBERS[0]: 0.8, MEMBERS[1]: 0.7},
     }, "what was measured of the old fusion is not said of the new"
     assert "fusion/choice.json" not in derived.files
-    other = derive_release(release_dir, fusion_in(tmp_path / "fusion", alpha=0.6), tmp_path / "other")
-    by_class = derive_release(release_dir, fusion_in(tmp_path / "fusion", alpha=[0.7] * 18), tmp_path / "by_class")
+    other = derive_release(release_dir, tmp_path / "other", fusion_json=fusion_in(tmp_path / "fusion", alpha=0.6))
+    fusion = fusion_in(tmp_path / "fusion", alpha=[0.7] * 18)
+    by_class = derive_release(release_dir, tmp_path / "by_class", fusion_json=fusion)
     prior = {"learnt": [1 / 18] * 18, "meant": [0.15, *[0.05] * 17], "strength": 0.5}
-    for_a_mix = derive_release(release_dir, fusion_in(tmp_path / "fusion", prior=prior), tmp_path / "for_a_mix")
+    fusion = fusion_in(tmp_path / "fusion", prior=prior)
+    for_a_mix = derive_release(release_dir, tmp_path / "for_a_mix", fusion_json=fusion)
     assert len({old.id, derived.id, other.id, by_class.id, for_a_mix.id}) == 5
     assert verify_release(tmp_path / "for_a_mix").fusion.prior == Prior.model_validate(prior)
     assert verify_release(tmp_path / "by_class").fusion.alpha == (0.7,) * 18
@@ -88,7 +90,7 @@ def test_how_the_fusion_was_chosen_comes_along(release_dir: Path, tmp_path: Path
     fusion = fusion_in(tmp_path / "fusion")
     fusion.with_name("choice.json").write_text(json.dumps({"at_alpha": {"f1": 0.95}, "alpha_as_good": [0.2, 0.7]}))
     fusion.with_name("curve.svg").write_text("<svg/>")
-    derived = derive_release(release_dir, fusion, tmp_path / "out")
+    derived = derive_release(release_dir, tmp_path / "out", fusion_json=fusion)
     assert {"fusion/choice.json", "fusion/curve.svg"} <= set(derived.files)
     assert derived.metrics["validation"]["fused"] == {"f1": 0.95}
     assert derived.metrics["alpha_as_good"] == [0.2, 0.7]
@@ -111,10 +113,23 @@ def test_what_is_no_fusion_of_these_networks_is_refused(
     release_dir: Path, tmp_path: Path, changed: dict[str, object]
 ) -> None:
     with pytest.raises(ReleaseBroken, match=r"fusion\.json"):
-        derive_release(release_dir, fusion_in(tmp_path / "fusion", **changed), tmp_path / "out")
+        derive_release(release_dir, tmp_path / "out", fusion_json=fusion_in(tmp_path / "fusion", **changed))
     assert not (tmp_path / "out").exists()
 
 
 def test_a_release_is_never_written_over(release_dir: Path, tmp_path: Path) -> None:
     with pytest.raises(FileExistsError):
-        derive_release(release_dir, fusion_in(tmp_path / "fusion"), release_dir)
+        derive_release(release_dir, release_dir, fusion_json=fusion_in(tmp_path / "fusion"))
+
+
+def test_another_rule_of_what_counts_is_another_release_with_the_same_fusion(release_dir: Path, tmp_path: Path) -> None:
+    old = verify_release(release_dir)
+    assert "minimum_crop_inside_share" not in old.document(), "documents on record stay what they are"
+    derived = derive_release(release_dir, tmp_path / "out", minimum_crop_inside_share=0.8)
+    assert derived == verify_release(tmp_path / "out")
+    assert (derived.id != old.id, derived.minimum_crop_inside_share) == (True, 0.8)
+    assert (derived.fusion, derived.files) == (old.fusion, old.files)
+    assert derived.metrics == {**old.metrics, "derived_from": old.id}
+    fused = derive_release(tmp_path / "out", tmp_path / "other", fusion_json=fusion_in(tmp_path / "fusion"))
+    assert fused.minimum_crop_inside_share == 0.8, "another fusion changes nothing of it"
+    assert derive_release(release_dir, tmp_path / "third", minimum_crop_inside_share=0.7).id != derived.id

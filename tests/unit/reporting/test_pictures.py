@@ -3,6 +3,7 @@
 import io
 import time
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -34,6 +35,14 @@ def test_a_cell_is_framed_in_the_colour_of_its_region_where_it_is() -> None:
     assert blue[:2].any(axis=0).mean() > 0.95
     assert blue[:, -2:].any(axis=1).mean() > 0.95
     assert not blue[20:-20, 20:-20].any()
+
+
+def test_a_cell_that_does_not_count_is_outlined_and_has_no_frame_of_its_region() -> None:
+    uncounted = replace(cell(Box(100, 150, 180, 210), region=Region.TAIL), counted=False)
+    picture = draw_field(DrawnField("f", PALE, [uncounted]), (500, 400))
+    assert not pixels_of(picture, REGION_COLOURS[Region.TAIL])
+    frame = np.asarray(picture)[150:210, 100:180]
+    assert (frame != 225).any(axis=-1)[:2].any(), "dashes"
 
 
 def test_an_outline_is_drawn_along_its_polygon() -> None:
