@@ -30,6 +30,7 @@ from services.local.settings import load_local_settings
 from services.local.triton import find_environment
 from services.releases.schema import MEMBERS
 from services.releases.served import ServedRelease
+from triton_models.layout.served_here import SHIPPED
 
 SLIDES: Final = 8
 _PLAIN_CELLS: Final = 60  # of the plain loop; it does the same a cell however many there are
@@ -48,7 +49,10 @@ class _Cut:
 def measure_e2e(
     home: Path, fields: Fields, repeats: int, torch_environment: Path | None, tell: Tell = lambda _: None
 ) -> dict[str, Any]:
-    """Measure `repeats` times, each time all three; the document of `docs/performance.md`.
+    """Measure `repeats` times, each time all three, for two releases; the document of `docs/performance.md`.
+
+    The shipped release, in the form that is served of it here, has small crops and quick networks, so that everything
+    around them shows; the untrained one has crops of the size of the paper's.
 
     Raises:
         FieldRefused: a field is not an image that the service takes.
@@ -57,7 +61,32 @@ def measure_e2e(
     for path in fields.paths:  # before a stack is started for them
         _decoded(path)
     about = machine()
-    with tempfile.TemporaryDirectory(prefix="morphbatch-bench-") as name, bench_stack(home) as stack:
+    measured = []
+    for name, release in (("shipped", SHIPPED), ("untrained", None)):
+        tell(f"the {name} release")
+        measured.append(_of_release(home, release, fields, repeats, torch_environment, tell))
+    return {
+        "kind": "e2e",
+        "machine": about,
+        "fields": {"count": len(fields.paths), "source": fields.source, "um_per_px": fields.um_per_px},
+        "slides": min(SLIDES, len(fields.paths)),
+        "repeats": repeats,
+        "releases": measured,
+    }
+
+
+def _of_release(
+    home: Path,
+    release_dir: Path | None,
+    fields: Fields,
+    repeats: int,
+    torch_environment: Path | None,
+    tell: Tell,
+) -> dict[str, Any]:
+    with (
+        tempfile.TemporaryDirectory(prefix="morphbatch-bench-") as name,
+        bench_stack(home, release=release_dir) as stack,
+    ):
         scratch = Path(name)
         release = _served(stack)
         tell(f"cutting the cells of {len(fields.paths)} fields")
@@ -86,14 +115,10 @@ def measure_e2e(
                 tell(f"repeat {number} of {repeats}: the plain loop")
                 loop.append(plain.run())
     return {
-        "kind": "e2e",
-        "machine": about,
         "release": release.release_id,
+        "form": release.form,
         "crop_px": release.crop_px,
-        "fields": {"count": len(fields.paths), "source": fields.source, "um_per_px": fields.um_per_px},
-        "slides": slides,
         "crops": len(cut.crops),
-        "repeats": repeats,
         "service": {
             **_rates([run.cells for run in service], [run.seconds for run in service]),
             "worker_processes": stack.settings.worker_concurrency,

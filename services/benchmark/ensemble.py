@@ -17,6 +17,7 @@ from services.local.child import Child, ServiceState
 from services.local.installation import prepare_installation
 from services.local.settings import LocalSettings
 from services.local.triton import find_environment, require_gpu, triton_server
+from triton_models.forms.form import best_form
 from triton_models.layout.repository import lay_out_repository
 
 _WARM_REQUESTS: Final = 16
@@ -57,7 +58,7 @@ def measure_ensemble(
     require_gpu(environment, local.triton_form)
     about = machine()
     repository = home / "triton" / "repository"
-    release = lay_out_repository(release_dir, repository, form=local.triton_form)
+    release = lay_out_repository(release_dir, repository, form=local.triton_form or best_form(release_dir))
     installation = prepare_installation(home, "rclone", minio_available=False)
     side = release.crop_px
     noise = np.random.default_rng(1).integers(0, 256, (_DIFFERENT, side, side, 3), np.uint8)

@@ -132,12 +132,14 @@ _TOTALS: Final = (
 
 
 @contextmanager
-def bench_stack(home: Path, before_networks: Callable[[Path], None] | None = None) -> Iterator[BenchStack]:
+def bench_stack(
+    home: Path, before_networks: Callable[[Path], None] | None = None, release: Path | None = None
+) -> Iterator[BenchStack]:
     """A stack in `home`, stopped at the end; it keeps its release and compiled networks for the next time.
 
-    It serves the untrained release: crops of the size of the paper's networks, and what a network has learnt changes
-    nothing of its speed. `before_networks` may change the repository (its argument) before Triton and the slide worker
-    are started.
+    It serves the release in the folder `release`; None: the untrained one, with crops of the size of the paper's
+    networks, as what a network has learnt changes nothing of its speed. `before_networks` may change the repository
+    (its argument) before Triton and the slide worker are started.
     """
     environment = {name: value for name, value in os.environ.items() if name not in _points_at_a_stack(home)}
     environment["MORPHBATCH_HOME"] = str(home)
@@ -150,7 +152,7 @@ def bench_stack(home: Path, before_networks: Callable[[Path], None] | None = Non
         engine = make_engine(settings.database_url)
         stack = BenchStack(home, settings, engine, connect_store(settings))
         try:
-            _activate_untrained(stack)
+            _activate(stack, release)
             if before_networks:
                 before_networks(stack.repository)
             change_services(home, start=late)
@@ -161,12 +163,13 @@ def bench_stack(home: Path, before_networks: Callable[[Path], None] | None = Non
         stop_stack(home)
 
 
-def _activate_untrained(stack: BenchStack) -> None:
+def _activate(stack: BenchStack, release: Path | None) -> None:
     form = load_local_settings().triton_form
     releases = ServedHere(stack.engine, stack.store, stack.home / "triton", form)
     with tempfile.TemporaryDirectory(prefix="morphbatch-bench-") as scratch:
-        folder = Path(scratch) / "untrained"
-        build_untrained(folder)
+        folder = release or Path(scratch) / "untrained"
+        if release is None:
+            build_untrained(folder)
         releases.activate(releases.registry.publish(folder).release.id, by="bench")
 
 

@@ -54,21 +54,28 @@ def e2e(
     if as_json:
         print_json(result)
         return
-    _heading(result, f"{result['crops']} crops of {_of(measured)}, {result['slides']} slides, {result['release']}")
+    _heading(result, f"{_of(measured)}, {result['slides']} slides")
+    for found in result["releases"]:
+        _print_release(found)
+
+
+def _print_release(found: dict[str, Any]) -> None:
     rows = [
-        ("service", result["service"]["crops_per_s"]),
-        ("networks alone", result["networks_alone"]["crops_per_s"]),
+        ("service", found["service"]["crops_per_s"]),
+        ("networks alone", found["networks_alone"]["crops_per_s"]),
     ]
-    if result["plain_loop"]:
-        rows.append(("plain loop", result["plain_loop"]["crops_per_s"]))
+    if found["plain_loop"]:
+        rows.append(("plain loop", found["plain_loop"]["crops_per_s"]))
     else:
-        err.print(f"[yellow]no plain loop[/]: {result['plain_loop_missing']}")
-    rows.append(("service ÷ networks alone", result["service_to_networks_alone"]))
-    if result["service_to_plain_loop"]:
-        rows.append(("service ÷ plain loop", result["service_to_plain_loop"]))
+        err.print(f"[yellow]no plain loop[/]: {found['plain_loop_missing']}")
+    rows.append(("service ÷ networks alone", found["service_to_networks_alone"]))
+    if found["service_to_plain_loop"]:
+        rows.append(("service ÷ plain loop", found["service_to_plain_loop"]))
+    what = f"{found['crops']} crops of {found['crop_px']} px; {found['release']} ({found['form']})"
+    out.print(what, highlight=False, soft_wrap=True)
     _table("crops per second", rows)
     for name in ("stages_s", "cpu_s"):
-        last = result["service"][name][-1]
+        last = found["service"][name][-1]
         out.print(f"{name} of the last run: " + ", ".join(f"{k} {v:g}" for k, v in last.items()), highlight=False)
 
 

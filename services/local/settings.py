@@ -21,7 +21,11 @@ class LocalSettings(BaseSettings):
 
     minio: Path | None = Field(default=None, description="The MinIO binary; default: on PATH, or that of `make minio`.")
     triton_env: Path | None = Field(default=None, description="Triton's environment; default: .venv-triton here.")
-    triton_form: str = Field(default="openvino-fp32", description="Compiled form of the release that Triton serves.")
+    triton_form: str | None = Field(
+        default=None,
+        description="Compiled form of the release that Triton serves; default: openvino-int8 where the release has it,"
+        " else openvino-fp32.",
+    )
 
 
 def home() -> Path:

@@ -87,7 +87,7 @@ class TritonEnvironment:
         return self.site / "pytriton" / "tritonserver"
 
 
-def triton_service(installation: Installation, environment_folder: Path | None, form: str) -> Service:
+def triton_service(installation: Installation, environment_folder: Path | None, form: str | None) -> Service:
     """Triton on its port, serving `HOME/triton/repository` in that form; ready when every model in it is.
 
     Raises:
@@ -155,7 +155,7 @@ def find_environment(folder: Path | None) -> TritonEnvironment:
     return environment
 
 
-def require_gpu(python: TritonEnvironment, form: str) -> None:
+def require_gpu(python: TritonEnvironment, form: str | None) -> None:
     """Refuse a form that runs on a GPU where there is none, or where the environment cannot use it.
 
     Raises:

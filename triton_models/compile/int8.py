@@ -26,6 +26,8 @@ from services.errors import ConfigurationError
 from services.releases.schema import MEMBERS
 from triton_models.compile.accuracy import accuracy_change
 from triton_models.compile.openvino_network import OpenVinoNetwork, read_network
+from triton_models.export.compression import stored_codes
+from triton_models.forms.compact import make_compact
 from triton_models.forms.difference import AGREEMENT, FormDiffers, fault
 from triton_models.forms.form import OPENVINO_INT8, Form, digests, new_form, onnx_hashes, write_form
 from triton_models.training.data.dataset import LabelledImage, fingerprint, read_dataset
@@ -114,7 +116,11 @@ def compile_int8(
             **accuracy_change(classifier, checked, labels, reference, found),
         }
         _refuse_if_worse(measured, how.max_drop)
-        return write_form(folder, _document(classifier, digests(folder), measured))
+        files = digests(folder)
+        for member in MEMBERS:
+            onnx = release_dir / classifier.release.members[member].onnx
+            make_compact(folder / member / "model.bin", onnx, stored_codes(onnx))
+        return write_form(folder, _document(classifier, files, measured))
 
 
 def drawn_evenly(images: Sequence[LabelledImage], cells: int, seed: int) -> list[LabelledImage]:

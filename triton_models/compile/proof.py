@@ -5,6 +5,7 @@ ONNX Runtime on the CPU is the reference.
 
 import dataclasses
 import os
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,8 +27,8 @@ from triton_models.forms.form import (
     Form,
     FormMissing,
     ServedForm,
-    form_folder,
     forms_of,
+    place_files,
     read_form,
 )
 from triton_models.training.data.dataset import read_dataset
@@ -210,12 +211,11 @@ def _logits(
 
 
 def _opened(release_dir: Path, release: Release, form: Form | None, member: str) -> OpenVinoNetwork:
-    path = (
-        release_dir / release.members[member].onnx
-        if form is None
-        else form_folder(release_dir, form.form) / form.members[member]
-    )
-    return OpenVinoNetwork(path, release.crop_px)
+    if form is None:
+        return OpenVinoNetwork(release_dir / release.members[member].onnx, release.crop_px)
+    with tempfile.TemporaryDirectory(prefix="morphbatch-form-") as scratch:
+        place_files(release_dir, release, form, member, Path(scratch))
+        return OpenVinoNetwork(Path(scratch) / Path(form.members[member]).name, release.crop_px)
 
 
 def compare_speed_and_accuracy(

@@ -4,6 +4,7 @@ A runtime unfolds them when it loads the network (DequantizeLinear on constants)
 network, not a faster form of it; `openvino-int8` is that. The figures of a release are measured on what is stored.
 """
 
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -77,3 +78,10 @@ def unfolded(graph: onnx.GraphProto) -> dict[str, NDArray[np.float32]]:
             codes, scale = stored.pop(node.input[0]), stored.pop(node.input[1])
             stored[node.output[0]] = codes * scale.reshape(-1, *[1] * (codes.ndim - 1))
     return {name: array for name, array in stored.items() if array.dtype == np.float32}
+
+
+def stored_codes(path: Path) -> list[list[bytes]]:
+    """The bytes of every weight that the ONNX file `path` stores as int8 codes, a row for each output."""
+    graph = onnx.load(path).graph
+    codes = [numpy_helper.to_array(tensor) for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.INT8]
+    return [[row.tobytes() for row in weight] for weight in codes]

@@ -5,6 +5,10 @@ which ONNX files it was made of, and is served only with those. Three forms have
 ONNX itself when it loads: `openvino-fp32`, `onnxruntime-fp32` and `torch-fp16`.
 """
 
+import hashlib
+import os
+import platform
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +22,7 @@ from services.atomic import AlreadyThere, whole_folder
 from services.documents import read_model
 from services.errors import ConfigurationError
 from services.releases.schema import FORMS, MEMBERS, FileDigest, RelativePath, Release, Sha256, digest
+from triton_models.forms.compact import PARTS, PartsBroken, parts_of, put_together
 
 FORM_DOCUMENT: Final = "form.json"
 OPENVINO_INT8: Final = "openvino-int8"
@@ -32,6 +37,7 @@ WITHOUT_FILES: Final[dict[Backend, tuple[str, ...]]] = {
     "tensorrt": (),
 }
 """By backend; the first is what it runs if no form is named."""
+_X86_64: Final = ("x86_64", "amd64")
 _SERVED_BY: Final[dict[str, tuple[Backend, ...]]] = {
     OPENVINO_INT8: ("embedded", "openvino"),
     "tensorrt": ("tensorrt",),
@@ -133,17 +139,55 @@ def read_form(release_dir: Path, release: Release, name: str) -> Form:
     form = read_model(folder / FORM_DOCUMENT, Form, FormBroken)
     faults = _disagreements(form, release, name)
     present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - {FORM_DOCUMENT}
-    faults += [f"{path} does not belong to the form" for path in sorted(present - set(form.files))]
+    belonging = {*form.files, *(f"{path}{PARTS}" for path in form.files)}
+    faults += [f"{path} does not belong to the form" for path in sorted(present - belonging)]
     for path, expected in form.files.items():
-        if path not in present:
+        if path not in present and f"{path}{PARTS}" not in present:
             faults.append(f"{path} is missing")
-        elif digest(folder / path) != expected:
+        elif _digest(release_dir, release, folder / path) != expected:
             faults.append(f"{path} is altered")
     if faults:
         raise FormBroken(
             f"form {name} of release {release.id} in {folder}: {'; '.join(faults)}. Remove the folder and compile again"
         )
     return form
+
+
+def _digest(release_dir: Path, release: Release, path: Path) -> FileDigest | None:
+    """Of a file of a form, whole or put together; None: it cannot be put together."""
+    if path.exists():
+        return digest(path)
+    try:
+        content = _put_together(release_dir, release, path)
+    except PartsBroken:
+        return None
+    return FileDigest(sha256=hashlib.sha256(content).hexdigest(), size=len(content))
+
+
+def _put_together(release_dir: Path, release: Release, path: Path) -> bytes:
+    return put_together(parts_of(path), release_dir / release.members[path.parent.name].onnx)
+
+
+def place_files(release_dir: Path, release: Release, form: Form, member: str, out: Path) -> None:
+    """Put the files of `member` into the folder `out`, whole, as a backend opens them.
+
+    Raises:
+        PartsBroken: see `put_together`; not where `read_form` has read the form.
+    """
+    for name in form.files_of(member):
+        path = form_folder(release_dir, form.form) / name
+        if path.exists():
+            link(path, out / path.name)
+        else:
+            (out / path.name).write_bytes(_put_together(release_dir, release, path))
+
+
+def link(source: Path, target: Path) -> None:
+    """Have the file `source` as `target` too. Neither is ever written again, so they may share their bytes."""
+    try:
+        os.link(source, target)
+    except OSError:  # another file system, or one without hard links
+        shutil.copyfile(source, target)
 
 
 def _disagreements(form: Form, release: Release, name: str) -> list[str]:
@@ -194,6 +238,15 @@ def form_served(release_dir: Path, release: Release, backend: Backend, name: str
     if backend not in _SERVED_BY[form.target]:
         raise FormMissing(f"backend {backend} cannot run the form {name}; {', '.join(_SERVED_BY[form.target])} can")
     return ServedForm(name, form)
+
+
+def best_form(release_dir: Path) -> str:
+    """The form in which the embedded backend serves the release in `release_dir` on this machine's CPU.
+
+    int8 where the release carries it, for then it is proven, on x86-64: that is where it was measured.
+    """
+    proven = OPENVINO_INT8 in forms_of(release_dir)
+    return OPENVINO_INT8 if proven and platform.machine().lower() in _X86_64 else OPENVINO_FP32
 
 
 @contextmanager

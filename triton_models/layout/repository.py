@@ -7,14 +7,12 @@ an activated environment does, by the `python3` that PATH names first; it ignore
 
 import hashlib
 import json
-import os
-import shutil
 from pathlib import Path
 
 from services.atomic import AlreadyThere, whole_folder
 from services.releases.schema import MEMBERS, Release, verify_release
 from services.releases.served import ensemble_version
-from triton_models.forms.form import Backend, Form, ServedForm, form_folder, form_served
+from triton_models.forms.form import Backend, Form, ServedForm, form_served, link, place_files
 from triton_models.layout.model_configs import (
     DEFAULT_FORM,
     ENSEMBLE,
@@ -110,9 +108,13 @@ def lay_out_repository(
             (draft / name).parent.mkdir(parents=True, exist_ok=True)
             (draft / name).write_text(content, encoding="utf-8")
         for member in MEMBERS:
-            for file in _model_files(release_dir, release, member, compiled):
-                (draft / member / "1").mkdir(exist_ok=True)
-                _link(file, draft / member / "1" / file.name)
+            version = draft / member / "1"
+            version.mkdir(exist_ok=True)
+            if compiled is None:
+                onnx = release_dir / release.members[member].onnx
+                link(onnx, version / onnx.name)
+            else:
+                place_files(release_dir, release, compiled, member, version)
         (draft / _MARK).write_text(_fingerprint(release, rendered, compiled), encoding="utf-8")
     return release
 
@@ -127,21 +129,7 @@ def _is_ours(folder: Path) -> bool:
     return folder.is_dir() and ((folder / _MARK).is_file() or not any(folder.iterdir()))
 
 
-def _model_files(release_dir: Path, release: Release, member: str, form: Form | None) -> list[Path]:
-    if form is None:
-        return [release_dir / release.members[member].onnx]
-    return [form_folder(release_dir, form.form) / name for name in form.files_of(member)]
-
-
 def _fingerprint(release: Release, rendered: dict[str, str], form: Form | None) -> str:
     compiled = {} if form is None else form.files
     content = {**rendered, **{name: file.sha256 for name, file in (*release.files.items(), *compiled.items())}}
     return f"{release.id} {hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()}\n"
-
-
-def _link(source: Path, target: Path) -> None:
-    """Neither is ever written again, so they may share their bytes."""
-    try:
-        os.link(source, target)
-    except OSError:  # another file system, or one without hard links
-        shutil.copyfile(source, target)

@@ -9,7 +9,7 @@ from sqlalchemy import Engine
 from services.releases.registry import Registry
 from services.releases.schema import Release, ReleaseBroken
 from services.storage import ObjectStore
-from triton_models.forms.form import OPENVINO_FP32, form_served
+from triton_models.forms.form import best_form, form_served
 from triton_models.layout.repository import is_laid_out, lay_out_repository
 
 SHIPPED: Final = Path(__file__).parent.parent / "shipped"
@@ -26,9 +26,12 @@ class Activated:
 
 
 class ServedHere:
-    """The releases of one installation and Triton's repository; `folder` is `HOME/triton`, `form` what it serves."""
+    """The releases of one installation and Triton's repository; `folder` is `HOME/triton`.
 
-    def __init__(self, engine: Engine, store: ObjectStore, folder: Path, form: str = OPENVINO_FP32) -> None:
+    `form` is what it serves of each; None: the best that a release carries for this machine's CPU (`best_form`).
+    """
+
+    def __init__(self, engine: Engine, store: ObjectStore, folder: Path, form: str | None = None) -> None:
         self.registry = Registry(engine, store, folder / "releases", SHIPPED)
         self.repository = folder / "repository"
         self._form = form
@@ -45,8 +48,8 @@ class ServedHere:
             FormMissing, FormBroken: it has not the form that is to be served here.
         """
         release = self.registry.recorded(release_id)
-        laid_out = self._prepare(release)
-        return Activated(release, self.registry.make_active(release, {"form": self._form, "by": by}), laid_out)
+        form, laid_out = self._prepare(release)
+        return Activated(release, self.registry.make_active(release, {"form": form, "by": by}), laid_out)
 
     def install(self) -> Activated:
         """Ensure that the active release is whole here and in the store; a first one is the shipped release."""
@@ -54,7 +57,7 @@ class ServedHere:
         if release is None:
             return self.activate(self.registry.publish_shipped().release.id, by="release install")
         # Not made active again: another machine may be switching at this moment.
-        return Activated(release, release.id, self._prepare(release))
+        return Activated(release, release.id, self._prepare(release)[1])
 
     def verify(self) -> Release:
         """The active release, after its bytes here, its document in the store and Triton's folder were checked.
@@ -65,20 +68,26 @@ class ServedHere:
         release = self.registry.active()
         if release is None:
             raise ReleaseBroken("no release is active: run `morphbatch release install`")
-        if not self._is_laid_out(release, self.registry.check(release)):
+        folder = self.registry.check(release)
+        if not self._is_laid_out(release, folder):
             raise ReleaseBroken(
-                f"{self.repository} is not laid out from {release.id} ({self._form}): run `morphbatch release install`"
+                f"{self.repository} is not laid out from {release.id} ({self._form_of(folder)}):"
+                " run `morphbatch release install`"
             )
         return release
 
-    def _prepare(self, release: Release) -> bool:
-        """Have the release here, in the store and in Triton's repository; whether that had to be rewritten."""
+    def _prepare(self, release: Release) -> tuple[str, bool]:
+        """Have the release here, in the store and in Triton's repository: in which form, and was that rewritten."""
         folder = self.registry.secure(release)
+        form = self._form_of(folder)
         if self._is_laid_out(release, folder):
-            return False
-        lay_out_repository(folder, self.repository, form=self._form)
-        return True
+            return form, False
+        lay_out_repository(folder, self.repository, form=form)
+        return form, True
 
     def _is_laid_out(self, release: Release, folder: Path) -> bool:
-        form = form_served(folder, release, "embedded", self._form)
+        form = form_served(folder, release, "embedded", self._form_of(folder))
         return is_laid_out(release, self.repository, form=form)
+
+    def _form_of(self, folder: Path) -> str:
+        return self._form or best_form(folder)

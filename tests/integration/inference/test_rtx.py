@@ -85,7 +85,7 @@ def test_it_is_reported_as_not_run_where_there_is_no_gpu(compiled: tuple[Path, d
     verified = run("release", "verify", folder, "--cells=8", "--form", TENSORRT_RTX, "--json")
     assert verified.returncode == 1
     assert "was not verified" in verified.stderr
-    _, proof = json.loads(verified.stdout)["forms"]
+    *_, proof = json.loads(verified.stdout)["forms"]
     assert (proof["form"], proof["proven"], proof["fault"]) == (TENSORRT_RTX, False, None)
     assert "finds none here" in proof["not_run"]
 

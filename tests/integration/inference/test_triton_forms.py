@@ -22,6 +22,7 @@ from tests.small_release import build_small_release, coloured_crops, small_netwo
 from triton_models.compile.half_precision import unfold_weights
 from triton_models.export.compression import compress_weights
 from triton_models.forms.form import (
+    OPENVINO_FP32,
     OPENVINO_INT8,
     Form,
     FormMissing,
@@ -153,7 +154,10 @@ def test_the_installation_serves_the_form_that_it_is_set_to(
     assert (releases.repository / MEMBERS[0] / "1" / "model.xml").exists()
     assert not releases.install().laid_out
 
-    plain = ServedHere(database, empty_bucket, tmp_path / "triton")
+    by_itself = ServedHere(database, empty_bucket, tmp_path / "triton")
+    assert by_itself.verify() == release, "int8 is what is served of a release that carries it"
+
+    plain = ServedHere(database, empty_bucket, tmp_path / "triton", OPENVINO_FP32)
     with pytest.raises(ReleaseBroken, match=r"not laid out from small-.* \(openvino-fp32\)"):
         plain.verify()
     assert plain.install().laid_out
