@@ -264,8 +264,8 @@ ANALYSIS_ID_COMMENT = "The slide under its release; joins with reporting.cell"
 def upgrade() -> None:
     _new_columns()
     op.execute(NUMBER_THEM)
-    op.execute(KEEP_WHAT_WAITS)
     op.drop_constraint(op.f("uq_analysis_slide_id_release_id"), "analysis")
+    op.execute(KEEP_WHAT_WAITS)
     op.create_unique_constraint(op.f("uq_analysis_slide_id_version"), "analysis", ["slide_id", "version"])
     op.create_index("uq_analysis_slide_id_open", "analysis", ["slide_id"], unique=True, postgresql_where=OPEN)
     op.alter_column("analysis", "queued_at", existing_nullable=False, comment="When it was asked for")
