@@ -153,7 +153,7 @@ def _slides(report: "Report") -> "Table":
             f"[red]{slide.state}[/]" if slide.state == "quarantined" else slide.state,
             str(slide.cells),
             str(slide.cells_not_counted),
-            f"{normal.pct:.1f} %" if normal else "–",
+            f"{normal.one_decimal} %" if normal else "–",
             f"{normal.low_pct:.1f}–{normal.high_pct:.1f} %" if normal else "–",
             f"{likeliest.pct:.1f} % ({likeliest.low_pct:.1f}–{likeliest.high_pct:.1f})" if likeliest else "–",
             f"{100 - confidence.low_share_pct:.0f} %" if confidence else "–",
@@ -170,8 +170,8 @@ def _classes(specimens: "Sequence[SpecimenReport]", language: "Language") -> "Ta
 
     table = Table("primary defect, %", *(s.specimen for s in specimens), box=None, header_style="bold")
     for known in CLASSES:
-        shares = (s.distribution[known.index].pct if s.distribution else None for s in specimens)
-        table.add_row(known.display(language), *("–" if pct is None else f"{pct:.1f}" for pct in shares))
+        shares = (s.distribution[known.index].one_decimal if s.distribution else "–" for s in specimens)
+        table.add_row(known.display(language), *shares)
     return table
 
 

@@ -53,6 +53,11 @@ class Share(_Part):
     low_pct: Pct = Field(description="Lower bound of the interval, %.")
     high_pct: Pct = Field(description="Upper bound of the interval, %.")
 
+    @property
+    def one_decimal(self) -> str:
+        """`pct` with one decimal, from the counts: 7 of 197 are 3.6, though `pct` is 3.55."""
+        return f"{100 * self.cells / self.cells_total:.1f}"
+
 
 class _OfClassCode(_Part):
     class_code: str = Field(description="The class, for programs.")

@@ -5,7 +5,7 @@ import json
 import pytest
 from pydantic import ValidationError
 
-from services.reporting.report import Report
+from services.reporting.report import Report, Share
 from tests.places import CHECKOUT
 
 STORED = (CHECKOUT / "tests/integration/reporting/example/report.json").read_bytes()
@@ -46,3 +46,8 @@ def test_a_slide_knows_the_release_under_which_its_result_stands(report: Report)
         report.release_of(report.slides[6])
     assert report.slides[4].seconds_total == 3.0
     assert report.slides[6].seconds_total is None
+
+
+def test_a_share_is_rounded_once() -> None:
+    share = Share(cells=7, cells_total=197, pct=3.55, low_pct=1.73, high_pct=7.15)
+    assert (share.one_decimal, f"{share.pct:.1f}") == ("3.6", "3.5")
