@@ -9,13 +9,19 @@ OTHER_PYTHON = $(shell own=$$($(PYTHON) -c "$(NUMPY_2)"); \
 		other=$$($$python -c "$(NUMPY_2)" 2>/dev/null) && [ "$$other" != "$$own" ] && echo $$python && break; done)
 CACHE = $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/morphbatch
 PROMTOOL = github.com/prometheus/prometheus/cmd/promtool@v0.316.0
+KUSTOMIZE = sigs.k8s.io/kustomize/kustomize/v5@v5.8.0
+# What deploy/ is written for; their modules hold the schemas, nothing is compiled.
+SCHEMAS = github.com/compose-spec/compose-go/v2@v2.16.2:schema/compose-spec.json \
+	k8s.io/kubernetes@v1.36.3:api/openapi-spec/swagger.json \
+	github.com/kedacore/keda/v2@v2.20.2:config/crd/bases/keda.sh_scaledobjects.yaml \
+	github.com/kedacore/keda/v2@v2.20.2:config/crd/bases/keda.sh_triggerauthentications.yaml
 MINIO = github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c
 LOCK = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--custom-compile-command "make lock"
 PIP = -m pip install --quiet --disable-pip-version-check --require-virtualenv
 
 .DEFAULT_GOAL := help
-.PHONY: help setup triton-other rtx triton-torch demo test fuzz lint bench bench-env demonstration reproduce-smids reproduce-hushem test-training minio promtool lock
+.PHONY: help setup triton-other rtx triton-torch demo test fuzz lint bench bench-env demonstration reproduce-smids reproduce-hushem test-training images kustomize minio schemas promtool lock
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 12
@@ -64,13 +70,21 @@ test-training: .venv-train/ready ## the tests that need torch
 	.venv-train/bin/python -m pytest tests/training/compiled
 	.venv-train/bin/python -m pytest tests/training --ignore tests/training/compiled
 
+images: ## build the images of deploy/images here, with buildah on a Debian base of its own; IMAGES= names some
+	deploy/images/build $(if $(SAVE),--save $(SAVE)) $(IMAGES)
+
 minio: $(CACHE)/bin/minio ## build MinIO from its Go module into the cache, for the S3 tests and the stack
+
+schemas: $(CACHE)/schemas/ready ## fetch the schemas of Compose, Kubernetes and KEDA, for the tests of deploy/
+
+kustomize: $(CACHE)/bin/kustomize ## build Kustomize from its Go module into the cache, for the tests of deploy/kubernetes
 
 promtool: $(CACHE)/bin/promtool ## build promtool from its Go module into the cache, for the tests of the alert rules
 
 lock: .venv/ready ## pin every dependency again, with hashes
 	.venv/bin/python $(PIP) uv
 	$(LOCK) pyproject.toml --extra local --extra dev --output-file requirements/dev.txt
+	$(LOCK) pyproject.toml --constraint requirements/dev.txt --output-file requirements/service.txt
 	$(LOCK) pyproject.toml --extra local --extra train --extra dev --output-file requirements/train.txt
 	$(LOCK) requirements/triton.in --override requirements/triton-overrides.txt --output-file requirements/triton.txt
 	$(LOCK) pyproject.toml requirements/triton.in --extra rtx --override requirements/numpy-2.txt \
@@ -114,3 +128,18 @@ $(CACHE)/bin/promtool:
 	GOBIN=$(CACHE)/build-promtool go install -tags remove_all_sd $(PROMTOOL)
 	mv $(CACHE)/build-promtool/promtool $@
 	rmdir $(CACHE)/build-promtool
+
+$(CACHE)/bin/kustomize:
+	@command -v go >/dev/null || { echo "Go is required to build Kustomize; without it deploy/kubernetes is not checked" >&2; exit 1; }
+	mkdir -p $(CACHE)/bin
+	GOBIN=$(CACHE)/build-kustomize go install $(KUSTOMIZE)
+	mv $(CACHE)/build-kustomize/kustomize $@
+	rmdir $(CACHE)/build-kustomize
+
+$(CACHE)/schemas/ready: Makefile
+	@command -v go >/dev/null || { echo "Go is required to fetch the schemas; without them deploy/ is not checked against them" >&2; exit 1; }
+	mkdir -p $(@D)
+	@set -e; for schema in $(SCHEMAS); do \
+		folder=$$(cd / && go mod download -json $${schema%%:*} | sed -n 's/^.*"Dir": "\(.*\)",$$/\1/p'); \
+		install -m 644 "$$folder/$${schema#*:}" $(@D)/; done
+	@touch $@

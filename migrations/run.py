@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 from services.database.faults import DatabaseRefused
 from services.database.session import transaction
 from services.errors import ConfigurationError
+from services.settings import Settings
 
 
 def _config(database_url: str = "") -> Config:
@@ -32,6 +33,14 @@ def upgrade(database_url: str, revision: str = "head") -> None:
         command.upgrade(_config(database_url), revision)
     except CommandError as error:
         raise ConfigurationError(f"cannot migrate: {error} (a newer version made this database?)") from error
+
+
+def migrate(settings: Settings) -> None:
+    """Bring the database that the settings name up to this version's revision, as its owner.
+
+    Raises: as `upgrade`.
+    """
+    upgrade(settings.migration_url or settings.database_url)
 
 
 def downgrade(database_url: str, revision: str) -> None:

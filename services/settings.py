@@ -124,6 +124,10 @@ class Settings(BaseSettings):
         " must then name a folder that no other worker has.",
     )
 
+    heartbeat_file: Path | None = Field(
+        None, description="File that a worker touches while it takes work, and beat while it publishes; for probes."
+    )
+
     worker_concurrency: int = Field(2, ge=1, le=64, description="Slides analysed at once by one worker.")
     sweep_seconds: int = Field(60, ge=1, description="How often the sweep looks for work that no hint announced.")
     dispatch_seconds: int = Field(5, ge=1, description="How often queued slides that are due are published.")

@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 import urllib3
 from minio import Minio
-from minio.commonconfig import CopySource
+from minio.commonconfig import ENABLED, CopySource
 from minio.error import InvalidResponseError, MinioException, S3Error, ServerError
 from minio.notificationconfig import NotificationConfig, PrefixFilterRule, QueueConfig, SuffixFilterRule
 from urllib3.exceptions import HTTPError
@@ -253,6 +253,11 @@ class ObjectStore:
                 raise StoreRefused(f"bucket {self.bucket}: a probe object was read back altered")
         finally:
             self.delete(key)
+
+    def keeps_versions(self) -> bool:
+        """Whether the bucket keeps what is overwritten or deleted."""
+        with self._errors(self.bucket):
+            return self._client.get_bucket_versioning(self.bucket).status == ENABLED
 
     def subscribe_to_manifests(self, arn: str) -> None:
         """Have the store announce every new `incoming/…/manifest.json` to the queue or webhook named by `arn`.

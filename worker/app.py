@@ -5,13 +5,20 @@ may be lost (the sweep publishes it again) or come twice (the second finds the s
 needed.
 """
 
+import sys
+
 from celery import Celery
 
 from services.dispatch import ANALYSE_SLIDE, CONTROL, SLIDES
+from services.errors import ConfigurationError
 from services.settings import load_settings
+from worker import heartbeat
 from worker.schedule import beat_schedule
 
-settings = load_settings()
+try:
+    settings = load_settings()
+except ConfigurationError as error:
+    sys.exit(f"it does not start: {error}")  # one line, where Celery would show a traceback
 
 app = Celery(
     "morphbatch",
@@ -52,3 +59,5 @@ app.conf.update(
     beat_schedule=beat_schedule(settings),
     timezone="UTC",
 )
+if settings.heartbeat_file is not None:
+    heartbeat.install(app, settings.heartbeat_file)

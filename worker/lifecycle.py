@@ -34,7 +34,7 @@ from services.releases.activation import require_known_release
 from services.releases.registry import recorded_release
 from services.settings import load_settings
 from services.storage import ObjectStore, connect_store
-from worker import metrics
+from worker import heartbeat, metrics
 
 log = logging.getLogger(__name__)
 
@@ -113,6 +113,7 @@ def _close_child(**_: object) -> None:
 
 @worker_init.connect
 def _preflight(sender: Worker, **_: object) -> None:
+    heartbeat.begin(load_settings().heartbeat_file)
     takes_slides = SLIDES in sender.app.amqp.queues.consume_from
     done = subprocess.run([sys.executable, "-m", "worker.lifecycle", *([SLIDES] if takes_slides else [])], check=False)
     if done.returncode:

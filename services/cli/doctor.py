@@ -13,9 +13,11 @@ import redis
 import urllib3
 
 from migrations.run import head_revision, require_head
+from services.batches.progress import count_work
 from services.batches.queries import batches_sent_twice, waiting_slides
 from services.database.queries import (
     clock_ahead_s,
+    connections_left,
     has_role,
     months_ahead,
     readable_views,
@@ -23,6 +25,7 @@ from services.database.queries import (
     try_to_write,
 )
 from services.database.session import Engine, make_engine, transaction
+from services.database.states import SlideState
 from services.dispatch import CONTROL, SLIDES, connect_publisher
 from services.errors import ConfigurationError, MorphbatchError
 from services.inference.known_answers import require_known_answers
@@ -40,6 +43,9 @@ _MOST_SKEW_S: Final = 5.0
 _LEAST_FREE_BYTES: Final = 2 * 2**30
 _DAYS_BACK: Final = 30
 _START: Final = "`morphbatch up` starts what is missing; `morphbatch status` names the log of each service"
+_MORE_CONNECTIONS: Final = "raise max_connections of Postgres: 5 for each slide analysed at once, 30 for the rest"
+_PLACE_OF_STORE: Final = "ask whoever runs the object store"
+_LEAST_CONNECTIONS: Final = 10
 _INSTALL: Final = (
     "run `morphbatch release activate ID` (`morphbatch release list` names them): Triton is restarted with it"
 )
@@ -77,14 +83,17 @@ def examine(settings: Settings, home: Path) -> list[Finding]:
         ("database", lambda: _database(engine), (), f"check MORPHBATCH_DATABASE_URL; {_START}"),
         ("revision", lambda: _revision(engine), ("database",), "run `morphbatch migrate`"),
         ("database writes", lambda: _writes(engine), ("revision",), _WRITES),
+        ("connections", lambda: _connections(engine), ("database",), _MORE_CONNECTIONS),
         ("waiting slides", lambda: _waiting(engine), ("revision",), "they go on by themselves once the cause is gone"),
         ("sent twice", lambda: _sent_twice(engine), ("revision",), "run `morphbatch migrate`"),
         ("reporting views", lambda: _views(engine), ("revision",), "run `morphbatch migrate`"),
         ("partitions", lambda: _partitions(engine), ("revision",), "beat and a control worker create them: start both"),
         ("object store", lambda: _store(settings), (), f"check MORPHBATCH_S3_* and the bucket's rights; {_START}"),
+        ("versions of objects", lambda: _versions(settings), ("object store",), _PLACE_OF_STORE),
         ("uploads", lambda: _uploads(settings), ("object store",), "rename the folder, or remove its objects"),
         ("broker", lambda: _broker(settings), (), f"check MORPHBATCH_BROKER_URL; {_START}"),
-        ("workers", lambda: _workers(settings), ("broker",), _START),
+        ("broker's memory", lambda: _broker_memory(settings), ("broker",), "set its maxmemory-policy to noeviction"),
+        ("workers", lambda: _workers(engine, settings), ("broker", "revision"), _START),
         ("triton", lambda: _triton(networks, settings), (), f"check MORPHBATCH_TRITON_ENDPOINT; {_START}"),
         ("class order", lambda: _classes(networks), ("triton",), _INSTALL),
         ("release", lambda: _release(engine, networks), ("revision", "class order"), _INSTALL),
@@ -153,6 +162,14 @@ def _writes(engine: Engine) -> str:
     return "a row was written and taken back"
 
 
+def _connections(engine: Engine) -> str:
+    with transaction(engine) as session:
+        left, most = connections_left(session)
+    if left < _LEAST_CONNECTIONS:
+        raise Unwell(f"only {left} of {most} connections are free")
+    return f"{left} of {most} are free"
+
+
 def _waiting(engine: Engine) -> str:
     with transaction(engine) as session:
         waiting = waiting_slides(session)
@@ -198,6 +215,17 @@ def _store(settings: Settings) -> str:
     return f"bucket {settings.s3_bucket} at {settings.s3_endpoint}: write, read and delete work"
 
 
+def _versions(settings: Settings) -> str:
+    """A warning, no failure: many keep backups instead."""
+    try:
+        kept = connect_store(settings).keeps_versions()
+    except StoreRefused as error:
+        return f"WARNING: it does not say whether it keeps them ({str(error).splitlines()[0]})"
+    if kept:
+        return f"bucket {settings.s3_bucket} keeps what is overwritten or deleted"
+    return f"WARNING: bucket {settings.s3_bucket} keeps none; what a LIMS overwrites is gone unless there is a backup"
+
+
 def _uploads(settings: Settings) -> str:
     if unusable := unusable_uploads(connect_store(settings)):
         raise Unwell(f"{len(unusable)} folders have names that cannot be used: {', '.join(unusable[:5])}")
@@ -215,12 +243,36 @@ def _broker(settings: Settings) -> str:
     return f"Redis {version}; waiting: " + ", ".join(f"{count} in {queue}" for queue, count in waiting.items())
 
 
-def _workers(settings: Settings) -> str:
+def _broker_memory(settings: Settings) -> str:
+    client = redis.Redis.from_url(settings.broker_url, socket_connect_timeout=3, socket_timeout=3)
+    try:
+        memory = client.info("memory")
+    finally:
+        client.close()
+    policy = memory.get("maxmemory_policy", "noeviction")
+    if policy != "noeviction":
+        raise Unwell(f"when its memory is full it drops messages ({policy}) instead of refusing them")
+    limit = memory.get("maxmemory") or 0
+    used = memory["used_memory"]
+    allowed = f"{limit / 2**20:.0f} MiB allowed" if limit else "no limit"
+    return f"{used / 2**20:.0f} MiB used, {allowed}; no message is dropped"
+
+
+def _workers(engine: Engine, settings: Settings) -> str:
     queues = connect_publisher(settings.broker_url).queues_in_work()
     taken = {queue for names in queues.values() for queue in names}
-    if idle := {SLIDES, CONTROL} - taken:
+    idle = {SLIDES, CONTROL} - taken
+    if idle == {SLIDES} and not _open_slides(engine):
+        # Where a scaler decides how many there are.
+        return f"{', '.join(sorted(queues))}; none for slides, and no slide waits"
+    if idle:
         raise Unwell(f"no worker serves {' and '.join(sorted(idle))} (answering: {', '.join(queues) or 'none'})")
     return ", ".join(f"{node} ({', '.join(names)})" for node, names in sorted(queues.items()))
+
+
+def _open_slides(engine: Engine) -> int:
+    slides = count_work(engine)["slides"]
+    return slides.get(SlideState.QUEUED, 0) + slides.get(SlideState.RUNNING, 0)
 
 
 def _triton(networks: Networks, settings: Settings) -> str:

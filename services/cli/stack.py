@@ -125,11 +125,11 @@ def doctor(as_json: JsonOption = False) -> None:
 @commands.command()
 def migrate() -> None:
     """Bring the database to the revision that this version requires."""
-    from migrations.run import head_revision, upgrade
+    from migrations.run import head_revision
+    from migrations.run import migrate as bring_up_to_date
     from services.settings import load_settings
 
-    settings = load_settings()
-    upgrade(settings.migration_url or settings.database_url)
+    bring_up_to_date(load_settings())
     err.print(f"the database is at revision {head_revision()}")
 
 

@@ -53,6 +53,18 @@ def server_version(session: Session) -> str:
     return str(session.execute(text("show server_version")).scalar_one())
 
 
+def connections_left(session: Session) -> tuple[int, int]:
+    """How many more connections this Postgres gives to roles that are no superusers, and how many it gives in all."""
+    left, most = session.execute(
+        text(
+            "select current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int"
+            " - (select count(*)::int from pg_stat_activity where backend_type = 'client backend'),"
+            " current_setting('max_connections')::int"
+        )
+    ).one()
+    return left, most
+
+
 def try_to_write(session: Session) -> None:
     """Write a row and take it back: proves that the database takes writes, which an answer to a question does not."""
     with session.begin_nested() as written:

@@ -12,6 +12,7 @@ from email.utils import formatdate
 from pathlib import Path
 
 import pytest
+from minio.versioningconfig import VersioningConfig
 from pydantic import SecretStr
 
 from services.errors import ConfigurationError, OutageError, PermanentError
@@ -27,7 +28,7 @@ from services.storage import (
     StoreUnavailable,
     connect_store,
 )
-from tests.integration.servers import s3_installation, wait_for
+from tests.integration.servers import S3Server, s3_installation, wait_for
 
 
 def test_what_was_put_comes_back_with_its_etag(store: ObjectStore) -> None:
@@ -118,6 +119,13 @@ def test_check_proves_the_rights_and_leaves_nothing(store: ObjectStore) -> None:
     store.ensure_bucket()
     store.check()
     assert [o for o in store.list("results/") if "probe" in o.key] == []
+
+
+def test_whether_the_bucket_keeps_versions_is_known(minio: S3Server) -> None:
+    store = minio.new_bucket()
+    assert not store.keeps_versions()
+    store._client.set_bucket_versioning(store.bucket, VersioningConfig("Enabled"))
+    assert store.keeps_versions()
 
 
 def test_threads_share_one_store(store: ObjectStore) -> None:

@@ -54,17 +54,19 @@ def test_a_worker_outlives_whatever_lies_in_redis(
     connection = redis.Redis.from_url(broker)
     for number, kept in enumerate(KEPT.values()):
         _keep(connection, f"{number}\xff".encode("latin-1"), kept)
-    log = tmp_path / "worker.log"
+    log, heartbeat = tmp_path / "worker.log", tmp_path / "run" / "heartbeat"
     command = (
         sys.executable, "-m", "celery", "--app", "worker.app", "worker", "--queues", CONTROL, "--concurrency", "1",
         "--hostname", NODE, "--without-gossip", "--without-mingle", "--loglevel", "info",
     )  # fmt: skip
     with log.open("wb") as stream, subprocess.Popen(
-        command, cwd=CHECKOUT, env=environment, stdout=stream, stderr=stream
+        command, cwd=CHECKOUT, env={**environment, "MORPHBATCH_HEARTBEAT_FILE": str(heartbeat)},
+        stdout=stream, stderr=stream,
     ) as worker:  # fmt: skip
         try:
             publisher = connect_publisher(broker)
             wait_until(lambda: publisher.worker_answers(NODE), 120, "the worker answers")
+            first_beat = heartbeat.stat().st_mtime
             _put_everything(connection)
             _prove_work(publisher, empty_bucket, "night-1")
             wait_until(lambda: not connection.exists(*PRIORITIES), what="the least urgent lists empty")
@@ -74,6 +76,7 @@ def test_a_worker_outlives_whatever_lies_in_redis(
             _prove_work(publisher, empty_bucket, "night-2")
             assert publisher.worker_answers(NODE)
             assert worker.poll() is None
+            wait_until(lambda: heartbeat.stat().st_mtime > first_beat, what="a later heartbeat")
         finally:
             worker.terminate()
             worker.wait(60)
