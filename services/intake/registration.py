@@ -70,7 +70,7 @@ def register_batch(engine: Engine, store: ObjectStore, lab: str, batch_id: str) 
         BadBatchName: the lab or batch cannot be called so; nothing was stored.
         ObjectMissing: there is no manifest (yet).
         NoActiveRelease: the manifest is good, but there are no networks; nothing was stored.
-        OutageError: the object store or Postgres is down; nothing was stored.
+        OutageError: the object store or Postgres is down, or the manifest cannot be checked now; nothing was stored.
     """
     check_names(lab, batch_id)
     found = store.stat(manifest_key(lab, batch_id))

@@ -1,6 +1,8 @@
 """A large manifest is checked apart, within limits."""
 
 import json
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -33,15 +35,68 @@ def test_its_problems_come_back() -> None:
     assert [(p.path, p.reason) for p in raised.value.problems] == [("slides[0].replicate", "manifest_bad_value")]
 
 
-def test_one_whose_check_is_killed_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checked.sys, "executable", "/bin/false")
+def ends_with(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, words: str) -> None:
+    """Have the process that checks end as the shell's `words` say."""
+    program = tmp_path / "check"
+    program.write_text(f"#!/bin/sh\n{words}\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(checked.sys, "executable", str(program))
+
+
+COSTLY = {
+    "processor time": "kill -XCPU $$",
+    "memory, said by Python": f"exit {checked._OUT_OF_MEMORY}",
+    "memory, said by Rust": "echo 'memory allocation of 64 bytes failed' >&2; kill -ABRT $$",
+}
+NOT_THE_MANIFEST = {
+    "killed": "kill -KILL $$",
+    "crashed": "kill -SEGV $$",
+    "an error of ours": "echo 'ModuleNotFoundError' >&2; exit 1",
+}
+
+
+@pytest.mark.parametrize("how", COSTLY)
+def test_one_that_meets_a_limit_is_rejected(how: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    ends_with(monkeypatch, tmp_path, COSTLY[how])
     with pytest.raises(ManifestRejected) as raised:
         parse(large())
     assert [p.reason for p in raised.value.problems] == ["manifest_too_costly"]
+    assert how.split(",")[0] in raised.value.problems[0].message
 
 
-def test_one_that_is_never_done_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checked, "_WALL_S", 0.0)
+@pytest.mark.parametrize("how", NOT_THE_MANIFEST)
+def test_a_crash_for_another_reason_is_not_the_manifests_fault(
+    how: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ends_with(monkeypatch, tmp_path, NOT_THE_MANIFEST[how])
+    with pytest.raises(checked.ManifestNotChecked, match="lab berlin, batch night-1"):
+        parse(large())
+    assert "the check of a manifest ended with" in caplog.text
+
+
+def test_a_machine_that_is_too_slow_or_cannot_start_it_is_not_the_manifests_fault(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with monkeypatch.context() as patched, pytest.raises(checked.ManifestNotChecked):
+        patched.setattr(checked, "_WALL_S", 0.0)
+        parse(large())
+    monkeypatch.setattr(checked.sys, "executable", "/nowhere")
+    with pytest.raises(checked.ManifestNotChecked):
+        parse(large())
+
+
+@pytest.mark.parametrize(
+    ("check", "limit"),
+    [
+        ("checked.parse_manifest = lambda *_, **__: bytearray(2**32)", "memory"),
+        ("checked._CPU_S = 1; checked.parse_manifest = lambda *_, **__: max(iter(int, 1))", "processor time"),
+    ],
+)
+def test_its_process_ends_at_its_limits(
+    check: str, limit: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    program = f"import sys; from services.intake import checked; {check}; sys.exit(checked.main('a', 'b'))"
+    ends_with(monkeypatch, tmp_path, f'exec "{sys.executable}" -c "{program}"')
     with pytest.raises(ManifestRejected) as raised:
         parse(large())
-    assert [p.reason for p in raised.value.problems] == ["manifest_too_costly"]
+    assert limit in raised.value.problems[0].message
