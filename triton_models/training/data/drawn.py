@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from services.atomic import whole_folder
 from services.imaging.crops import crop_cells
+from services.imaging.framing import specimen_of
 from services.imaging.heads import find_heads
 from services.imaging.types import RGB, Box, Microns, Pixels, UmPerPx
 from services.smears.batch import as_jpeg
@@ -146,10 +147,10 @@ def drawn_cells(spec: DrawnSpec, part: int, number: int) -> Iterator[tuple[int, 
             blur_um=float(rng.uniform(*spec.blur_um)),
         ),
     )
-    pixels = _stored(field.pixels)
-    boxes = [head.box for head in find_heads(pixels, UmPerPx(um_per_px)).heads]
+    specimen = specimen_of(_stored(field.pixels), UmPerPx(um_per_px))
+    boxes = [head.box for head in find_heads(specimen.pixels, UmPerPx(um_per_px), specimen.covered).heads]
     crops = crop_cells(
-        pixels,
+        specimen.pixels,
         boxes,
         um_per_px=UmPerPx(um_per_px),
         crop_um=Microns(spec.crop_um * MARGIN),
