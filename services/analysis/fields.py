@@ -19,7 +19,7 @@ from services.imaging.heads import find_heads
 from services.imaging.likeness import signature_of
 from services.imaging.planes import Planes
 from services.imaging.quality import measure_quality
-from services.imaging.scale import FieldScale, differs_from_file, has_heads_at_another_scale, lengths_um
+from services.imaging.scale import FieldScale, differs_from_file, heads_at_another_scale, lengths_um, misfits_um
 from services.imaging.types import (
     RGB,
     Box,
@@ -138,7 +138,9 @@ def prepare(
     found = _given_heads(slide, work, width, height) or clock.timed(
         "detect", lambda: find_heads(pixels, slide.um_per_px, specimen.covered, planes)
     )
-    scale = FieldScale(width, height, lengths_um(found, slide.um_per_px))
+    misfits = () if work.given else clock.timed("scale", lambda: misfits_um(pixels, slide.um_per_px, found))
+    lengths = lengths_um(found, slide.um_per_px)
+    scale = FieldScale(width, height, lengths, misfits, decoded.stated_um_per_px)
     crops = clock.timed("crop", lambda: _crop(planes, found, slide))
     inside = crop_inside_shares(
         [head.box for head in found.heads],
@@ -155,8 +157,8 @@ def _or_the_scale(why: SetAside, pixels: RGB, slide: SlideWork, clock: StageCloc
     """Why a field is set aside: at a wrong scale, it has no head and looks out of focus, whatever it shows."""
     if why not in _MAY_BE_THE_SCALE:
         return why
-    is_the_scale = clock.timed("scale", lambda: has_heads_at_another_scale(pixels, slide.um_per_px))
-    return SetAside.SCALE_DOUBTFUL if is_the_scale else why
+    elsewhere = clock.timed("scale", lambda: heads_at_another_scale(pixels, slide.um_per_px))
+    return SetAside.SCALE_DOUBTFUL if elsewhere else why
 
 
 def _scale_flags(um_per_px: UmPerPx, decoded: DecodedField) -> list[QualityFlag]:

@@ -4,8 +4,8 @@ import csv
 import io
 import json
 import tempfile
-from collections.abc import Iterable, Sequence
-from typing import IO
+from collections.abc import Collection, Iterable, Sequence
+from typing import IO, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ class CopySpool:
     """Rows of one table. `None` is null; arrays, dicts, lists and bytes take Postgres's own text forms."""
 
     def __init__(self, table: str, columns: Sequence[str]) -> None:
+        self._table, self._columns = table, tuple(columns)
         self._statement = f"copy {table} ({', '.join(columns)}) from stdin with (format csv)"
         self._file: IO[bytes] = tempfile.SpooledTemporaryFile(_SPOOL_BYTES)  # noqa: SIM115 - closed by close()
         self._text = io.TextIOWrapper(self._file, encoding="utf-8", newline="")
@@ -28,6 +29,21 @@ class CopySpool:
         """Append one row, in the order of the columns."""
         self._csv.writerow([_as_text(value) for value in row])
         self.rows += 1
+
+    def without(self, column: str, values: Collection[object], number: str) -> Self:
+        """The rows but for those that have one of `values` in `column`, numbered from 1 in the column `number`.
+
+        This spool is closed.
+        """
+        left_out, at, counted = set(map(str, values)), self._columns.index(column), self._columns.index(number)
+        kept = type(self)(self._table, self._columns)
+        self._text.seek(0)
+        for row in csv.reader(self._text):
+            if row[at] not in left_out:
+                row[counted] = str(kept.rows + 1)
+                kept.add(row)
+        self.close()
+        return kept
 
     def write(self, session: Session) -> None:
         """COPY all rows within the session's transaction."""

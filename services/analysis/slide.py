@@ -3,7 +3,7 @@
 import json
 import logging
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -71,11 +71,9 @@ class SlideResult:
         self._slide = slide
         self._lease = lease
         self._cells = CopySpool("cell", _CELL_COLUMNS)
-        self._fields = FieldRows(slide.analysis_id)
-        self.counts: Counter[int] = Counter()
-        self.not_counted: Counter[NotCounted] = Counter()
-        self.on_border = 0
-        self.rejected = 0
+        self._fields = FieldRows(slide)
+        # Of each field, by why they do not count and by class.
+        self._of_field: dict[int, Counter[tuple[NotCounted | None, int]]] = defaultdict(Counter)
 
     @property
     def classified(self) -> int:
@@ -83,8 +81,38 @@ class SlideResult:
         return self._cells.rows
 
     @property
+    def on_border(self) -> int:
+        """Heads that a field's border cuts."""
+        return self._fields.on_border
+
+    @property
+    def rejected(self) -> int:
+        """Objects that are no heads."""
+        return self._fields.rejected
+
+    @property
+    def counts(self) -> Counter[int]:
+        """By class, the cells that the shares are of."""
+        counts = Counter[int]()
+        for of_field in self._of_field.values():
+            for (why_not, index), cells in of_field.items():
+                if why_not is None:
+                    counts[index] += cells
+        return counts
+
+    @property
+    def not_counted(self) -> Counter[NotCounted]:
+        """The others, by why they are not counted."""
+        others = Counter[NotCounted]()
+        for of_field in self._of_field.values():
+            for (why_not, _), cells in of_field.items():
+                if why_not is not None:
+                    others[why_not] += cells
+        return others
+
+    @property
     def counted(self) -> int:
-        """Those of them that the shares are of."""
+        """Cells that the shares are of."""
         return self.counts.total()
 
     def check(self) -> None:
@@ -93,9 +121,6 @@ class SlideResult:
 
     def add_field(self, prepared: PreparedField) -> None:
         """Note what was found of a field."""
-        found = prepared.found
-        self.on_border += found.on_border
-        self.rejected += len(found.rejected) - found.on_border
         self._fields.add(prepared)
 
     def add_cell(self, cell: FoundCell, predictions: Predictions, row: int) -> None:
@@ -104,10 +129,7 @@ class SlideResult:
         probabilities = predictions.probabilities[row]
         index = int(np.argmax(probabilities))
         why_not = why_not_counted(head.not_counted, inside, self._slide.minimum_crop_inside_share)
-        if why_not is None:
-            self.counts[index] += 1
-        else:
-            self.not_counted[why_not] += 1
+        self._of_field[cell.field_id][why_not, index] += 1
         outline = None if head.outline is None else head.outline.astype("<u2").tobytes()
         self._cells.add(
             (
@@ -120,18 +142,25 @@ class SlideResult:
             )
         )
 
+    def judge_scale(self) -> None:
+        """Once all fields are in: take out those that are not at the slide's scale, with their cells."""
+        if left_out := self._fields.judge_scale():
+            self._cells = self._cells.without("field_id", left_out, number="number")
+            for field_id in left_out:
+                self._of_field.pop(field_id, None)
+
     def write(self, session: Session, *, with_cells: bool) -> None:
         """Write these rows, once and for all: the analysis ends in the same transaction."""
         self._fields.write(session)
         if not with_cells or not self.classified:
             return
         self._cells.write(session)
-        if self.counted:
+        if counts := self.counts:
             session.execute(
                 text("insert into slide_class_count (analysis_id, class_index, cells) values (:id, :index, :cells)"),
                 [
                     {"id": self._slide.analysis_id, "index": index, "cells": cells}
-                    for index, cells in sorted(self.counts.items())
+                    for index, cells in sorted(counts.items())
                 ],
             )
 
@@ -236,6 +265,7 @@ def _attempt(
     try:
         limits = FieldLimits.of(settings)
         faults = run_slide(slide, store, networks, result, limits, clock)
+        result.judge_scale()
         verdict, reason, detail = _verdict(slide, result, faults, settings.minimum_cells)
         good = verdict is not SlideMove.QUARANTINE
         with transaction(engine) as session:

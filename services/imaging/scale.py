@@ -38,11 +38,21 @@ _COARSEST_UM: Final = 0.25  # no head can be judged; to enlarge such a field cos
 
 @dataclass(frozen=True, slots=True)
 class FieldScale:
-    """What a field tells about its scale: its sides in pixels, and the lengths in µm of what may be heads."""
+    """What a field tells about its scale: its sides in pixels, the lengths in µm of what may be heads, and its file.
+
+    `misfits_um` are the lengths, at the slide's `um_per_px`, of objects that are sharp, usual heads at another one.
+    """
 
     width: int
     height: int
     lengths_um: tuple[float, ...] = ()
+    misfits_um: tuple[float, ...] = ()
+    stated_um_per_px: float | None = None
+
+    @property
+    def fits(self) -> bool:
+        """Whether its objects have the length of heads."""
+        return len(self.lengths_um) >= _FEWEST_OF_FIELD and not self.misfits_um and not _is_implausible(self.lengths_um)
 
 
 def lengths_um(found: FoundHeads, um_per_px: UmPerPx) -> tuple[float, ...]:
@@ -78,20 +88,62 @@ def scale_flags(fields: Sequence[FieldScale]) -> list[tuple[QualityFlag, ...]]:
     return flags
 
 
-def has_heads_at_another_scale(pixels: RGB, um_per_px: UmPerPx) -> bool:
-    """Whether a field without a usable head would be sharp and show heads of the usual size at another scale.
+def of_another_magnification(fields: Sequence[FieldScale], um_per_px: UmPerPx) -> dict[int, str]:
+    """Which fields of a slide are certainly not at its scale, by their place among `fields`, and what tells it.
 
-    It takes as long as up to four ordinary fields, and is for those that would be set aside.
+    The slide's scale is `um_per_px`, where the heads or the file of another field confirm it. Where none does, nothing
+    tells which fields are right: then it is doubted, and none of them is taken out.
+    """
+    fitting = [length for field in fields if field.fits for length in field.lengths_um]
+    confirmed = any(
+        field.stated_um_per_px is not None and not differs_from_file(um_per_px, field.stated_um_per_px)
+        for field in fields
+    )
+    told = {}
+    for place, field in enumerate(fields):
+        if fitting and field.misfits_um and _differ(field.misfits_um, fitting):
+            told[place] = (
+                f"at {um_per_px:g} µm a pixel, its heads are {np.median(field.misfits_um):.1f} µm long, and those of"
+                f" the slide's other fields {np.median(fitting):.1f} µm"
+            )
+        elif confirmed and not field.fits and differs_from_file(um_per_px, field.stated_um_per_px):
+            told[place] = (
+                f"its file states {field.stated_um_per_px:g} µm a pixel, and those of the slide's other fields"
+                f" {um_per_px:g} µm, as the manifest does"
+            )
+    return told
+
+
+def _differ(some: Sequence[float], others: Sequence[float]) -> bool:
+    """Whether two groups of heads differ in length by more than men, stains and chance make them."""
+    least = _OTHER_MAGNIFICATION + 3 * _ONE_HEAD * math.sqrt(1 / len(some) + 1 / len(others))
+    return abs(math.log(float(np.median(some)) / float(np.median(others)))) > least
+
+
+def misfits_um(pixels: RGB, um_per_px: UmPerPx, found: FoundHeads) -> tuple[float, ...]:
+    """The `misfits_um` of a field in which `found` was found; nothing where the heads found may be its heads."""
+    lengths = lengths_um(found, um_per_px)
+    most_are_heads = 2 * len(found.heads) >= len(lengths)
+    if len(lengths) < _FEWEST_OF_FIELD or (most_are_heads and not _is_implausible(lengths)):
+        return ()
+    return heads_at_another_scale(pixels, um_per_px)
+
+
+def heads_at_another_scale(pixels: RGB, um_per_px: UmPerPx) -> tuple[float, ...]:
+    """Lengths in µm, at `um_per_px`, of the heads of a field that is sharp and shows usual heads at another scale.
+
+    It takes as long as up to four ordinary fields, and is for those that have no usual head.
     """
     for scale in _scales_of_heads(pixels):
         another = abs(math.log(scale / um_per_px)) > _OTHER_MAGNIFICATION
         if not another or scale > _COARSEST_UM or measure_quality(pixels, scale).unusable is not None:
             continue
         found = find_heads(pixels, scale)
+        lengths = lengths_um(found, scale)
         most_are_heads = len(found.heads) >= max(_FEWEST_OF_FIELD, len(found.rejected) - found.on_border)
-        if most_are_heads and not _is_implausible(lengths_um(found, scale)):
-            return True
-    return False
+        if most_are_heads and not _is_implausible(lengths):
+            return tuple(length * um_per_px / scale for length in lengths)
+    return ()
 
 
 def _scales_of_heads(pixels: RGB) -> list[UmPerPx]:

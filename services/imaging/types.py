@@ -59,6 +59,7 @@ class SetAside(StrEnum):
     NO_CELLS = "field_no_cells"
     DUPLICATE = "field_duplicate"
     SCALE_DOUBTFUL = "field_um_per_px_doubtful"  # no heads at the scale that is stated, and several at another
+    OTHER_MAGNIFICATION = "field_um_per_px_not_of_slide"  # its heads, or its file, show another scale than the slide's
 
 
 class FieldFault(StrEnum):

@@ -363,7 +363,7 @@ def slides_of_doubtful_scale(session: Session, batch_key: int) -> list[str]:
     found = session.scalars(
         text(
             "select distinct slide_id from reporting.quality_by_field where batch_key = :batch"
-            " and (reason = 'field_um_per_px_doubtful' or array_to_string(flags, ' ') like '%um_per_px%')"
+            " and (reason like 'field_um_per_px%' or array_to_string(flags, ' ') like '%um_per_px%')"
             " order by slide_id"
         ),
         {"batch": batch_key},

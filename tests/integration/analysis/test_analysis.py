@@ -277,6 +277,26 @@ def test_a_field_that_comes_twice_is_counted_once_and_the_first_is_named(
     assert "lab berlin, batch night-1, slide a: field a/2.png" in second.detail
 
 
+def test_a_field_of_another_objective_is_taken_out_with_its_cells(
+    engine: Engine, empty_bucket: ObjectStore, good: NDArray[np.uint8]
+) -> None:
+    other = cv2.resize(good[::-1], None, fx=1.6, fy=1.6, interpolation=cv2.INTER_CUBIC)
+    fields = {"1.png": encode(other), "2.png": encode(good)}
+    mixed, alone = submit(engine, empty_bucket, {"a": fields, "b": {"2.png": encode(good)}})
+    run(engine, empty_bucket, mixed)
+    run(engine, empty_bucket, alone)
+    of_slide = (
+        "select a.cells_classified, a.cells_on_border, a.objects_rejected, (select sum(cells) from slide_class_count"
+        " where analysis_id = a.id), (select array_agg(number order by number) from cell where analysis_id = a.id)"
+        " from analysis a where id = :id"
+    )
+    assert one(engine, of_slide, id=mixed) == one(engine, of_slide, id=alone)
+    out = one(engine, "select r.* from field_result r join field f on f.id = r.field_id where f.key = 'a/1.png'")
+    assert (out.reason, out.cells, out.on_border, out.rejected) == ("field_um_per_px_not_of_slide", 0, 0, [])
+    assert "field a/1.png: at 0.1 µm a pixel, its heads are" in out.detail
+    assert one(engine, "select count(*) from cell where field_id = :id", id=out.field_id) == (0,)
+
+
 READABLE: dict[str, Callable[[NDArray[np.uint8]], tuple[str, bytes]]] = {
     "palette": lambda good: ("x.png", saved(Image.fromarray(good).convert("P", palette=Image.Palette.ADAPTIVE), "PNG")),
     "depth_16_bit": lambda good: ("x.tif", encode(good[..., ::-1].astype(np.uint16) * 257, ".tif")),

@@ -56,3 +56,19 @@ def test_each_kind_of_value_takes_the_form_that_postgres_reads() -> None:
         ["", "7", "0.1", "a, b", "\\x00ff", '{"x": [1]}', '[{"box": [1, 2]}]', "{}"],
         [""],
     ]
+
+
+def test_rows_are_left_out_and_the_others_counted_anew() -> None:
+    spool = CopySpool("cell", ["number", "field_id", "text"])
+    for number, field_id in enumerate((7, 8, 7, 9, 8), 1):
+        spool.add((number, field_id, f'{field_id}, "{number}"\n'))
+    kept = spool.without("field_id", [8, 10], number="number")
+    session = Copied()
+    kept.write(cast(Session, session))
+    assert kept.rows == 3
+    assert list(csv.reader(io.StringIO(session.text))) == [
+        ["1", "7", '7, "1"\n'],
+        ["2", "7", '7, "3"\n'],
+        ["3", "9", '9, "4"\n'],
+    ]
+    kept.close()

@@ -1,6 +1,7 @@
 """A wrong `um_per_px` is doubted: by what the file says, by the other fields of the slide, and by the heads."""
 
 import math
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -11,8 +12,10 @@ from services.imaging.quality import measure_quality
 from services.imaging.scale import (
     FieldScale,
     differs_from_file,
-    has_heads_at_another_scale,
+    heads_at_another_scale,
     lengths_um,
+    misfits_um,
+    of_another_magnification,
     scale_flags,
 )
 from services.imaging.types import QualityFlag, SetAside, UmPerPx
@@ -83,6 +86,47 @@ def test_fields_of_another_size_and_of_another_magnification_are_told() -> None:
     assert scale_flags([]) == []
 
 
+def told(um_per_px: float, fields: list[FieldScale]) -> list[int]:
+    return list(of_another_magnification(fields, UmPerPx(um_per_px)))
+
+
+def at_scale(true_um: float, claimed: float, heads: int = 15) -> FieldScale:
+    """A drawn field whose pixels are `true_um` wide, judged as if they were `claimed` wide."""
+    pixels, um = draw(HEADS[:heads], true_um, (48, 30)), UmPerPx(claimed)
+    found = find_heads(pixels, um)
+    return FieldScale(pixels.shape[1], pixels.shape[0], lengths_um(found, um), misfits_um(pixels, um, found))
+
+
+@pytest.mark.parametrize("factor", [0.5, 0.63, 1.6, 2.0])
+def test_fields_of_another_objective_are_told_whichever_are_more(factor: float) -> None:
+    here, other = at_scale(UM, UM), at_scale(UM / factor, UM)
+    assert here.fits
+    assert not here.misfits_um
+    assert not other.fits
+    if other.lengths_um:  # else it has no cells, and is set aside as such
+        assert told(UM, [here, other, here]) == [1]
+        assert told(UM, [other, here, other]) == [0, 2]
+    assert told(UM, [other, other]) == [], "no field says which scale is right"
+    assert told(UM, [here, here]) == []
+
+
+def test_a_field_of_few_or_unusual_heads_is_not_told() -> None:
+    here = field([3.8, 4.0, 4.1, 4.2, 4.4] * 4)
+    assert told(UM, [here, field([2.4, 2.5, 2.6])]) == []
+    assert told(UM, [here, field([5.6, 5.8, 6.0, 6.2, 6.4, 6.6])]) == [], "at no other scale are they usual heads"
+    assert told(UM, [here, FieldScale(640, 512)]) == [], "a part of the camera's picture may be all that is kept"
+    assert told(UM, [here, replace(field([]), misfits_um=(2.8, 2.9, 3.0, 3.1))]) == [], "so much may be chance"
+    assert told(UM, [here, replace(field([]), misfits_um=(2.3, 2.4, 2.5, 2.6))]) == [1]
+
+
+def test_the_files_own_scale_tells_where_another_file_confirms_the_slides() -> None:
+    here, other = replace(field([]), stated_um_per_px=UM), replace(field([4.0]), stated_um_per_px=UM / 0.63)
+    assert told(UM, [here, other]) == [1]
+    assert told(UM, [field([]), other]) == [], "nothing shows that this software writes the scale of each picture"
+    heads = replace(field([3.8, 4.0, 4.1, 4.2]), stated_um_per_px=UM / 0.63)
+    assert told(UM, [here, heads]) == [], "its heads say otherwise"
+
+
 def lengths_at(um_per_px: float, claimed: float) -> tuple[float, ...]:
     return lengths_um(find_heads(draw(HEADS, um_per_px, (48, 30)), UmPerPx(claimed)), UmPerPx(claimed))
 
@@ -102,15 +146,15 @@ def test_a_slipped_point_is_no_blur_and_no_empty_field(factor: float) -> None:
     pixels = draw(HEADS, UM, (48, 30))
     quality, found = measure_quality(pixels, UmPerPx(UM * factor)), find_heads(pixels, UmPerPx(UM * factor))
     assert quality.unusable is SetAside.OUT_OF_FOCUS or not found.heads
-    assert has_heads_at_another_scale(pixels, UmPerPx(UM * factor))
+    assert heads_at_another_scale(pixels, UmPerPx(UM * factor))
 
 
 def test_blur_and_empty_glass_are_no_wrong_scale() -> None:
     pixels = draw(HEADS, UM, (48, 30))
     blurred = np.asarray(cv2.GaussianBlur(pixels, (0, 0), 1.2 / UM)).astype(np.uint8)
-    assert not has_heads_at_another_scale(blurred, UmPerPx(UM))
-    assert not has_heads_at_another_scale(draw([], UM, (48, 30)), UmPerPx(UM))
-    assert not has_heads_at_another_scale(np.zeros((300, 300, 3), np.uint8), UmPerPx(UM))
+    assert not heads_at_another_scale(blurred, UmPerPx(UM))
+    assert not heads_at_another_scale(draw([], UM, (48, 30)), UmPerPx(UM))
+    assert not heads_at_another_scale(np.zeros((300, 300, 3), np.uint8), UmPerPx(UM))
 
 
 @real_fields
@@ -121,4 +165,18 @@ def test_real_slides_are_doubted_at_a_wrong_scale_only() -> None:
         scale = UmPerPx(0.045 * factor)
         flags = scale_flags([FieldScale(1280, 1024, lengths_um(find_heads(p, scale), scale)) for p in pixels])
         assert flags == [() if math.isclose(factor, 1) else (QualityFlag.SCALE_DOUBTFUL,)] * len(paths), factor
-    assert has_heads_at_another_scale(pixels[0], UmPerPx(0.45))
+    assert heads_at_another_scale(pixels[0], UmPerPx(0.45))
+
+
+@real_fields
+def test_real_fields_of_another_objective_are_told_and_those_of_one_slide_are_not() -> None:
+    fields = []
+    for place, path in enumerate(sorted(FIELDS.glob("*.jpg"))[20:24]):
+        whole = np.asarray(cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)).astype(np.uint8)
+        small = cv2.resize(whole, None, fx=0.63, fy=0.63, interpolation=cv2.INTER_AREA) if place > 1 else whole
+        for pixels in (whole, np.asarray(small).astype(np.uint8)):
+            found = find_heads(pixels, UmPerPx(0.045))
+            misfits = misfits_um(pixels, UmPerPx(0.045), found)
+            fields.append(FieldScale(1280, 1024, lengths_um(found, UmPerPx(0.045)), misfits))
+    assert told(0.045, fields[::2]) == []
+    assert told(0.045, fields[1::2]) == [2, 3]
