@@ -8,7 +8,7 @@ from services.errors import MorphbatchError, OutageError, PermanentError, Transi
 
 
 class InferenceUnavailable(OutageError):
-    """Triton cannot be reached, is stopping, or has not loaded the models: wait for it."""
+    """Triton cannot be reached, is stopping, has not loaded the models, or lost one: wait for it."""
 
     reason = "inference_unavailable"
 
@@ -40,6 +40,7 @@ class InferenceRejected(PermanentError):
 # Triton answers UNAVAILABLE for several things, and only its words tell them apart. All of them are tried again.
 _QUEUE_FULL: Final = "maximum queue size"
 _EXPIRED_IN_QUEUE: Final = "timeout expired"
+_MODEL_ENDED: Final = "Stub process"  # "… 'logit_fusion_0_0' is not healthy", for every request from then on
 
 
 def as_ours(error: InferenceServerException, endpoint: str) -> MorphbatchError:
@@ -54,6 +55,11 @@ def as_ours(error: InferenceServerException, endpoint: str) -> MorphbatchError:
             return InferenceTimeout(f"the request waited too long in the queue of Triton at {endpoint}: {words}")
         case "UNAVAILABLE" | "CANCELLED" | "NOT_FOUND":
             return InferenceUnavailable(f"Triton at {endpoint} is not available: {words}")
+        case "INTERNAL" if _MODEL_ENDED in words:
+            return InferenceUnavailable(
+                f"a model's process at Triton at {endpoint} has ended, and only a restart of Triton brings it back; the"
+                f" embedded stack and the cluster's probe do that: {words}"
+            )
         case "INVALID_ARGUMENT" | "OUT_OF_RANGE" | "UNIMPLEMENTED":
             return InferenceRejected(f"Triton at {endpoint} refuses the request: {words}")
         case _:

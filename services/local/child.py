@@ -16,6 +16,7 @@ from services.local.service import CHECKOUT, Service, launcher
 
 _BACKOFF_S: Final = (0.2, 1.0, 2.0, 5.0, 10.0, 30.0)
 _STEADY_S: Final = 60.0
+_CHECK_S: Final = 5.0
 _LOG_BYTES: Final = 20 * 2**20
 
 
@@ -41,6 +42,7 @@ class Child:
         self._process: subprocess.Popen[bytes] | None = None
         self._started_at = 0.0
         self._failures = 0
+        self._check_at = 0.0
         self._log_start = 0
 
     def start(self) -> None:
@@ -69,6 +71,9 @@ class Child:
             self._crashed(f"ended with {describe_exit(code)}")
         elif self.state is ServiceState.STARTING:
             self._look_for_readiness()
+        elif (trouble := self._trouble_of_check(self._process.pid)) is not None:
+            self._process.kill()
+            self._crashed(trouble)
         elif self._failures and time.time() - self._started_at > _STEADY_S:
             self._failures = 0
 
@@ -131,6 +136,17 @@ class Child:
                 self._crashed(f"not ready within {self.service.deadline_s:.0f} s: {self.trouble}")
         else:
             self.state, self.trouble = ServiceState.READY, None
+
+    def _trouble_of_check(self, pid: int) -> str | None:
+        """What only a new start helps, asked for every few seconds."""
+        if time.time() < self._check_at:
+            return None
+        self._check_at = time.time() + _CHECK_S
+        try:
+            self.service.check(pid)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it concerns this service alone
+            return _told(error)
+        return None
 
     def _crashed(self, how: str) -> None:
         self._end_group()

@@ -47,7 +47,8 @@ class Service:
     """A server as a child process.
 
     `ready` returns once the server does its work and raises `NotReady` until then; it takes a second at most. `prepare`
-    runs before each start and `settle` each time it has become ready; both may run again and again. `data` is the
+    runs before each start and `settle` each time it has become ready; both may run again and again. `check` is called
+    every few seconds after that, with the process, and raises `NotReady` for what only a new start helps. `data` is the
     folder of a server that is not ours, which finds it as `DATA` and runs without root's rights.
     """
 
@@ -62,6 +63,7 @@ class Service:
     data: Path | None = None
     prepare: Callable[[], None] = _nothing
     settle: Callable[[], None] = _nothing
+    check: Callable[[int], None] = lambda _: None
 
 
 @dataclass(frozen=True, slots=True)

@@ -129,6 +129,7 @@ def triton_server(installation: Installation, python: TritonEnvironment) -> Serv
         prepare=lambda: _prepare(python, folder / "backends", memory),
         ready=lambda: _ask(f"127.0.0.1:{port}"),
         settle=lambda: _close_memory(memory),
+        check=_require_models,
     )  # fmt: skip
 
 
@@ -214,6 +215,23 @@ def _ask(endpoint: str) -> None:
         raise NotReady(str(error)) from error
     finally:
         client.close()
+
+
+def _require_models(server: int) -> None:
+    """A model of the Python backend is a process, which Triton neither waits for nor starts again when it has ended.
+
+    It calls itself ready nevertheless, and every request fails.
+
+    Raises:
+        NotReady: one has ended; what is left of it is a child that nobody waited for.
+    """
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, parent = stat.read_text().rpartition(")")[2].split()[:2]
+        except (FileNotFoundError, ProcessLookupError):  # gone meanwhile
+            continue
+        if state == "Z" and int(parent) == server:
+            raise NotReady(f"the process {stat.parent.name} of a model has ended")
 
 
 def _close_memory(memory: str) -> None:

@@ -138,6 +138,19 @@ def test_triton_stopped_for_many_tries(night: Night, stack: Stack) -> None:
     assert set(night.attempts().values()) == {1}
 
 
+def test_a_model_of_triton_killed_in_mid_batch(night: Night, stack: Stack) -> None:
+    """Triton goes on with the others, calls itself ready, and fails every request."""
+    night.upload()
+    in_mid_batch(night)
+    triton = stack.pid("triton")
+    stub = next(p for p in psutil.Process(triton).children() if "efficientnetv2_s" in " ".join(p.cmdline()))
+    stub.kill()
+    wait_until(lambda: stack.pid("triton") not in (triton, None), what="Triton started again")
+    assert night.slides("quarantined") == 0
+    night.finish()
+    assert set(night.attempts().values()) == {1}
+
+
 def wait_for_a_commit(night: Night) -> dict[int, datetime]:
     """Hold up the transaction in which a slide ends, until Postgres goes; the analyses that run."""
     in_mid_batch(night)

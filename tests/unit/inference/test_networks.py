@@ -171,7 +171,8 @@ def test_a_line_opened_before_a_fork_is_refused(triton: FakeTriton, monkeypatch:
         ("NOT_FOUND", "Request for unknown model: 'x' is not found", InferenceUnavailable, OutageError),
         ("CANCELLED", "Channel closed!", InferenceUnavailable, OutageError),
         ("INVALID_ARGUMENT", "unexpected shape for input 'CROPS'", InferenceRejected, PermanentError),
-        ("INTERNAL", "Stub process is not healthy.", InferenceFailed, TransientError),
+        ("INTERNAL", "Stub process 'logit_fusion_0_0' is not healthy.", InferenceUnavailable, OutageError),
+        ("INTERNAL", "Failed to process the request(s)", InferenceFailed, TransientError),
         ("UNKNOWN", "?", InferenceFailed, TransientError),
     ],
 )
