@@ -18,6 +18,7 @@ from services.inference.predictions import Predictions
 from services.intake.registration import register_batch
 from services.releases.served import ServedRelease
 from services.settings import Settings
+from services.smears.field import FieldSpec, draw_field
 from services.storage import ObjectStore
 from services.taxonomy import CLASS_NAMES
 
@@ -67,6 +68,11 @@ class Hints(Publisher):
         if self.down:
             raise BrokerUnavailable("down")
         self.sent.append((what, number))
+
+
+def drawn(seed: int) -> NDArray[np.uint8]:
+    """A field as `good`, of other cells: a turned one would be the same picture."""
+    return draw_field(np.random.default_rng(seed), FieldSpec(um_per_px=0.1, cells=6, bacteria=0)).pixels
 
 
 def encode(pixels: NDArray[Any], suffix: str = ".png") -> bytes:

@@ -27,7 +27,7 @@ from services.inference.errors import InferenceUnavailable
 from services.reporting.queries import slides_of_doubtful_scale
 from services.settings import Settings
 from services.storage import ObjectStore
-from tests.integration.analysis.slides import SETTINGS, ConstantNetworks, Hints, encode, one, run, submit
+from tests.integration.analysis.slides import SETTINGS, ConstantNetworks, Hints, drawn, encode, one, run, submit
 
 
 def saved(image: Image.Image, kind: str, **options: Any) -> bytes:
@@ -254,6 +254,7 @@ COPIES: dict[str, tuple[Callable[[NDArray[np.uint8]], bytes], str]] = {
     "the same bytes": (encode, "has the same bytes as field a/1.png"),
     "as TIFF": (lambda good: encode(good, ".tif"), "shows the same as field a/1.png"),
     "as JPEG": (lambda good: encode(good, ".jpg"), "shows the same as field a/1.png"),
+    "upside down": (lambda good: encode(good[::-1, ::-1]), "shows the same as field a/1.png"),
     "a little smaller": (lambda good: encode(cv2.resize(good, None, fx=0.9, fy=0.9)), "shows the same as"),
 }
 
@@ -280,7 +281,7 @@ def test_a_field_that_comes_twice_is_counted_once_and_the_first_is_named(
 def test_a_field_of_another_objective_is_taken_out_with_its_cells(
     engine: Engine, empty_bucket: ObjectStore, good: NDArray[np.uint8]
 ) -> None:
-    other = cv2.resize(good[::-1], None, fx=1.6, fy=1.6, interpolation=cv2.INTER_CUBIC)
+    other = cv2.resize(drawn(4), None, fx=1.6, fy=1.6, interpolation=cv2.INTER_CUBIC)
     fields = {"1.png": encode(other), "2.png": encode(good)}
     mixed, alone = submit(engine, empty_bucket, {"a": fields, "b": {"2.png": encode(good)}})
     run(engine, empty_bucket, mixed)
@@ -322,9 +323,9 @@ def test_an_odd_but_readable_field_is_used_and_noted(
 def test_a_doubtful_scale_is_told_with_each_field_and_for_the_slide(
     engine: Engine, empty_bucket: ObjectStore, good: NDArray[np.uint8]
 ) -> None:
-    turned, mirrored = np.ascontiguousarray(good[::-1]), good[:, ::-1]
-    small = np.asarray(cv2.resize(mirrored, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)).astype(np.uint8)
-    fields = {"x.png": encode(good[..., ::-1]), "y.png": saved(Image.fromarray(turned), "PNG", dpi=(127_000, 127_000))}
+    second, third = drawn(4), drawn(5)
+    small = np.asarray(cv2.resize(third, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)).astype(np.uint8)
+    fields = {"x.png": encode(good[..., ::-1]), "y.png": saved(Image.fromarray(second), "PNG", dpi=(127_000, 127_000))}
     one_scale, two_scales = submit(
         engine, empty_bucket, {"a": fields, "b": {**fields, "z.png": encode(small[..., ::-1])}}
     )

@@ -14,7 +14,7 @@ from services.batches.queries import batches_sent_twice
 from services.batches.voiding import NotVoidable, restore_batch, void_batch
 from services.database.session import transaction
 from services.storage import ObjectStore
-from tests.integration.analysis.slides import Hints, encode, one, run, submit
+from tests.integration.analysis.slides import Hints, drawn, encode, one, run, submit
 
 
 def report_of(store: ObjectStore, batch_id: str, revision: str = "") -> dict[str, Any]:
@@ -91,7 +91,7 @@ def test_a_batch_that_was_sent_twice_is_told_and_can_be_voided_and_restored(
 def test_replicates_of_the_same_images_are_not_compared_and_each_image_counts_once(
     engine: Engine, empty_bucket: ObjectStore, good: NDArray[np.uint8]
 ) -> None:
-    shared, own = encode(good[..., ::-1]), encode(good[::-1, ..., ::-1])
+    shared, own = encode(good[..., ::-1]), encode(drawn(4)[..., ::-1])
     slides = {"a": {"1.png": shared}, "b": {"1.png": shared, "2.png": own}}
     for analysis in submit(engine, empty_bucket, slides, replicates={"a": 1, "b": 2}):
         run(engine, empty_bucket, analysis)

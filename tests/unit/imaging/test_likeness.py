@@ -9,15 +9,16 @@ from numpy.typing import NDArray
 
 from services.imaging.likeness import SAME, likeness, signature_of
 from services.smears.field import FieldSpec, draw_field
+from tests.unit.imaging.drawn_heads import Drawn, draw
 
 Field = NDArray[np.uint8]
 
 
 @pytest.fixture(scope="module")
 def fields() -> list[Field]:
-    """Drawn fields, some of them empty."""
+    """Drawn fields of few and of many cells."""
     rng = np.random.default_rng(11)
-    return [draw_field(rng, FieldSpec(um_per_px=0.1, cells=cells, bacteria=2)).pixels for cells in (0, 0, 1, 4, 9, 20)]
+    return [draw_field(rng, FieldSpec(um_per_px=0.1, cells=cells, bacteria=2)).pixels for cells in (4, 5, 9, 20)]
 
 
 def alike(one: Field, other: Field) -> float:
@@ -32,6 +33,9 @@ FORMS = {
     "half": lambda pixels: cv2.resize(pixels, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA),
     "darker": lambda pixels: (pixels * 0.85).astype(np.uint8),
     "grey": lambda pixels: cv2.cvtColor(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB),
+    "upside down": lambda pixels: pixels[::-1, ::-1].copy(),
+    "on its side": lambda pixels: np.rot90(pixels).copy(),
+    "mirrored": lambda pixels: pixels[:, ::-1].copy(),
     "a margin cut off": lambda pixels: pixels[8:-8, 8:-8].copy(),
 }
 
@@ -52,9 +56,14 @@ def test_two_fields_are_not_taken_for_one(fields: list[Field]) -> None:
 
 
 def test_fields_that_overlap_are_two(fields: list[Field]) -> None:
-    for pixels in fields[2:]:
+    for pixels in fields:
         width = pixels.shape[1] * 2 // 3
         assert alike(pixels[:, :width].copy(), pixels[:, -width:].copy()) < SAME - 0.2
+
+
+def test_two_fields_of_one_head_in_the_same_place_are_not_taken_for_one() -> None:
+    for angle in (0, 40):
+        assert signature_of(draw([Drawn(20, 15, angle)], 0.09)) is None
 
 
 def test_a_picture_of_nothing_has_no_signature() -> None:
