@@ -135,7 +135,7 @@ def _wait_for_end(settings: "Settings", delivered: "Delivered") -> str:
     from services.database.session import make_engine, transaction
     from services.errors import OutageError
     from services.intake.upload import taken_in
-    from services.reporting.queries import slides_of_doubtful_scale
+    from services.reporting.queries import slides_of_doubtful_scale, slides_of_images_sent_before
 
     engine = make_engine(settings.database_url)
     started, told = time.monotonic(), False
@@ -157,15 +157,25 @@ def _wait_for_end(settings: "Settings", delivered: "Delivered") -> str:
     ended = follow(engine, batch_key)
     with transaction(engine) as session:
         doubted = slides_of_doubtful_scale(session, batch_key)
+        sent_before = slides_of_images_sent_before(session, batch_key)
     engine.dispose()
     if doubted:
         err.print(
-            f"[yellow]check um_per_px[/]: the scale of {len(doubted)} slide(s) is doubtful: {', '.join(doubted[:5])}"
-            f"{', …' if len(doubted) > 5 else ''}; the flags in the report say why. If it is wrong, submit the images"
-            " with the right one as a new batch",
+            f"[yellow]check um_per_px[/]: the scale of {len(doubted)} slide(s) is doubtful: {_first(doubted)}; the"
+            " flags in the report say why. If it is wrong, submit the images with the right one as a new batch",
+            highlight=False,
+        )
+    if sent_before:
+        err.print(
+            f"[yellow]images came twice[/]: {len(sent_before)} slide(s) have images that an earlier slide has too:"
+            f" {_first(sent_before)}; the report names them",
             highlight=False,
         )
     return ended.state
+
+
+def _first(slides: list[str]) -> str:
+    return ", ".join(slides[:5]) + (", …" if len(slides) > 5 else "")
 
 
 def _show_result(folder: Path, delivery: "Delivery", state: str, as_json: bool) -> None:

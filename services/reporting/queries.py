@@ -358,6 +358,15 @@ def events(session: Session, batch_key: int) -> list[EventRow]:
     )
 
 
+def slides_of_images_sent_before(session: Session, batch_key: int) -> list[str]:
+    """The slides of a batch with images that the lab had sent before, in another slide."""
+    found = session.scalars(
+        text("select distinct slide_id from reporting.shared_field where batch_key = :batch order by slide_id"),
+        {"batch": batch_key},
+    )
+    return list(found)
+
+
 def slides_of_doubtful_scale(session: Session, batch_key: int) -> list[str]:
     """The slides of a batch whose `um_per_px` is doubted, in any of their fields."""
     found = session.scalars(
