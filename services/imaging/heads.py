@@ -15,6 +15,7 @@ from services.imaging.detection.strands import strands
 from services.imaging.detection.tracing import Closeup, trace
 from services.imaging.detection.transmittance import FlatField, flatten
 from services.imaging.measuring.morphometry import measure
+from services.imaging.not_sperm import judged
 from services.imaging.planes import Planes
 from services.imaging.types import RGB, Box, FoundHeads, Head, RejectedObject, RejectReason, UmPerPx
 from services.imaging.working_size import WORKING_UM
@@ -35,11 +36,11 @@ _MOST: Final = 0.67
 def find_heads(
     pixels: RGB, um_per_px: UmPerPx, covered: NDArray[np.uint8] | None = None, planes: Planes | None = None
 ) -> FoundHeads:
-    """Find, outline and measure every whole sperm head in `pixels` `[H, W, 3]`; `um_per_px` must be that of `pixels`.
+    """Find, outline and measure every whole head in `pixels` `[H, W, 3]`; `um_per_px` must be that of `pixels`.
 
-    `planes` are those of `pixels`, where there are any. What reaches into `covered` `[H, W]`, if given, is cut by it as
-    by the border of the field. Objects that are not a whole head come back in `rejected`, each with its reason. Specks
-    below 2 µm² are not listed.
+    `planes` are those of `pixels`, where there are any. A head that is no sperm says so in `not_counted`. What reaches
+    into `covered` `[H, W]`, if given, is cut by it as by the border of the field. Objects that are not a whole head
+    come back in `rejected`, each with its reason. Specks below 2 µm² are not listed.
     """
     planes = planes or Planes(pixels)
     flat = flatten(planes, um_per_px, WORKING_UM)
@@ -82,8 +83,9 @@ def find_heads(
         pins = []
     rejected += [RejectedObject(item.head.box, RejectReason.SIZE) for item in small if item not in pins]
     kept, bodies = _without_dark_bodies([*heads, *pins])
-    kept.sort(key=lambda head: (head.box.y0, head.box.x0))
-    return FoundHeads(tuple(kept), (*rejected, *marks, *bodies))
+    kept.sort(key=lambda item: (item.head.box.y0, item.head.box.x0))
+    sorted_heads = judged([item.head for item in kept], [item.has_tail for item in kept], flat, covered)
+    return FoundHeads(tuple(sorted_heads), (*rejected, *marks, *bodies))
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +113,7 @@ def _without_marks(traced: list[_Traced]) -> tuple[list[_Traced], list[RejectedO
     return kept, marks
 
 
-def _without_dark_bodies(found: list[_Measured]) -> tuple[list[Head], list[RejectedObject]]:
+def _without_dark_bodies(found: list[_Measured]) -> tuple[list[_Measured], list[RejectedObject]]:
     """Tell heads from evenly dark bodies of unusual size that have neither acrosome nor midpiece.
 
     Only where most heads of the field show an acrosome: some stains, and blur, hide it on all of them.
@@ -119,9 +121,9 @@ def _without_dark_bodies(found: list[_Measured]) -> tuple[list[Head], list[Rejec
     heads = [item.head for item in found]
     shown = sum(head.measures.acrosome_share is not None for head in heads)
     if shown < max(_ENOUGH_TO_COMPARE, _MOST * len(heads)):
-        return heads, []
+        return found, []
     bodies = [item.head for item in found if _is_dark_body(item)]
-    kept = [item.head for item in found if not _is_dark_body(item)]
+    kept = [item for item in found if not _is_dark_body(item)]
     return kept, [RejectedObject(head.box, RejectReason.TEXTURE) for head in bodies]
 
 

@@ -12,8 +12,10 @@ from services.imaging.detection.transmittance import FlatField
 
 _NEAR_UM: Final = 0.45  # nearer to an outline is its own blurred edge
 _START_UM: Final = 0.5  # of a strand, beyond that
-_FAR_UM: Final = 2.8  # what comes so far is a strand; a shred or a drop that touches a head does not
+FAR_UM: Final = 2.8  # what comes so far is a strand; a shred or a drop that touches a head does not
 _END_UM: Final = 0.6
+_AROUND_UM: Final = (0.5, 1.5)
+_PALE: Final = 235  # levels of 255: cytoplasm is darker, glass and most of the film on it is not
 _WIDEST_UM: Final = 2.2  # a strand is darker than what lies within so much around it
 
 
@@ -25,8 +27,16 @@ class Strand:
     ends: int
 
 
-def strands(flat: FlatField, pieces: list[Polygon], contrast: int) -> list[Strand]:
-    """The strands that leave the object of `pieces` (working pixels) and are darker than their surroundings.
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """The strands that leave an object, and how much of what lies 0.5 to 1.5 µm around it is stained, 0 to 1."""
+
+    strands: list[Strand]
+    stained: float
+
+
+def surroundings(flat: FlatField, pieces: list[Polygon], contrast: int) -> Surroundings:
+    """What lies around the object of `pieces` (working pixels): strands are darker than what lies beside them.
 
     `contrast` is by how many levels of 255, everywhere from the object's edge to 2.8 µm away from it. One that passes
     the object leaves it twice.
@@ -34,7 +44,7 @@ def strands(flat: FlatField, pieces: list[Polygon], contrast: int) -> list[Stran
     um = flat.um_per_px
     height, width = flat.green.shape
     x, y, w, h = cv2.boundingRect(np.concatenate(pieces))
-    reach = round(_FAR_UM / um) + 1
+    reach = round(FAR_UM / um) + 1
     left, top, right, bottom = (
         max(0, x - reach),
         max(0, y - reach),
@@ -48,12 +58,19 @@ def strands(flat: FlatField, pieces: list[Polygon], contrast: int) -> list[Stran
     for piece in pieces:
         cv2.fillPoly(beside, [np.rint(piece).astype(np.int32)], 0, offset=(-left, -top))
     away = np.asarray(cv2.distanceTransform(beside, cv2.DIST_L2, 3)) * um
-    dark = (np.asarray(darker) > contrast) & (away > _NEAR_UM) & (away < _FAR_UM)
+    dark = (np.asarray(darker) > contrast) & (away > _NEAR_UM) & (away < FAR_UM)
     labels = np.asarray(cv2.connectedComponents(dark.view(np.uint8))[1], np.int32)
-    ends = _parts(dark & (away > _FAR_UM - _END_UM), labels)
+    ends = _parts(dark & (away > FAR_UM - _END_UM), labels)
     goes_on = np.bincount([label for label, _ in ends], minlength=labels.max() + 1)
     starts = _parts(dark & (away < _NEAR_UM + _START_UM), labels)
-    return [Strand(middle + np.array([left, top]), int(goes_on[label])) for label, middle in starts if goes_on[label]]
+    found = [Strand(middle + np.array([left, top]), int(goes_on[label])) for label, middle in starts if goes_on[label]]
+    beyond = green[(away > _AROUND_UM[0]) & (away < _AROUND_UM[1])]
+    return Surroundings(found, float(np.mean(beyond < _PALE)) if beyond.size else 0.0)
+
+
+def strands(flat: FlatField, pieces: list[Polygon], contrast: int) -> list[Strand]:
+    """The strands alone."""
+    return surroundings(flat, pieces, contrast).strands
 
 
 def _parts(mask: NDArray[np.bool_], labels: NDArray[np.int32]) -> list[tuple[int, NDArray[np.float64]]]:

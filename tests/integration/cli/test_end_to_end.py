@@ -136,7 +136,7 @@ def test_cells_of_a_stain_that_was_never_trained_on_get_the_classes_they_were_dr
     assert asked.returncode == 0, asked.stderr
     found = json.loads(asked.stdout)
     assert found["not_counted"] > 0, "the border cuts some"
-    # Half of the double heads are found as two.
+    # A few of the double heads are found as two.
     assert found["matched"] + found["not_counted"] >= 0.92 * found["cells"] > 130
     assert set(found["macro_f1"]) == set(found["accuracy"]) == {"efficientnetv2_s", "resnetv2_50", "fused"}
     assert found["macro_f1"]["fused"] > 0.8
