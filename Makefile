@@ -39,7 +39,7 @@ rtx: .venv-rtx/ready ## what builds engines of TensorRT-RTX, and Triton to serve
 triton-torch: .venv-triton-torch/ready ## Triton with torch, to serve on any NVIDIA GPU; 6 GB
 
 test: setup ## every test; one that cannot run here is skipped and says why
-	.venv/bin/python -m pytest $(TESTS)
+	.venv/bin/python -m pytest --numprocesses 2 --dist loadfile $(TESTS)
 
 fuzz: .venv/ready ## minutes of made-up images and manifests, where `make test` tries seconds of them
 	.venv/bin/python -m pytest tests/unit -k fuzz --hypothesis-profile fuzz $(TESTS)
