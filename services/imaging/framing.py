@@ -23,6 +23,7 @@ _OTHER: Final = 0.07  # of the glass; what is nearer is glass
 _THICK_UM: Final = 4.0  # no head is so thick, whichever way
 _FALL_UM: Final = 1.0  # over which an edge out of focus falls off
 _FALLING: Final = 0.8  # of the glass
+_ALONG_UM: Final = 12.0  # of an edge, to tell its blur from a head beside it
 _CUT_UM: Final = 0.2  # a head so near to a cover is cut by it
 _GLASS_UM: Final = 2.0
 _REACH: Final = 5  # the brightest of 5 × 5 squares of 2 µm, with no head in all of them
@@ -123,9 +124,17 @@ def _cover(samples: RGB, um: float) -> Mask:
         return cover
     usual = float(np.median(level[cover > 0]))
     fits = (level < _FALLING * glass) | (np.abs(level - usual) <= 2 * _EVEN)
-    for _ in range(math.ceil(_FALL_UM / um)):  # not at once: a head near by is no part of the edge
-        cover |= np.asarray(cv2.dilate(cover, window), np.uint8) & fits.view(np.uint8)
+    for _ in range(math.ceil(_FALL_UM / um)):
+        beside_cover = np.asarray(cv2.dilate(cover, window), np.uint8) & (cover == 0).view(np.uint8)
+        cover |= _mostly(beside_cover & fits.view(np.uint8), beside_cover, um)
     return cover
+
+
+def _mostly(falling: Mask, edge: Mask, um: float) -> Mask:
+    """What of `falling` lies where most of the `edge` around does: a head at the edge of a cover is not its blur."""
+    side = (math.ceil(_ALONG_UM / um) | 1,) * 2
+    much, all_of_it = (cv2.boxFilter(part, cv2.CV_32F, side, normalize=False) for part in (falling, edge))
+    return falling & (2 * much > all_of_it).view(np.uint8)
 
 
 def _thick(mask: Mask, um: float) -> Mask:

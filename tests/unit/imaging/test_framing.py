@@ -157,3 +157,15 @@ def test_a_real_field_keeps_its_heads_in_a_frame() -> None:
     for kind in ("black margin", "grey margin", "white margin"):
         specimen = specimen_of(COVERED[kind](field), scale)
         assert len(find_heads(specimen.pixels, scale, specimen.covered).heads) == heads, kind
+
+
+@real_fields
+def test_a_head_near_the_dark_round_an_eyepiece_is_whole() -> None:
+    disc = cv2.circle(np.zeros((1024, 1280), np.uint8), (640, 512), 500, 255, -1, cv2.LINE_AA)
+    inside = cv2.GaussianBlur(disc, (0, 0), 2)[..., np.newaxis] / 255
+    heads = 0
+    for number in (20, 21, 4):  # 20 heads lie within, one of them at its rim
+        field = np.asarray(cv2.imread(str(sorted(FIELDS.glob("*.jpg"))[number]), cv2.IMREAD_COLOR_RGB))
+        specimen = specimen_of((field * inside + 12 * (1 - inside)).astype(np.uint8), UmPerPx(0.045))
+        heads += len(find_heads(specimen.pixels, UmPerPx(0.045), specimen.covered).heads)
+    assert heads >= 19
