@@ -76,11 +76,10 @@ def detector(
         if name != "kinds":
             table.add_row(name, "–" if value is None else f"{value:g}")
     out.print(table)
-    if result.kinds:
-        table = Table("doubtful things", "whole ones", "found as one head", "as more", title="of the drawn truth")
-        for kind, of_kind in result.kinds.items():
-            table.add_row(kind, *(str(count) for count in asdict(of_kind).values()))
-        out.print(table)
+    table = Table("kind", "whole ones", "found as one head", "as more", "found, not counted", title="by kind")
+    for kind, of_kind in result.kinds.items():
+        table.add_row(kind, *(str(count) for count in asdict(of_kind).values()))
+    out.print(table)
 
 
 @evaluate.command()

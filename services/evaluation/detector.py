@@ -28,15 +28,16 @@ Detect = Callable[[Path], tuple[RGB, FoundHeads]]
 
 @dataclass(frozen=True, slots=True)
 class KindFigures:
-    """Whole cells, or objects that are no sperm, of one kind of drawn doubtful things, and what came of them.
+    """Whole cells of one kind, or objects that are no sperm, and what came of them; people's annotations are `usual`.
 
     A cell is `found` if one head matches it, and `in_two` if several heads lie in its box; an object is `found` for
-    each head in its box.
+    each head in its box. `not_counted` are those of the heads found that were told to be no sperm.
     """
 
     there: int = 0
     found: int = 0
     in_two: int = 0
+    not_counted: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,20 +156,23 @@ def figures(scored: Iterable[ScoredField], um_per_px: UmPerPx) -> DetectorFigure
 
 
 def _add_kinds(field: ScoredField, kinds: dict[str, KindFigures]) -> None:
-    """Add what came of the doubtful cells and objects of a field."""
-    matched = {cell.id for cell, _ in field.pairs}
-    boxes, unmatched = [head.box for head in field.found.heads], [head.box for head in field.false]
-    results = [
-        (cell.kind, int(cell.id in matched), cell.id not in matched and _centres_inside(cell.head_box, boxes) > 1)
-        for cell in field.annotated.cells
-        if cell.whole and cell.kind != "usual"
-    ]
-    results += [
-        (item.kind, _centres_inside(item.box, unmatched), False) for item in field.annotated.objects if item.whole
-    ]
+    """Add what came of each kind of cells and objects of a field."""
+    head_of = {cell.id: head for cell, head in field.pairs}
+    boxes = [head.box for head in field.found.heads]
+    results: list[tuple[str, list[Head], bool]] = []
+    for cell in field.annotated.cells:
+        if cell.whole:
+            found = [head_of[cell.id]] if cell.id in head_of else []
+            results.append((cell.kind, found, not found and _centres_inside(cell.head_box, boxes) > 1))
+    for item in field.annotated.objects:
+        if item.whole:
+            results.append((item.kind, [head for head in field.false if _centres_inside(item.box, [head.box])], False))
     for kind, found, in_two in results:
         before = kinds.get(kind, KindFigures())
-        kinds[kind] = KindFigures(before.there + 1, before.found + found, before.in_two + in_two)
+        not_counted = sum(head.not_counted is not None for head in found)
+        kinds[kind] = KindFigures(
+            before.there + 1, before.found + len(found), before.in_two + in_two, before.not_counted + not_counted
+        )
 
 
 def split_errors(field: ScoredField) -> int:

@@ -1,6 +1,7 @@
 """The score of the detector, on truth made up so that every figure has one right answer."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from services.evaluation.annotations import AnnotationsUnreadable, Part, part_of, read_annotations
 from services.evaluation.detector import KindFigures, figures, match_boxes, score_field, split_errors
 from services.evaluation.pictures import write_picture
-from services.imaging.types import RGB, Box, FoundHeads, Head, Morphometry, RejectedObject
+from services.imaging.types import RGB, Box, FoundHeads, Head, Morphometry, NotCounted, RejectedObject
 
 FIELD = np.full((200, 300, 3), 230, np.uint8)
 
@@ -148,10 +149,11 @@ def test_what_became_of_doubtful_cells_and_objects_is_told_by_kind(tmp_path: Pat
     }
     (tmp_path / "truth.jsonl").write_text(json.dumps(line))
     heads = (head(10, 10, 33, 40), head(37, 10, 60, 40), head(100, 10, 120, 30), head(250, 110, 270, 130))
+    heads = (*heads[:3], replace(heads[3], not_counted=NotCounted.NOT_A_SPERM))
     field = score_field(read_annotations(tmp_path)[0], lambda _: (FIELD, FoundHeads(heads, ())))
     assert figures([field], 0.1).kinds == {
         "double_head": KindFigures(there=1, found=0, in_two=1),
         "pin_head": KindFigures(there=1, found=1),
         "cocci": KindFigures(there=1, found=0),
-        "white_cell": KindFigures(there=1, found=1),
+        "white_cell": KindFigures(there=1, found=1, not_counted=1),
     }
