@@ -62,6 +62,14 @@ def test_every_pod_that_stays_is_probed(overlay: str) -> None:
 
 
 @every
+def test_a_pod_deleted_while_it_starts_ends(overlay: str) -> None:
+    for name in ("worker", "control", "beat", "tools"):
+        pod = named(overlay, "Deployment", name)["spec"]["template"]
+        # A first process that handles no SIGTERM yet is not ended by it.
+        assert pod["spec"]["shareProcessNamespace"] is True, name
+
+
+@every
 def test_only_what_the_service_reads_is_set(overlay: str) -> None:
     known = {f"MORPHBATCH_{setting.upper()}" for setting in Settings.model_fields}
     known |= {f"MORPHBATCH_{setting.upper()}_FILE" for setting in SECRETS}
