@@ -25,7 +25,7 @@ from sqlalchemy import Engine
 from migrations.run import require_head
 from services.database.session import make_engine
 from services.dispatch import SLIDES
-from services.errors import ConfigurationError, OutageError
+from services.errors import ConfigurationError, TransientError
 from services.inference.known_answers import require_known_answers
 from services.inference.networks import Networks
 from services.keys import RELEASES
@@ -130,11 +130,11 @@ def _serve_metrics(**_: object) -> None:
 def preflight(*, takes_slides: bool) -> None:
     """Refuse to start beside a database of another revision, or networks of an unknown release, class order or answers.
 
-    Waits up to two minutes for what is merely down.
+    Waits up to two minutes for what is merely down, or answers too late.
 
     Raises:
         ConfigurationError: something does not fit; the message says what to do.
-        OutageError: it is still down.
+        TransientError: it is down still.
     """
     metrics.require_folder(load_settings())
     deadline = time.monotonic() + PREFLIGHT_PATIENCE_S
@@ -149,7 +149,7 @@ def preflight(*, takes_slides: bool) -> None:
                 release = recorded_release(connected.engine, served.release_id)
                 log.info("%s", require_known_answers(connected.networks, release, served.form, connected.store))
             return
-        except OutageError as error:
+        except TransientError as error:
             if time.monotonic() > deadline:
                 raise
             log.warning("waiting: %s", error)
@@ -163,6 +163,6 @@ if __name__ == "__main__":
     write_as(load_settings().log_format, logging.root.handlers)
     try:
         preflight(takes_slides=SLIDES in sys.argv)
-    except (ConfigurationError, OutageError) as refusal:
+    except (ConfigurationError, TransientError) as refusal:
         log.critical("the worker does not start: %s", refusal)
         sys.exit(1)
