@@ -267,10 +267,15 @@ _ASKED: Final = (
     "with asked as (select id, code, time_zone, coalesce(cast(:evening as date),"
     " reporting.night_of(cast(:now as timestamptz) - interval '12 hours', time_zone)) as evening from lab) "
 )
+# Whatever the time zones are: so that the index on received_at is used, and years of other nights are not read.
+_ABOUT_THEN: Final = (
+    " b.received_at >= (select min(evening) from asked) - {nights_before}"
+    " and b.received_at < (select max(evening) from asked) + 3"
+)
 _OF_THE_NIGHT: Final = (
     " from batch b join asked l on l.id = b.lab_id left join slide s on s.batch_id = b.id"
     " left join reporting.latest_analysis a on a.slide_key = s.id"
-    " where reporting.night_of(b.received_at, l.time_zone) = l.evening"
+    f" where {_ABOUT_THEN.format(nights_before=2)} and reporting.night_of(b.received_at, l.time_zone) = l.evening"
 )
 
 
@@ -319,8 +324,9 @@ def silent_labs(session: Session, now: datetime, evening: date | None, nights: i
     before = "l.evening - reporting.night_of(b.received_at, l.time_zone)"
     found = session.scalars(
         text(
-            f"{_ASKED}select code from (select l.code, {before} as before from asked l join batch b on b.lab_id = l.id)"
-            " received where before between 0 and :nights group by code"
+            f"{_ASKED}select code from (select l.code, {before} as before from asked l join batch b on b.lab_id = l.id"
+            f" where {_ABOUT_THEN.format(nights_before='(cast(:nights as integer) + 2)')}) received"
+            " where before between 0 and :nights group by code"
             " having min(before) > 0 and count(distinct before) = :nights order by 1"
         ),
         {"now": now, "evening": evening, "nights": nights},
