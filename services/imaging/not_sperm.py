@@ -56,10 +56,10 @@ def _look(head: Head, flat: FlatField, covered: NDArray[np.uint8] | None) -> _Ju
     if head.outline is None:
         return _Judgement.NOT_IN_VIEW
     scale = np.array(flat.shrink, np.float32)
-    around = surroundings(flat, [((head.outline + 0.5) / scale - 0.5).astype(np.float32)], _TAIL)
+    around = surroundings(flat, ((head.outline + 0.5) / scale - 0.5).astype(np.float32), _TAIL)
     if around.stained > _WITHIN:
         return _Judgement.WITHIN_A_CELL
-    if around.strands:
+    if around.strand:
         return _Judgement.TAIL
     return _Judgement.ALONE if _in_view(head, flat, covered) else _Judgement.NOT_IN_VIEW
 
