@@ -93,21 +93,15 @@ class SlideResult:
     @property
     def counts(self) -> Counter[int]:
         """By class, the cells that the shares are of."""
-        counts = Counter[int]()
-        for of_field in self._of_field.values():
-            for (why_not, index), cells in of_field.items():
-                if why_not is None:
-                    counts[index] += cells
-        return counts
+        return Counter({index: cells for (why_not, index), cells in self._joined().items() if why_not is None})
 
     @property
     def not_counted(self) -> Counter[NotCounted]:
         """The others, by why they are not counted."""
         others = Counter[NotCounted]()
-        for of_field in self._of_field.values():
-            for (why_not, _), cells in of_field.items():
-                if why_not is not None:
-                    others[why_not] += cells
+        for (why_not, _), cells in self._joined().items():
+            if why_not is not None:
+                others[why_not] += cells
         return others
 
     @property
@@ -148,6 +142,9 @@ class SlideResult:
             self._cells = self._cells.without("field_id", left_out, number="number")
             for field_id in left_out:
                 self._of_field.pop(field_id, None)
+
+    def _joined(self) -> Counter[tuple[NotCounted | None, int]]:
+        return sum(self._of_field.values(), Counter())
 
     def write(self, session: Session, *, with_cells: bool) -> None:
         """Write these rows, once and for all: the analysis ends in the same transaction."""

@@ -4,6 +4,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -232,23 +233,21 @@ def _uploads(settings: Settings) -> str:
     return "every folder of uploads has a name that can be used"
 
 
+def _redis(settings: Settings) -> redis.Redis:
+    return redis.Redis.from_url(settings.broker_url, socket_connect_timeout=3, socket_timeout=3)
+
+
 def _broker(settings: Settings) -> str:
-    client = redis.Redis.from_url(settings.broker_url, socket_connect_timeout=3, socket_timeout=3)
-    try:
+    with closing(_redis(settings)) as client:
         client.ping()
         version = client.info("server")["redis_version"]
         waiting = {queue: client.llen(queue) for queue in (SLIDES, CONTROL)}
-    finally:
-        client.close()
     return f"Redis {version}; waiting: " + ", ".join(f"{count} in {queue}" for queue, count in waiting.items())
 
 
 def _broker_memory(settings: Settings) -> str:
-    client = redis.Redis.from_url(settings.broker_url, socket_connect_timeout=3, socket_timeout=3)
-    try:
+    with closing(_redis(settings)) as client:
         memory = client.info("memory")
-    finally:
-        client.close()
     policy = memory.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
         raise Unwell(f"when its memory is full it drops messages ({policy}) instead of refusing them")
