@@ -14,7 +14,8 @@ select b.id as batch_key, l.code as lab, b.batch_code as batch_id, b.received_on
     coalesce(s.collected_at, b.received_at) at time zone l.time_zone as local_time,
     (coalesce(s.collected_at, b.received_at) at time zone l.time_zone)::date as day,
     date_trunc('month', coalesce(s.collected_at, b.received_at) at time zone l.time_zone)::date as month,
-    reporting.night_of(b.received_at, l.time_zone) as night
+    reporting.night_of(b.received_at, l.time_zone) as night, s.order_number, s.accession_number, s.sample_type,
+    s.stain_lot
 from slide s
 join batch b on b.id = s.batch_id
 join lab l on l.id = b.lab_id;

@@ -119,6 +119,10 @@ class Slide(Base):
     collected_at: Mapped[datetime | None] = mapped_column(
         comment="When the specimen was collected, as the manifest says; null: it does not"
     )
+    order_number: Mapped[str | None] = mapped_column(comment="Number of the order that its result answers")
+    accession_number: Mapped[str | None] = mapped_column(comment="Number under which the lab took the specimen in")
+    sample_type: Mapped[str | None] = mapped_column(comment="Code of what the specimen is; null: not said")
+    stain_lot: Mapped[str | None] = mapped_column(comment="Lot of the stain")
 
     batch: Mapped[Batch] = relationship(back_populates="slides")
     fields: Mapped[list["FieldRow"]] = relationship(back_populates="slide", order_by="FieldRow.position")

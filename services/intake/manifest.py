@@ -15,6 +15,7 @@ from pydantic_core import PydanticCustomError
 
 from services.intake.privacy import personal_data_in
 from services.keys import MANIFEST_NAME, RESERVED_FOLDERS
+from services.sample_types import SampleType
 
 SCHEMA: Final = "morphbatch.manifest/1"
 MAX_FIELDS: Final = 10_000
@@ -24,6 +25,7 @@ MIN_UM_PER_PX: Final = 0.01
 MAX_UM_PER_PX: Final = 2.0
 ID_PATTERN: Final = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 _NAME_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$"
+_NUMBER_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9./_-]{0,62}$"
 _MAX_STAIN: Final = 63
 _IN_A_STAIN: Final = frozenset(" ._+&-–,/%()®™°'’")
 _MAX_KEY_BYTES: Final = 512
@@ -127,6 +129,7 @@ def _plausible_scale(um_per_px: float) -> float:
 
 Id = Annotated[str, Field(pattern=ID_PATTERN), AfterValidator(_without_personal_data)]
 Pseudonym = Annotated[str, Field(pattern=_NAME_PATTERN), AfterValidator(_without_personal_data)]
+Number = Annotated[str, Field(pattern=_NUMBER_PATTERN), AfterValidator(_without_personal_data)]
 Stain = Annotated[str, Field(min_length=1, max_length=_MAX_STAIN), AfterValidator(_a_stain)]
 FieldKey = Annotated[str, AfterValidator(_inside_the_batch), AfterValidator(_without_personal_data)]
 CollectionTime = Annotated[
@@ -190,6 +193,10 @@ class ManifestSlide(_Strict):
     collected_at: CollectionTime | None = Field(
         None, description="When the specimen was collected, with the offset of the lab's clock (RFC 3339)."
     )
+    order_number: Number | None = Field(None, description="Number of the order that the result answers; no person's.")
+    accession_number: Number | None = Field(None, description="Number under which the lab took the specimen in.")
+    sample_type: SampleType | None = Field(None, strict=False, description="What the specimen is; left out: not said.")
+    stain_lot: Number | None = Field(None, description="Lot of the stain.")
     fields: Annotated[list[ManifestField], Field(min_length=1, max_length=MAX_FIELDS)] = Field(
         description=f"Its images; at most {MAX_FIELDS} in the whole batch."
     )

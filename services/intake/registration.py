@@ -202,6 +202,10 @@ def _insert_slides(session: Session, batch: Batch, manifest: Manifest) -> list[i
             "stain": stain_code(slide.stain),
             "um_per_px": slide.um_per_px,
             "collected_at": slide.collected_at,
+            "order_number": slide.order_number,
+            "accession_number": slide.accession_number,
+            "sample_type": slide.sample_type,
+            "stain_lot": slide.stain_lot,
         }
         for position, slide in enumerate(manifest.slides)
     ]

@@ -19,6 +19,7 @@ MAX_MANIFEST_BYTES: Final = 32 * 2**20
 MAX_PROBLEMS: Final = 500
 _MAX_DEPTH: Final = 16
 _MAX_KEYS: Final = 24
+_OF_A_SPECIMEN: Final = ("order_number", "accession_number", "sample_type")
 
 _HARMLESS_KEY = re.compile(r"^[A-Za-z_][A-Za-z0-9_]{0,40}$")
 _CUSTOM_REASONS: Final = frozenset({"personal_data", "field_outside_batch", "um_per_px_absurd", "manifest_bad_value"})
@@ -180,12 +181,21 @@ def _across(document: dict[str, Any], lab: str, batch_id: str) -> Iterator[Probl
                 f"differs from the {folder} folder that the manifest lies in",
             )  # fmt: skip
     first_slide: dict[str, str] = {}
+    said_first: dict[tuple[str, str], tuple[object, str]] = {}
     first_field: dict[str, str] = {}
     for slide, slide_path in _items(document, "slides", ""):
         slide_id = slide.get("slide_id")
         if isinstance(slide_id, str) and first_slide.setdefault(slide_id, slide_path) != slide_path:
             message = f"is the same as that of {first_slide[slide_id]}"
             yield Problem(f"{slide_path}.slide_id", "manifest_duplicate_slide", message)
+        for key in _OF_A_SPECIMEN:
+            specimen, given = slide.get("specimen"), slide.get(key)
+            if not isinstance(specimen, str) or not isinstance(given, str):
+                continue
+            said, first_path = said_first.setdefault((specimen, key), (given, slide_path))
+            if said != given:
+                message = f"differs from that of {first_path}, a slide of the same specimen: a specimen has one"
+                yield Problem(f"{slide_path}.{key}", "manifest_specimen_differs", message)
         for field, field_path in _items(slide, "fields", slide_path):
             key = field.get("key")
             if isinstance(key, str) and first_field.setdefault(key, field_path) != field_path:

@@ -91,6 +91,10 @@ class SlideRow:
     um_per_px: UmPerPx
     collected_at: datetime | None
     day: date
+    order_number: str | None
+    accession_number: str | None
+    sample_type: str | None
+    stain_lot: str | None
     state: str
     reason: str | None
     detail: str | None
@@ -226,11 +230,13 @@ def slide_rows(session: Session, batch: BatchRow) -> list[SlideRow]:
         session,
         SlideRow,
         batch,
-        "select slide_id, specimen, replicate, stain, um_per_px, collected_at, day, state, reason, detail, release_id,"
+        "select slide_id, specimen, replicate, stain, um_per_px, collected_at, day, order_number,"
+        " accession_number, sample_type, stain_lot, state, reason, detail, release_id,"
         " release_kind, cells, not_counted_by_reason, on_border, objects_rejected, fields, fields_used,"
         " fewer_than_200_cells, attempts, timings, later_version, later_state, later_reason, later_detail"
         " from reporting.slide_result"
-        " join (select slide_key, collected_at, day from reporting.slide_day) d using (slide_key)",
+        " join (select slide_key, collected_at, day, order_number, accession_number, sample_type, stain_lot"
+        "  from reporting.slide_day) d using (slide_key)",
         "position",
     )
 

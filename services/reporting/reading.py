@@ -51,6 +51,7 @@ from services.reporting.report import (
     Voided,
 )
 from services.reporting.specimens import specimen_reports
+from services.sample_types import SampleType
 
 REFERENCE: Final = Reference(
     normal_centile_5_pct=CENTILE_5_NORMAL_PCT,
@@ -218,6 +219,10 @@ def _slide(
         um_per_px=row.um_per_px,
         collected_at=row.collected_at,
         day=row.day,
+        order_number=row.order_number,
+        accession_number=row.accession_number,
+        sample_type=None if row.sample_type is None else SampleType(row.sample_type),
+        stain_lot=row.stain_lot,
         state=state,
         # Of a slide that is done they are left over from an attempt that failed.
         reason=row.reason if state is not SlideState.DONE else None,

@@ -15,6 +15,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerialize
 from services.database.states import BatchState, SlideState
 from services.imaging.types import Microns, NotCounted, Pixels, UmPerPx
 from services.releases.schema import ReleaseKind
+from services.sample_types import SampleType
 from services.taxonomy import Region
 
 SCHEMA: Final = "morphbatch.report/2"
@@ -231,6 +232,12 @@ class SlideReport(_Part):
     um_per_px: Annotated[UmPerPx, Field(gt=0)] = Field(description="Scale of its fields, µm per pixel.")
     collected_at: Moment | None = Field(description="When the specimen was collected; null: not in the manifest.")
     day: date = Field(description="Day of that, else of receipt, by the lab's clock.")
+    order_number: str | None = Field(default=None, description="Number of the order; null: not in the manifest.")
+    accession_number: str | None = Field(
+        default=None, description="Number under which the lab took the specimen in; null: not in the manifest."
+    )
+    sample_type: SampleType | None = Field(default=None, description="What it is; null: not in the manifest.")
+    stain_lot: str | None = Field(default=None, description="Lot of the stain; null: not in the manifest.")
     state: SlideState
     reason: str | None = Field(description="Stable code of why it is not done.")
     detail: str | None = Field(description="The same as a sentence.")
@@ -287,6 +294,11 @@ class SpecimenReport(_Part):
     slides: tuple[str, ...] = Field(description="slide_id of each.")
     collected_at: Moment | None = Field(description="When it was collected; null: not in the manifest.")
     day: date = Field(description="Day of that, else of receipt, by the lab's clock.")
+    order_number: str | None = Field(default=None, description="Number of the order; null: not in the manifest.")
+    accession_number: str | None = Field(
+        default=None, description="Number under which the lab took it in; null: not in the manifest."
+    )
+    sample_type: SampleType | None = Field(default=None, description="What it is; null: not in the manifest.")
     cells: Count = Field(description="Cells that count in all of them.")
     cells_not_counted: Count = Field(
         default=0, description="Cells of its slides that were classified and do not count."

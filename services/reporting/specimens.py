@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 from services.reporting.corrected import Correction
 from services.reporting.distributions import Counts, by_reason, distribution, normal_forms, region_shares
@@ -54,6 +54,9 @@ def specimen_reports(
                 slides=slide_ids,
                 collected_at=earliest.collected_at,
                 day=earliest.day,
+                order_number=_said(members, "order_number"),
+                accession_number=_said(members, "accession_number"),
+                sample_type=_said(members, "sample_type"),
                 cells=joined.total(),
                 cells_not_counted=sum(slide.cells_not_counted for slide in members),
                 not_counted_by_reason=by_reason(slide.not_counted_by_reason for slide in members),
@@ -66,6 +69,11 @@ def specimen_reports(
             )
         )
     return tuple(specimens)
+
+
+def _said(members: Sequence[SlideReport], name: str) -> Any:
+    """What the first slide that says it says; the manifest's check has none of the others say otherwise."""
+    return next((said for slide in members if (said := getattr(slide, name)) is not None), None)
 
 
 def _flags(

@@ -60,6 +60,12 @@ def test_a_manifest_becomes_a_batch_with_queued_slides(engine: Engine, empty_buc
     manifest["slides"][1]["fields"][0] |= {"cells": [{"box": [1, 2, 30, 40]}], "sha256": "AB" * 32}
     manifest["slides"][1]["fields"][1] |= {"kind": "crop"}
     manifest["slides"][1] |= {"stain": "Diff Quick", "collected_at": "2026-10-25T02:30:00+01:00"}
+    manifest["slides"][1] |= {
+        "order_number": "R-1",
+        "accession_number": "A/2",
+        "sample_type": "semen",
+        "stain_lot": "L3",
+    }
     _upload(empty_bucket, manifest)
     registered = register_batch(engine, empty_bucket, "berlin", "night-1")
     assert (registered.outcome, registered.problems) == (Outcome.NEW, ())
@@ -71,6 +77,8 @@ def test_a_manifest_becomes_a_batch_with_queued_slides(engine: Engine, empty_buc
         (0, "slide-0", "S-0000", 1, "diff-quik", 0.1, None),
         (1, "slide-1", "S-0000", 2, "diff-quik", 0.1, datetime(2026, 10, 25, 1, 30, tzinfo=UTC)),
     ]
+    orders = "select order_number, accession_number, sample_type, stain_lot from reporting.slide_day order by slide_id"
+    assert _rows(engine, orders) == [(None,) * 4, ("R-1", "A/2", "semen", "L3")]
     fields = _rows(
         engine,
         "select s.slide_code, f.position, f.key, f.sha256, f.kind, f.given_cells"

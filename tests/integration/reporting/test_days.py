@@ -124,3 +124,18 @@ def test_the_command(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run.exit_code == 0, run.output
     listed = CliRunner().invoke(commands, ["list", "--json"])
     assert json.loads(listed.output) == [{"lab": "north", "time_zone": BERLIN, "batches": 0}]
+
+
+def test_a_report_says_which_order_it_answers(postgres: Postgres, night: Night) -> None:
+    night.slide(0, {"Normal": 1, "AmorfHead": 9})
+    night.slide(1, {"Normal": 1, "AmorfHead": 9}, replicate=2)
+    said = "order_number = 'R-1', accession_number = 'A-1', sample_type = 'semen'"
+    with postgres.as_owner(night.engine) as session:
+        session.execute(text(f"update slide set {said}, stain_lot = 'L-9' where position = 1"))
+    with transaction(night.engine) as session:
+        report = read_report(session, night.batch_key)
+    first, second = report.slides
+    assert (first.order_number, first.accession_number, first.sample_type, first.stain_lot) == (None,) * 4
+    assert (second.order_number, second.sample_type, second.stain_lot) == ("R-1", "semen", "L-9")
+    [specimen] = report.specimens
+    assert (specimen.order_number, specimen.accession_number, specimen.sample_type) == ("R-1", "A-1", "semen")

@@ -142,6 +142,12 @@ def test_a_key_given_twice_in_one_object() -> None:
         ("slides.0.collected_at", "1732435200", "slides[0].collected_at", "manifest_bad_value"),
         ("slides.0.collected_at", 1732435200, "slides[0].collected_at", "manifest_bad_value"),
         ("slides.0.collected_at", "2999-11-23T08:40:00+01:00", "slides[0].collected_at", "manifest_bad_value"),
+        ("slides.0.order_number", "R|26", "slides[0].order_number", "manifest_bad_value"),
+        ("slides.0.order_number", 4711, "slides[0].order_number", "manifest_bad_value"),
+        ("slides.0.order_number", "Anna_Schmidt", "slides[0].order_number", "personal_data"),
+        ("slides.0.accession_number", "12.03.1987", "slides[0].accession_number", "personal_data"),
+        ("slides.0.stain_lot", "SCHMIDT-ANNA", "slides[0].stain_lot", "personal_data"),
+        ("slides.0.sample_type", "Semen", "slides[0].sample_type", "manifest_bad_value"),
         ("slides.0.collected_at", "0001-01-01T00:00:00+14:00", "slides[0].collected_at", "manifest_bad_value"),
         ("slides.0.stain", "=giemsa", "slides[0].stain", "manifest_bad_value"),
         ("slides.0.stain", "g" * 64, "slides[0].stain", "manifest_bad_value"),
@@ -318,6 +324,28 @@ def test_when_a_specimen_was_collected_is_a_moment_with_its_offset(at: str) -> N
     collected = _parse(_changed(("slides.0.collected_at", at))).slides[0].collected_at
     assert collected == datetime.fromisoformat(at)
     assert _parse(GOOD).slides[0].collected_at is None
+
+
+def test_the_numbers_of_an_order_and_its_specimen_are_kept_as_given() -> None:
+    given = {
+        "order_number": "R-26/004711",
+        "accession_number": "A26-01234",
+        "sample_type": "semen",
+        "stain_lot": "88124",
+    }
+    document = _changed(*((f"slides.0.{key}", value) for key, value in given.items()))
+    said = _parse(document).as_json()["slides"]
+    assert given.items() <= said[0].items()
+    assert not given.keys() & said[1].keys()
+
+
+@pytest.mark.parametrize("key", ["order_number", "accession_number", "sample_type"])
+def test_slides_of_one_specimen_belong_to_one_order(key: str) -> None:
+    first, other = ("semen", "prepared_semen") if key == "sample_type" else ("A26-01", "A26-02")
+    of_both = _changed((f"slides.0.{key}", first), (f"slides.1.{key}", other))
+    assert _problems(of_both) == [(f"slides[1].{key}", "manifest_specimen_differs")]
+    of_both["slides"][1]["specimen"] = "S-0002"
+    assert _parse(of_both)
 
 
 def test_the_fingerprint_follows_the_content_alone() -> None:
