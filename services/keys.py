@@ -23,6 +23,7 @@ RELEASES: Final = "releases/"
 
 _RESULTS: Final = "results/"
 _SLIDES: Final = "slides/"
+_SPECIMENS: Final = "specimens/"
 _REVISIONS: Final = "revisions/"
 _MANIFEST_KEY: Final = re.compile(rf"{INCOMING}(?P<lab>[^/]+)/(?P<batch>[^/]+)/{re.escape(MANIFEST_NAME)}")
 
@@ -89,6 +90,16 @@ def notice_key(lab: str, batch_id: str, outcome: str) -> str:
 def slide_file(slide_id: str, name: str) -> str:
     """The name, among the results of a batch, of a file of one slide."""
     return f"{_SLIDES}{slide_id}/{name}"
+
+
+def specimen_file(specimen: str, ending: str) -> str:
+    """The name, among the results of a batch, of a file of one specimen."""
+    return f"{_SPECIMENS}{specimen}{ending}"
+
+
+def specimens_prefix(lab: str, batch_id: str) -> str:
+    """Below it lie the files of every specimen of a batch."""
+    return result_key(lab, batch_id, _SPECIMENS)
 
 
 def slides_prefix(lab: str, batch_id: str) -> str:

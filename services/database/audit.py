@@ -21,6 +21,7 @@ class AuditKind(StrEnum):
     BATCH_RESTORED = "batch_restored"  # by, why
     BATCH_CLOSED = "batch_closed"  # state, revision, issued_at, replaces, reason
     TIME_ZONE_SET = "time_zone_set"  # lab, time_zone, before, by
+    LAB_TESTS_SET = "lab_tests_set"  # lab, tests, by
     RELEASE_ACTIVATED = "release_activated"  # release, before, by, form
 
 

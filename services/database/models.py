@@ -63,6 +63,9 @@ class Lab(Base):
     time_zone: Mapped[str] = mapped_column(
         server_default="UTC", comment="IANA name of the zone by whose clock its days begin"
     )
+    tests: Mapped[bool] = mapped_column(
+        server_default="false", comment="It tests: results of any release go out to its LIMS, marked as test data"
+    )
 
 
 class Batch(Base):

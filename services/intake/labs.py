@@ -5,7 +5,7 @@ from sqlalchemy import Engine
 from services.database.audit import AuditKind, record
 from services.database.session import transaction
 from services.errors import PermanentError
-from services.intake.queries import LabRow, is_time_zone, lab_rows, set_zone, zone_of
+from services.intake.queries import LabRow, is_time_zone, lab_rows, set_tests, set_zone, zone_of
 from services.intake.validation import check_lab_name
 
 
@@ -41,3 +41,17 @@ def set_time_zone(engine: Engine, lab: str, time_zone: str, *, by: str) -> str:
             set_zone(session, lab, time_zone)
             record(session, AuditKind.TIME_ZONE_SET, lab=lab, time_zone=time_zone, before=before, by=by)
         return before
+
+
+def set_lab_tests(engine: Engine, lab: str, tests: bool, *, by: str) -> None:
+    """Have results of any release go out to the lab's LIMS, marked as test data; or only those of trained ones.
+
+    It holds for reports that are issued from now on. A lab that has sent nothing yet is put on record.
+
+    Raises:
+        BadBatchName: the lab's code cannot be used.
+    """
+    check_lab_name(lab)
+    with transaction(engine) as session:
+        if set_tests(session, lab, tests):
+            record(session, AuditKind.LAB_TESTS_SET, lab=lab, tests=tests, by=by)

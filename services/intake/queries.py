@@ -39,17 +39,18 @@ def known_manifests(session: Session, settled_before: datetime) -> list[KnownMan
 
 @dataclass(frozen=True, slots=True)
 class LabRow:
-    """A lab, its time zone, and how many batches it has sent."""
+    """A lab, its time zone, how many batches it has sent, and whether it tests."""
 
     lab: str
     time_zone: str
     batches: int
+    tests: bool
 
 
 def lab_rows(session: Session) -> list[LabRow]:
     """All labs by their code."""
-    counted = select(Lab.code, Lab.time_zone, func.count(Batch.id)).outerjoin(Batch).group_by(Lab.id).order_by(Lab.code)
-    return [LabRow(*row) for row in session.execute(counted)]
+    counted = select(Lab.code, Lab.time_zone, func.count(Batch.id), Lab.tests).outerjoin(Batch).group_by(Lab.id)
+    return [LabRow(*row) for row in session.execute(counted.order_by(Lab.code))]
 
 
 def is_time_zone(session: Session, name: str) -> bool:
@@ -67,6 +68,13 @@ def zone_of(session: Session, lab: str) -> str:
 def set_zone(session: Session, lab: str, time_zone: str) -> None:
     """Give the lab another time zone."""
     session.execute(update(Lab).where(Lab.code == lab).values(time_zone=time_zone))
+
+
+def set_tests(session: Session, lab: str, tests: bool) -> bool:
+    """Have the lab test, or no longer; whether that changed anything. It is put on record where it is new."""
+    session.execute(upsert(Lab).values(code=lab).on_conflict_do_nothing(index_elements=[Lab.code]))
+    changed = update(Lab).where(Lab.code == lab, Lab.tests != tests).values(tests=tests).returning(Lab.id)
+    return session.scalar(changed) is not None
 
 
 def was_refused(session: Session, batch_key: int, etag: str) -> bool:

@@ -188,14 +188,14 @@ def _across(document: dict[str, Any], lab: str, batch_id: str) -> Iterator[Probl
         if isinstance(slide_id, str) and first_slide.setdefault(slide_id, slide_path) != slide_path:
             message = f"is the same as that of {first_slide[slide_id]}"
             yield Problem(f"{slide_path}.slide_id", "manifest_duplicate_slide", message)
-        for key in _OF_A_SPECIMEN:
-            specimen, given = slide.get("specimen"), slide.get(key)
+        for name in _OF_A_SPECIMEN:
+            specimen, given = slide.get("specimen"), slide.get(name)
             if not isinstance(specimen, str) or not isinstance(given, str):
                 continue
-            said, first_path = said_first.setdefault((specimen, key), (given, slide_path))
+            said, first_path = said_first.setdefault((specimen, name), (given, slide_path))
             if said != given:
                 message = f"differs from that of {first_path}, a slide of the same specimen: a specimen has one"
-                yield Problem(f"{slide_path}.{key}", "manifest_specimen_differs", message)
+                yield Problem(f"{slide_path}.{name}", "manifest_specimen_differs", message)
         for field, field_path in _items(slide, "fields", slide_path):
             key = field.get("key")
             if isinstance(key, str) and first_field.setdefault(key, field_path) != field_path:

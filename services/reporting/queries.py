@@ -53,6 +53,7 @@ class BatchRow:
     voided_at: datetime | None
     voided_by: str | None
     void_why: str | None
+    lab_tests: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +204,7 @@ def batch_row(session: Session, batch_key: int) -> BatchRow:
         "select o.batch_key, o.lab, o.batch_id, o.state, o.received_on, o.received_at, o.slides, o.fields,"
         " o.fields_used, o.cells, o.cells_not_counted, o.on_border, o.objects_rejected, o.seconds, o.release_ids,"
         " b.problems, l.time_zone, reporting.night_of(b.received_at, l.time_zone) as night,"
-        " o.voided_at, o.voided_by, o.void_why"
+        " o.voided_at, o.voided_by, o.void_why, l.tests as lab_tests"
         " from reporting.batch_overview o join batch b on b.id = o.batch_key join lab l on l.id = b.lab_id"
         " where o.batch_key = :key",
         key=batch_key,

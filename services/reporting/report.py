@@ -427,7 +427,9 @@ class Report(_Part):
     slides: tuple[SlideReport, ...] = Field(description="In the order of the manifest.")
     problems: tuple[ManifestProblem, ...]
     notes: tuple[str, ...] = Field(description="What could not be drawn, and why.")
-    files: tuple[str, ...] = Field(description="Its tables, relative to this document; empty until it is closed.")
+    files: tuple[str, ...] = Field(
+        description="Its tables and messages, relative to this document; empty until it is closed."
+    )
 
     @property
     def releases(self) -> tuple[ReleaseReport, ...]:

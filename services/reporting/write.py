@@ -5,7 +5,7 @@ Before another revision is written, the one that stands is copied to `revisions/
 
 import io
 import logging
-from datetime import date
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,14 +17,16 @@ from services.database.session import transaction
 from services.database.states import BatchState
 from services.errors import MorphbatchError
 from services.fields import FieldLimits
-from services.keys import report_key, result_key, slide_file, slides_prefix
+from services.keys import report_key, result_key, slide_file, slides_prefix, specimens_prefix
 from services.reporting.exports import geojson
 from services.reporting.exports.cells_parquet import write_cells_parquet
 from services.reporting.exports.tables_csv import write_slides_csv, write_specimens_csv
 from services.reporting.issues import keep, latest_issue, next_issue, read_standing, revision_of, why_again
+from services.reporting.lims.messages import messages_of
+from services.reporting.lims.results import specimen_results
 from services.reporting.pictures.draw import SlidePictures
 from services.reporting.pictures.heading import JPEG_QUALITY
-from services.reporting.queries import batch_row, events, stream_cells
+from services.reporting.queries import BatchRow, batch_row, events, stream_cells
 from services.reporting.reading import read_report
 from services.reporting.report import Report, SlideReport
 from services.settings import load_settings
@@ -48,7 +50,7 @@ def write_batch_report(engine: Engine, store: ObjectStore, batch_key: int, state
         # One snapshot: shares, intervals and measures of a report belong together.
         session.connection(execution_options={"isolation_level": "REPEATABLE READ"})
         report = read_report(session, batch_key, state)
-        day = batch_row(session, batch_key).received_on
+        batch_now = batch_row(session, batch_key)
         done = events(session, batch_key)
     last, why = latest_issue(done), why_again(done)
     batch = report.lab, report.batch_id
@@ -65,27 +67,26 @@ def write_batch_report(engine: Engine, store: ObjectStore, batch_key: int, state
     key = report_key(*batch)
     store.delete(key)  # of an earlier closing: while files change, nothing claims to be complete
     with TemporaryDirectory(prefix="morphbatch-report-") as folder:
-        complete = _Files(engine, store, report, batch_key, day, Path(folder)).write()
+        complete = _Files(engine, store, report, batch_now, Path(folder)).write()
     store.put(key, complete.as_json(), "application/json")
     return complete
 
 
 class _Files:
-    def __init__(
-        self, engine: Engine, store: ObjectStore, report: Report, batch_key: int, day: date, folder: Path
-    ) -> None:
+    def __init__(self, engine: Engine, store: ObjectStore, report: Report, batch: BatchRow, folder: Path) -> None:
         self._engine = engine
         self._store = store
         self._report = report
         self._batch = report.lab, report.batch_id
-        self._batch_key = batch_key
-        self._day = day
+        self._batch_key = batch.batch_key
+        self._day = batch.received_on
+        self._lab_tests = batch.lab_tests
         self._folder = folder
         self._written: set[str] = set()
 
     def write(self) -> Report:
         """Write everything but report.json; returns the report that names what was written."""
-        tables = self._tables()
+        tables = (*self._tables(), *self._messages())
         of_slides: dict[str, tuple[str, ...]] = {}
         notes: list[str] = []
         for slide in self._report.slides:
@@ -99,9 +100,10 @@ class _Files:
                 )
                 for remark in remarks:
                     log.warning("batch %d: %s", self._batch_key, remark)
-        for stale in list(self._store.list(slides_prefix(*self._batch))):
-            if stale.key not in self._written:
-                self._store.delete(stale.key)  # of an earlier closing with more fields or other results
+        for prefix in (slides_prefix(*self._batch), specimens_prefix(*self._batch)):
+            for stale in list(self._store.list(prefix)):
+                if stale.key not in self._written:
+                    self._store.delete(stale.key)  # of an earlier closing with more fields or other results
         return self._report.with_files(tables, of_slides, notes)
 
     def _tables(self) -> tuple[str, ...]:
@@ -113,6 +115,15 @@ class _Files:
             write_cells_parquet(session, self._batch_key, self._day, cells, self._report.warning)
         self._put_file(cells.name, cells, "application/vnd.apache.parquet")
         return "slides.csv", "specimens.csv", cells.name
+
+    def _messages(self) -> Iterator[str]:
+        """What a LIMS takes in of each specimen, in FHIR and in HL7."""
+        for result in specimen_results(self._report, lab_tests=self._lab_tests):
+            for message in messages_of(result):
+                key = result_key(*self._batch, message.file)
+                self._store.put(key, message.content, message.content_type)
+                self._written.add(key)
+                yield message.file
 
     def _geojson(self, slide: SlideReport) -> list[str]:
         language, names = load_settings().language, []

@@ -106,7 +106,7 @@ def test_every_table_has_the_day_of_collection(postgres: Postgres, night: Night)
 def test_a_time_zone_is_set_by_its_name_also_before_the_first_batch(engine: Engine) -> None:
     assert set_time_zone(engine, "north", BERLIN, by="anna") == "UTC"
     assert set_time_zone(engine, "north", BERLIN, by="anna") == BERLIN
-    assert labs(engine) == [LabRow("north", BERLIN, 0)]
+    assert labs(engine) == [LabRow("north", BERLIN, 0, False)]
     with transaction(engine) as session:
         told = session.execute(text("select detail from audit_event where kind = 'time_zone_set'")).scalars().all()
     assert told == [{"lab": "north", "time_zone": BERLIN, "before": "UTC", "by": "anna"}]
@@ -123,7 +123,19 @@ def test_the_command(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     run = CliRunner().invoke(commands, ["set", "north", "--time-zone", BERLIN])
     assert run.exit_code == 0, run.output
     listed = CliRunner().invoke(commands, ["list", "--json"])
-    assert json.loads(listed.output) == [{"lab": "north", "time_zone": BERLIN, "batches": 0}]
+    assert json.loads(listed.output) == [{"lab": "north", "time_zone": BERLIN, "batches": 0, "tests": False}]
+
+
+def test_the_command_has_a_lab_test(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = engine.url.render_as_string(hide_password=False)
+    monkeypatch.setattr("services.settings.load_settings", lambda: Settings(database_url=url))
+    for option in ("--testing", "--testing", "--no-testing"):
+        assert CliRunner().invoke(commands, ["set", "north", option]).exit_code == 0
+        assert labs(engine) == [LabRow("north", "UTC", 0, option == "--testing")]
+    with transaction(engine) as session:
+        told = session.execute(text("select detail ->> 'tests' from audit_event where kind = 'lab_tests_set'"))
+        assert told.scalars().all() == ["true", "false"]
+    assert CliRunner().invoke(commands, ["set", "north"]).exit_code == 2
 
 
 def test_a_report_says_which_order_it_answers(postgres: Postgres, night: Night) -> None:
