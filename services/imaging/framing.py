@@ -72,15 +72,23 @@ def _inside_margins(pixels: RGB) -> tuple[slice, slice]:
     """Rows and columns within straight, even margins, to the pixel: a head next to them is whole."""
     rows, columns = slice(0, pixels.shape[0]), slice(0, pixels.shape[1])
     for _ in range(2):  # a margin of another level may lie within
-        rows = _without_even_ends(pixels[rows, columns], 1, rows.start)
-        columns = _without_even_ends(pixels[rows, columns], 0, columns.start)
+        rows = _without_even_ends(pixels[rows, columns], rows.start)
+        columns = _without_even_ends(pixels[rows, columns].transpose(1, 0, 2), columns.start)
     return rows, columns
 
 
-def _without_even_ends(pixels: RGB, across: int, start: int) -> slice:
-    ranges = pixels.max(axis=across).astype(np.int16) - pixels.min(axis=across)
-    uneven = np.flatnonzero((ranges > 2 * _EVEN).any(axis=1))
-    return slice(start + int(uneven[0]), start + int(uneven[-1]) + 1) if uneven.size else slice(start, start)
+def _without_even_ends(lines: NDArray[np.uint8], start: int) -> slice:
+    """Which of `lines` `[n, length, 3]`: from the ends on, as even of a field with a margin most is none."""
+    first, end = 0, len(lines)
+    while first < end and _is_even(lines[first]):
+        first += 1
+    while first < end and _is_even(lines[end - 1]):
+        end -= 1
+    return slice(start + first, start + end)
+
+
+def _is_even(line: NDArray[np.uint8]) -> bool:
+    return line.size == 0 or bool(np.ptp(line, axis=0).max() <= 2 * _EVEN)
 
 
 def _covered(pixels: RGB, um_per_px: UmPerPx) -> Mask | None:
