@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.imaging.detection.splitting import Polygon, split_at_waists
-from services.imaging.detection.tracing import disc, fill_holes, up_to_vector
+from services.imaging.detection.tracing import disc, up_to_vector
 from services.imaging.detection.transmittance import FlatField
 
 SPECK_UM2: Final = 2.0  # bacteria, grains of stain: not worth a line in the list of what was rejected
@@ -60,10 +60,10 @@ class Candidate:
 def find_candidates(flat: FlatField) -> list[Candidate]:
     """The stained objects of `flat` that are thicker than a tail; specks below 2 µm² only if they may be pin heads."""
     mask = np.asarray(cv2.threshold(flat.smooth, _STAINED, 1, cv2.THRESH_BINARY_INV)[1], np.uint8)
-    least, speck = _SMALLEST_UM2 / flat.um_per_px**2, SPECK_UM2 / flat.um_per_px**2
+    least, speck, hole = (area / flat.um_per_px**2 for area in (_SMALLEST_UM2, SPECK_UM2, _HOLE_UM2))
     candidates = []
-    for stained in _objects(mask, least):
-        for thick in _thick_parts(mask, stained, flat.um_per_px):
+    for stained in _objects(mask, least, hole):
+        for thick in _thick_parts(stained, mask.shape, flat.um_per_px):
             if cv2.contourArea(thick) < speck:
                 if cv2.contourArea(thick) >= least:
                     small = _candidate(thick.reshape(-1, 2).astype(np.float32), (), flat)
@@ -76,10 +76,11 @@ def find_candidates(flat: FlatField) -> list[Candidate]:
     return candidates
 
 
-def _objects(mask: NDArray[np.uint8], least: float) -> Iterator[list[NDArray[np.int32]]]:
-    """The outline of each object of `mask` of at least `least` pixels, and of its large holes.
+def _objects(mask: NDArray[np.uint8], least: float, hole: float) -> Iterator[list[NDArray[np.int32]]]:
+    """The outline of each object of `mask` of at least `least` pixels, and of its holes of more than `hole` pixels.
 
-    A ring, a frame, the loop of a tail: what lies in a hole is an object of its own.
+    A ring, a frame, the loop of a tail: what lies in such a hole is an object of its own. A smaller one is filled, and
+    before thin parts are taken away: the rim around a vacuole is as thin as a tail.
     """
     contours, hierarchy = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     if hierarchy is None:
@@ -87,31 +88,28 @@ def _objects(mask: NDArray[np.uint8], least: float) -> Iterator[list[NDArray[np.
     holes: dict[int, list[NDArray[np.int32]]] = defaultdict(list)
     outer = []
     for number, (contour, parent) in enumerate(zip(contours, hierarchy.reshape(-1, 4)[:, 3].tolist(), strict=True)):
-        if len(contour) < 4 or cv2.contourArea(contour) < least:
+        if len(contour) < 4:
             continue
-        if parent < 0:
+        area = cv2.contourArea(contour)
+        if parent < 0 and area >= least:
             outer.append(number)
-        else:
+        elif parent >= 0 and area > hole:
             holes[parent].append(np.asarray(contour, np.int32))
     for number in outer:
         yield [np.asarray(contours[number], np.int32), *holes[number]]
 
 
-def _thick_parts(
-    mask: NDArray[np.uint8], stained: list[NDArray[np.int32]], um_per_px: float
-) -> list[NDArray[np.int32]]:
-    """Outlines of what remains of one object of `mask`, given by its outline and its holes, without its thin parts.
+def _thick_parts(stained: list[NDArray[np.int32]], shape: tuple[int, ...], um_per_px: float) -> list[NDArray[np.int32]]:
+    """Outlines of what remains of one object, given by its outline and its holes, without its thin parts.
 
-    The object alone: most of an opening of the whole field is spent on empty glass.
+    The object alone: most of an opening of the whole field, of `shape`, is spent on empty glass.
     """
-    height, width = mask.shape
+    height, width = shape
     x, y, w, h = cv2.boundingRect(stained[0])
     left, top, right, bottom = max(0, x - 1), max(0, y - 1), min(width, x + w + 1), min(height, y + h + 1)
     # What touches the border goes on behind it, as far as the opening knows: there the array has to end.
     alone = np.zeros((bottom - top, up_to_vector(right - left) if right < width else right - left), np.uint8)
     cv2.fillPoly(alone, stained, 1, offset=(-left, -top))
-    alone[:, : right - left] &= mask[top:bottom, left:right]
-    fill_holes(alone, _HOLE_UM2 / um_per_px**2)
     thick = cv2.morphologyEx(alone, cv2.MORPH_OPEN, disc(_TAIL_UM / 2 / um_per_px))
     contours, _ = cv2.findContours(thick, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE, offset=(left, top))
     return [np.asarray(contour, np.int32) for contour in contours]

@@ -131,19 +131,6 @@ def _is_dark(green: NDArray[np.uint8], rough: NDArray[np.uint8], fine: float) ->
     return np.asarray(darkness * np.maximum(size, _NEXT_TO_NOTHING) > (1 - _EDGE) * total)
 
 
-def fill_holes(mask: NDArray[np.uint8], largest: float) -> None:
-    """Set what is enclosed in `mask` `[h, w]` (0 or 1), and has at most `largest` pixels, in place.
-
-    To be done before thin parts are taken away: the rim around a vacuole is as thin as a tail.
-    """
-    contours, hierarchy = cv2.findContours(mask, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    if hierarchy is not None:
-        parents = hierarchy.reshape(-1, 4)[:, 3]
-        for contour, parent in zip(contours, parents, strict=True):
-            if parent >= 0 and cv2.contourArea(contour) <= largest:
-                cv2.fillPoly(mask, [contour], 1)
-
-
 @cache
 def disc(radius: float) -> NDArray[np.uint8]:
     """A round structuring element of `radius` pixels, at least 1."""
