@@ -71,7 +71,7 @@ def measure_quality(pixels: RGB, um_per_px: UmPerPx, planes: Planes | None = Non
     clipped_pct = _clipped_pct(planes, lit)
     unevenness_pct = float(100 * (high - low) / max(background, 1.0))
     area_um2, stain_od = _stain(absorbing, local, lit, level_um)
-    focus = _edge_width(edges.absorbing, lit, background, edge_um, level_um)
+    focus = _edge_width(edges.absorbing, absorbing, lit, background, edge_um, level_um)
 
     unusable = None
     if background_pct < BLACK_PCT:
@@ -153,17 +153,21 @@ def _stain(
 
 
 def _edge_width(
-    absorbing: NDArray[np.uint8], lit: NDArray[np.bool_], background: float, um: float, level_um: float
+    fine: NDArray[np.uint8],
+    levels: NDArray[np.uint8],
+    lit: NDArray[np.bool_],
+    background: float,
+    um: float,
+    level_um: float,
 ) -> float | None:
     """Width of the sharpest tenth of the strong edges, µm: local contrast over the steepest gradient in it.
 
-    A step blurred by a Gaussian of σ has a width of √(2π)·σ by this measure. `None` where nothing has contrast.
+    `fine` is at `um`, where slopes are measured, `levels` and `lit` at `level_um`. A step blurred by a Gaussian of σ
+    has a width of √(2π)·σ by this measure. `None` where nothing has contrast.
     """
     if not lit.any():
         return None
     size = lit.shape[::-1]
-    smooth = cv2.GaussianBlur(absorbing, (3, 3), 0).astype(np.uint8, copy=False)
-    levels = cv2.resize(_halved(smooth, size), size, interpolation=cv2.INTER_AREA)
     side = max(3, round(_CONTRAST_WINDOW_UM / level_um) | 1)
     window = np.ones((side, side), np.uint8)
     contrast = cv2.subtract(cv2.dilate(levels, window), cv2.erode(levels, window)).astype(np.uint8, copy=False)
@@ -171,23 +175,15 @@ def _edge_width(
     strong = lit & (contrast > max(_LEAST_CONTRAST * background, 0.5 * highest))
     if not strong.any():
         return None
-    pool = -(-smooth.shape[0] // size[1])
-    wanted = _in_blocks(strong, (smooth.shape[0] // pool, smooth.shape[1] // pool))
-    blocks, sampled = _steepest(smooth, pool, wanted)
+    pool = -(-fine.shape[0] // size[1])
+    wanted = _in_blocks(strong, (fine.shape[0] // pool, fine.shape[1] // pool))
+    blocks, sampled = _steepest(fine, pool, wanted)
     steepest = _of_cells(blocks, size)
     # Noise is steep everywhere: what the background has is taken off (in squares, as noise adds to a slope).
     glass = steepest[_of_cells(sampled, size).view(np.bool_) & lit]
     noise = float(np.median(glass)) if glass.size else 0.0
     slopes = np.sqrt(np.maximum(steepest[strong] - noise, 1e-6)) / (8 * um)
     return float(np.percentile(contrast[strong] / slopes, 10))
-
-
-def _halved(levels: NDArray[np.uint8], least: tuple[int, int]) -> NDArray[np.uint8]:
-    """Halved as often as it stays above the size `least`: OpenCV averages 2 × 2 pixels ten times faster than others."""
-    height, width = levels.shape
-    if width < 2 * least[0] or height < 2 * least[1]:
-        return levels
-    return _halved(np.asarray(cv2.resize(levels, (width // 2, height // 2), interpolation=cv2.INTER_AREA)), least)
 
 
 def _of_cells(blocks: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
@@ -210,8 +206,9 @@ def _steepest(
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     """The largest square of the Sobel gradient in blocks of `pool` × `pool` pixels, and which are a sample of all.
 
-    Both are `[H // pool, W // pool]`, as `wanted` is; of a block neither wanted nor of the sample it is 0. Edges are on
-    a tenth of a field: only the tiles that they cross are looked at, side by side as one long strip.
+    Grain is smoothed away before. Both are `[H // pool, W // pool]`, as `wanted` is; of a block neither wanted nor of
+    the sample it is 0. Edges are on a tenth of a field: only the tiles that they cross are looked at, side by side as
+    one long strip.
     """
     side, (rows, columns) = _TILE * pool, wanted.shape
     down, right = -(-rows // _TILE), -(-columns // _TILE)
@@ -220,15 +217,16 @@ def _steepest(
     tiles = np.asarray(crossed, np.bool_) | sampled
     seen = levels[: down * side, : right * side]
     rest = down * side - seen.shape[0], right * side - seen.shape[1]
-    framed = np.asarray(cv2.copyMakeBorder(seen, 1, rest[0] + 1, 1, rest[1] + 1, cv2.BORDER_REFLECT_101))
-    cut = sliding_window_view(framed, (side + 2, side + 2))[::side, ::side][tiles]  # a gradient needs a pixel around it
-    strip = np.ascontiguousarray(cut.transpose(1, 0, 2)).reshape(side + 2, -1)
-    across, along = (slope[1:-1].astype(np.float32) for slope in cv2.spatialGradient(strip))
+    # Smoothing and a gradient need a pixel around what they are of, each.
+    framed = np.asarray(cv2.copyMakeBorder(seen, 2, rest[0] + 2, 2, rest[1] + 2, cv2.BORDER_REFLECT_101))
+    cut = sliding_window_view(framed, (side + 4, side + 4))[::side, ::side][tiles]
+    strip = cv2.GaussianBlur(np.ascontiguousarray(cut.transpose(1, 0, 2)).reshape(side + 4, -1), (3, 3), 0)
+    across, along = (slope[2:-2].astype(np.float32) for slope in cv2.spatialGradient(strip))
     across *= across
     along *= along
     across += along
-    of_rows = np.maximum.reduce(across.reshape(_TILE, pool, -1), axis=1).reshape(_TILE, len(cut), side + 2)
-    of_blocks = np.maximum.reduce([of_rows[:, :, 1 + shift : side + 1 : pool] for shift in range(pool)])
+    of_rows = np.maximum.reduce(across.reshape(_TILE, pool, -1), axis=1).reshape(_TILE, len(cut), side + 4)
+    of_blocks = np.maximum.reduce([of_rows[:, :, 2 + shift : side + 2 : pool] for shift in range(pool)])
     steepest, sample = (
         np.zeros((down, _TILE, right, _TILE), np.float32),
         np.zeros((down, _TILE, right, _TILE), np.uint8),
