@@ -1,7 +1,7 @@
 """How many fields and crops a second one core feeds to the networks, with Triton answering a constant.
 
-Everything else is real: store, database, broker, the client and Triton's ensemble. The slide worker's processes are
-held on one core, all others on the rest of them.
+Everything else is real: store, database, broker, the client and Triton's ensemble, and the crops are as large as those
+of the shipped release. The slide worker's processes are held on one core, all others on the rest of them.
 """
 
 import os
@@ -18,6 +18,9 @@ from services.benchmark.deliveries import Fields, lay_out
 from services.benchmark.spread import machine, spread
 from services.benchmark.stack import BenchStack, Run, bench_stack
 from services.errors import ConfigurationError
+from services.releases.schema import read_release
+from triton_models.layout.served_here import SHIPPED
+from triton_models.untrained.grow import build_untrained
 
 SLIDES: Final = 8
 Tell = Callable[[str], None]
@@ -41,7 +44,7 @@ def measure_feed(home: Path, fields: Fields, repeats: int, tell: Tell = lambda _
     about = machine()
     with (
         tempfile.TemporaryDirectory(prefix="morphbatch-bench-") as name,
-        bench_stack(home, write_constant_models) as stack,
+        bench_stack(home, write_constant_models, _release(Path(name) / "release")) as stack,
     ):
         scratch = Path(name)
         slides = min(SLIDES, len(fields.paths))
@@ -66,12 +69,14 @@ def measure_feed(home: Path, fields: Fields, repeats: int, tell: Tell = lambda _
         "machine": about,
         "fields": {"count": runs[0].fields, "source": fields.source, "um_per_px": fields.um_per_px},
         "slides": slides,
+        "crop_px": read_release(SHIPPED).crop_px,
         "cells_per_field": round(runs[0].cells / runs[0].fields, 1),
         "repeats": repeats,
         "worker_processes": stack.settings.worker_concurrency,
         "fields_per_s": spread([run.fields / run.seconds for run in runs]),
         "crops_per_s": spread([run.cells / run.seconds for run in runs]),
         "core_used": spread([cpu / run.seconds for cpu, run in zip(used, runs, strict=True)]),
+        "cpu_to_decode": spread([cpu / run.cpu["decode"] for cpu, run in zip(used, runs, strict=True)]),
         "cpu_ms_per_field": {
             "all": spread([1000 * cpu / run.fields for cpu, run in zip(used, runs, strict=True)]),
             **{
@@ -80,6 +85,14 @@ def measure_feed(home: Path, fields: Fields, repeats: int, tell: Tell = lambda _
             },
         },
     }
+
+
+def _release(folder: Path) -> Path:
+    """A release in `folder` with the crops of the shipped one, and without its known answers: a constant is none."""
+    shipped, grown = read_release(SHIPPED), build_untrained(folder)
+    crops = shipped.model_dump(include={"crop_px", "crop_um", "minimum_crop_inside_share"})
+    grown.model_copy(update={**crops, "id": f"{grown.id}-{shipped.crop_px}"}).write(folder)
+    return folder
 
 
 def _hold_on_cores(stack: BenchStack, cores: list[int]) -> list[psutil.Process]:

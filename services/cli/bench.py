@@ -127,9 +127,11 @@ def feed(
     if as_json:
         print_json(result)
         return
-    _heading(result, f"{_of(fields)}, {result['cells_per_field']} cells found per field")
+    what = f"{result['cells_per_field']} cells found per field, crops of {result['crop_px']} px"
+    _heading(result, f"{_of(fields)}, {what}")
     _table("per core", [("fields per second", result["fields_per_s"]), ("crops per second", result["crops_per_s"])])
     _table("milliseconds of CPU time per field", list(result["cpu_ms_per_field"].items()))
+    _table("CPU time", [("all ÷ decoding", result["cpu_to_decode"])])
 
 
 @commands.command()
