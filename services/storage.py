@@ -21,6 +21,7 @@ from minio import Minio
 from minio.commonconfig import ENABLED, CopySource
 from minio.error import InvalidResponseError, MinioException, S3Error, ServerError
 from minio.notificationconfig import NotificationConfig, PrefixFilterRule, QueueConfig, SuffixFilterRule
+from minio.versioningconfig import VersioningConfig
 from urllib3.exceptions import HTTPError
 from urllib3.util import Retry, Timeout
 
@@ -253,6 +254,11 @@ class ObjectStore:
                 raise StoreRefused(f"bucket {self.bucket}: a probe object was read back altered")
         finally:
             self.delete(key)
+
+    def keep_versions(self) -> None:
+        """Have the bucket keep what is overwritten or deleted."""
+        with self._errors(self.bucket):
+            self._client.set_bucket_versioning(self.bucket, VersioningConfig(ENABLED))
 
     def keeps_versions(self) -> bool:
         """Whether the bucket keeps what is overwritten or deleted."""

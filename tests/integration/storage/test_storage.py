@@ -12,7 +12,6 @@ from email.utils import formatdate
 from pathlib import Path
 
 import pytest
-from minio.versioningconfig import VersioningConfig
 from pydantic import SecretStr
 
 from services.errors import ConfigurationError, OutageError, PermanentError
@@ -121,11 +120,16 @@ def test_check_proves_the_rights_and_leaves_nothing(store: ObjectStore) -> None:
     assert [o for o in store.list("results/") if "probe" in o.key] == []
 
 
-def test_whether_the_bucket_keeps_versions_is_known(minio: S3Server) -> None:
+def test_a_bucket_that_is_told_to_keeps_what_is_overwritten(minio: S3Server) -> None:
     store = minio.new_bucket()
     assert not store.keeps_versions()
-    store._client.set_bucket_versioning(store.bucket, VersioningConfig("Enabled"))
+    for _ in range(2):  # as a Job that runs again
+        store.keep_versions()
     assert store.keeps_versions()
+    for content in (b"first", b"second"):
+        store.put("manifest.json", content)
+    versions = store._client.list_objects(store.bucket, prefix="manifest.json", include_version=True)
+    assert len(list(versions)) == 2
 
 
 def test_threads_share_one_store(store: ObjectStore) -> None:

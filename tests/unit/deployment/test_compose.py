@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from tests.places import CHECKOUT
+from tests.unit.deployment.kubernetes import named
 from tests.unit.deployment.test_images import IMAGES, stages
 
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "morphbatch" / "schemas"
@@ -50,3 +51,20 @@ def test_a_profile_starts_one_of_everything(compose: dict[str, Any], profile: st
         assert set(compose["services"][name].get("depends_on", {})) <= started
         assert compose["services"][name]["read_only"]
         assert compose["services"][name]["cap_drop"] == ["ALL"]
+
+
+def test_a_container_that_is_stopped_while_it_starts_ends(compose: dict[str, Any]) -> None:
+    for name, service in compose["services"].items():
+        if name not in (
+            "postgres",
+            "redis",
+            "minio",
+            "triton-cpu",
+            "triton-gpu",
+        ):  # servers that handle it from the start
+            assert service["init"] is True, name
+
+
+def test_the_bucket_is_made_as_on_kubernetes(compose: dict[str, Any]) -> None:
+    (container,) = named("single-clinic", "Job", "bucket")["spec"]["template"]["spec"]["containers"]
+    assert compose["services"]["bucket"]["command"] == container["command"]

@@ -150,4 +150,22 @@ def test_each_pod_may_reach_what_it_needs_and_is_closed_otherwise(overlay: str) 
     (to_stores,) = named(overlay, "NetworkPolicy", "to-stores")["spec"]["podSelector"]["matchExpressions"]
     stores = {"postgres", "redis", "minio"}
     labelled = {pod["metadata"]["labels"]["app"] for _, pod in pods(overlay)}
-    assert labelled - stores <= set(to_stores["values"])
+    assert labelled - stores - {"bucket"} <= set(to_stores["values"])
+    if "bucket" in labelled:
+        assert named(overlay, "NetworkPolicy", "bucket")["spec"]["podSelector"] == {"matchLabels": {"app": "bucket"}}
+        (from_ours,) = named(overlay, "NetworkPolicy", "stores")["spec"]["ingress"][0]["from"][0][
+            "podSelector"
+        ].values()
+        assert from_ours[0]["values"] == [*to_stores["values"], "bucket"]
+
+
+@every
+def test_pods_of_one_label_are_of_one_kind(overlay: str) -> None:
+    # `kubectl exec deployment/tools` must not meet the pod of a Job, and a disruption budget not that of another.
+    labels = [pod["metadata"]["labels"]["app"] for _, pod in pods(overlay)]
+    assert len(set(labels)) == len(labels)
+
+
+def test_a_bucket_of_our_own_keeps_what_is_overwritten() -> None:
+    (container,) = named("single-clinic", "Job", "bucket")["spec"]["template"]["spec"]["containers"]
+    assert "store.keep_versions()" in container["command"][-1]
