@@ -20,7 +20,7 @@ from sqlalchemy import text
 from services.dispatch import SLIDES, connect_publisher
 from services.intake.uploads import sweep_incoming
 from tests.conftest import Stack
-from tests.faults.conftest import Night
+from tests.drawn_night import Night
 from tests.places import CHECKOUT
 from tests.waiting import wait_until
 

@@ -12,7 +12,8 @@ from sqlalchemy import Engine, TextClause, text
 from services.releases.fusion import fuse
 from services.releases.schema import MEMBERS, read_release, verify_release
 from tests.conftest import Stack
-from tests.faults.conftest import Night, cli
+from tests.drawn_night import Night
+from tests.faults.conftest import cli
 from tests.waiting import wait_until
 
 
