@@ -57,9 +57,14 @@ def batch_of_manifest(key: str) -> tuple[str, str] | None:
     return None if found is None else (found["lab"], found["batch"])
 
 
+def results_of(lab: str) -> str:
+    """The folders directly under it are the batches of the lab that have results."""
+    return f"{_RESULTS}{lab}/"
+
+
 def results_prefix(lab: str, batch_id: str) -> str:
     """Below it lies what the service leaves of a batch."""
-    return f"{_RESULTS}{lab}/{batch_id}/"
+    return f"{results_of(lab)}{batch_id}/"
 
 
 def result_key(lab: str, batch_id: str, name: str) -> str:

@@ -94,6 +94,9 @@ class Settings(BaseSettings):
     )
 
     s3_endpoint: str = Field("http://127.0.0.1:9000", description="URL of the object store (MinIO or any S3).")
+    s3_public_endpoint: str | None = Field(
+        None, description="URL of the same store as labs reach it; presigned URLs name it. Default: s3_endpoint."
+    )
     s3_region: str = Field("us-east-1", description="Region name used in signatures.")
     s3_bucket: str = Field("morphbatch", description="The one bucket: incoming/, results/, releases/.")
     s3_access_key: str = Field(DEVELOPMENT_SECRET, repr=False, description="Access key of the object store.")
@@ -110,6 +113,9 @@ class Settings(BaseSettings):
 
     api_host: str = Field("127.0.0.1", description="Address at which the HTTP service is asked.")
     api_port: int = Field(8080, ge=1, le=65535, description="Port of the HTTP service (bucket events, health).")
+    api_requests_per_second: float = Field(
+        20.0, gt=0, description="Requests a second that a token may make of one process of the HTTP service."
+    )
     webhook_token: SecretStr = Field(
         SecretStr(DEVELOPMENT_SECRET), description="Bearer token that the object store sends with bucket events."
     )

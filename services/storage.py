@@ -27,7 +27,7 @@ from urllib3.util import Retry, Timeout
 
 from services.errors import ConfigurationError, MorphbatchError, OutageError, PermanentError
 from services.keys import INCOMING, MANIFEST_SUFFIX, probe_key
-from services.settings import Settings
+from services.settings import Settings, variable
 
 _SUBSCRIPTION_ID: Final = "morphbatch-manifests"
 _BODY_ATTEMPTS: Final = 3
@@ -350,9 +350,19 @@ def connect_store(settings: Settings) -> ObjectStore:
     Raises:
         StoreRefused: the endpoint is not an http(s) URL of a host.
     """
-    url = urlsplit(settings.s3_endpoint)
+    return ObjectStore(make_client(settings, "s3_endpoint"), settings.s3_bucket)
+
+
+def make_client(settings: Settings, setting: str) -> Minio:
+    """The SDK's client with the service's key, for the endpoint in the setting of that name.
+
+    Raises:
+        StoreRefused: the endpoint is not an http(s) URL of a host.
+    """
+    endpoint = getattr(settings, setting)
+    url = urlsplit(endpoint)
     if url.scheme not in ("http", "https") or not url.netloc or url.path.strip("/"):
-        raise StoreRefused(f"MORPHBATCH_S3_ENDPOINT {settings.s3_endpoint!r} is not like http://host:port")
+        raise StoreRefused(f"{variable(setting)} {endpoint!r} is not like http://host:port")
     http = urllib3.PoolManager(
         maxsize=16,
         timeout=Timeout(connect=3, read=20),
@@ -366,7 +376,7 @@ def connect_store(settings: Settings) -> ObjectStore:
         ),
     )
     try:
-        client = Minio(
+        return Minio(
             url.netloc,
             access_key=settings.s3_access_key,
             secret_key=settings.s3_secret_key.get_secret_value(),
@@ -375,5 +385,4 @@ def connect_store(settings: Settings) -> ObjectStore:
             http_client=http,
         )
     except ValueError as error:
-        raise StoreRefused(f"MORPHBATCH_S3_ENDPOINT {settings.s3_endpoint!r}: {error}") from error
-    return ObjectStore(client, settings.s3_bucket)
+        raise StoreRefused(f"{variable(setting)} {endpoint!r}: {error}") from error

@@ -27,6 +27,8 @@ grant select on operations.outstanding to morphbatch_service, morphbatch_scaler;
 -- Tables do, so that the service is given what it does with each.
 grant select, insert on lab, slide, field, audit_event to morphbatch_service;
 grant update (time_zone, tests) on lab to morphbatch_service;
+grant select, insert, update (expires_at, revoked_at, revoked_by) on api_token to morphbatch_service;
+grant select, insert, update, delete on submission, api_request to morphbatch_service;
 grant select, insert, update on batch, analysis, model_release to morphbatch_service;
 -- What an analysis found stays: nobody but the owner can change it or take it away.
 grant select, insert on cell, field_result, slide_class_count to morphbatch_service;

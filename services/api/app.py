@@ -1,5 +1,7 @@
 """The HTTP service: takes the object store's bucket events, and answers health checks and Prometheus.
 
+Below /v1 it serves the programs of labs (`services.api.v1`).
+
 An event is a hint. It is answered 2xx only once the hint is at the broker, so that the store sends it again otherwise;
 the sweep finds what is lost all the same.
 """
@@ -19,6 +21,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from starlette.requests import ClientDisconnect
 
 from services.api.database_metrics import DatabaseMetrics
+from services.api.v1.app import create_v1
 from services.database.session import make_engine
 from services.dispatch import BrokerUnavailable, Publisher, connect_publisher
 from services.intake.validation import BadBatchName, check_names
@@ -86,6 +89,7 @@ def create_app(settings: Settings | None = None, publisher: Publisher | None = N
             raise HTTPException(503, "the broker is down; send the event again later", {"Retry-After": "5"}) from error
         return {"batches": len(batches)}
 
+    app.mount("/v1", create_v1(used, make_engine(used.database_url), hints))
     return app
 
 

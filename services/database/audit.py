@@ -22,6 +22,11 @@ class AuditKind(StrEnum):
     BATCH_CLOSED = "batch_closed"  # state, revision, issued_at, replaces, reason
     TIME_ZONE_SET = "time_zone_set"  # lab, time_zone, before, by
     LAB_TESTS_SET = "lab_tests_set"  # lab, tests, by
+    BATCH_SUBMITTED = "batch_submitted"  # by, fields: its manifest was written over HTTP
+    RESULTS_READ = "results_read"  # by, file: over HTTP
+    LAB_ADDED = "lab_added"  # lab, by
+    TOKEN_ISSUED = "token_issued"  # lab, token, scopes, expires_at, replaces, by  # noqa: S105 - a kind of event
+    TOKEN_REVOKED = "token_revoked"  # lab, token, by  # noqa: S105
     RELEASE_ACTIVATED = "release_activated"  # release, before, by, form
 
 

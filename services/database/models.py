@@ -20,6 +20,7 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     SmallInteger,
+    Text,
     UniqueConstraint,
     func,
 )
@@ -68,6 +69,30 @@ class Lab(Base):
     )
 
 
+class ApiToken(Base):
+    """What a lab's program shows to the HTTP service. Of its secret only a hash is kept."""
+
+    __tablename__ = "api_token"
+    __table_args__ = (
+        CheckConstraint(
+            "cardinality(scopes) > 0 and scopes <@ array['upload', 'read', 'review', 'administer']",
+            name="scopes_known",
+        ),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True, comment="The part of the token that is no secret")
+    lab_id: Mapped[int] = mapped_column(ForeignKey("lab.id"), index=True)
+    name: Mapped[str] = mapped_column(comment="Whose it is: a program or a place, never a person")
+    scopes: Mapped[list[str]] = mapped_column(ARRAY(Text))
+    secret_hash: Mapped[str] = mapped_column(comment="argon2id of the secret")
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    created_by: Mapped[str]
+    expires_at: Mapped[datetime]
+    revoked_at: Mapped[datetime | None]
+    revoked_by: Mapped[str | None]
+    replaces: Mapped[str | None] = mapped_column(ForeignKey("api_token.id"), comment="Token that it was rotated from")
+
+
 class Batch(Base):
     """A night's upload of one lab, as its manifest says."""
 
@@ -76,6 +101,7 @@ class Batch(Base):
         UniqueConstraint("lab_id", "batch_code"),
         _one_of("state", BatchState),
         Index("ix_batch_open", "id", postgresql_where="state = 'analysing'"),
+        Index("ix_batch_lab_id_id", "lab_id", "id"),
     )
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
@@ -99,6 +125,33 @@ class Batch(Base):
 
     lab: Mapped[Lab] = relationship()
     slides: Mapped[list["Slide"]] = relationship(back_populates="batch", order_by="Slide.position")
+
+
+class Submission(Base):
+    """A batch that a lab announced over HTTP, until its manifest lies in the store and for some days after."""
+
+    __tablename__ = "submission"
+
+    lab_id: Mapped[int] = mapped_column(ForeignKey("lab.id"), primary_key=True)
+    batch_id: Mapped[str] = mapped_column("batch_code", primary_key=True, comment="batch_id of the manifest")
+    manifest: Mapped[dict[str, Any]] = mapped_column(comment="The manifest that is written when it is committed")
+    sizes: Mapped[dict[str, int]] = mapped_column(JSONB, comment="Bytes of each field by its key")
+    created_by: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    committed_at: Mapped[datetime | None] = mapped_column(comment="When the manifest was written; null: it is not yet")
+
+
+class ApiRequest(Base):
+    """A change asked for over HTTP under an idempotency key, and its answer, so that a repeat changes nothing more."""
+
+    __tablename__ = "api_request"
+
+    lab_id: Mapped[int] = mapped_column(ForeignKey("lab.id"), primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    fingerprint: Mapped[str] = mapped_column(comment="SHA-256 of what was asked")
+    status: Mapped[int | None] = mapped_column(SmallInteger, comment="Of the answer; null: it is being answered")
+    answer: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 
 class Slide(Base):

@@ -94,9 +94,9 @@ def upload(store: ObjectStore, delivery: Delivery, advance: Advance = lambda _: 
     """
     manifest = delivery.manifest
     prefix = upload_prefix(manifest.lab, manifest.batch_id)
-    data = (json.dumps(manifest.as_json(), indent=1, ensure_ascii=False) + "\n").encode()
+    data = manifest_bytes(manifest)
     try:
-        _refuse_to_overwrite(store, manifest)
+        refuse_to_overwrite(store, manifest)
         there = {found.key.removeprefix(prefix): found for found in store.list(prefix)}
         _upload_fields(store, manifest, delivery.files, there, advance)
         store.put(manifest_key(manifest.lab, manifest.batch_id), data, "application/json")
@@ -105,8 +105,17 @@ def upload(store: ObjectStore, delivery: Delivery, advance: Advance = lambda _: 
     return data
 
 
-def _refuse_to_overwrite(store: ObjectStore, manifest: Manifest) -> None:
-    """Fields of a batch that is being analysed must not change under it; a rejected batch may be corrected."""
+def manifest_bytes(manifest: Manifest) -> bytes:
+    """The manifest as it is written into the store."""
+    return (json.dumps(manifest.as_json(), indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def refuse_to_overwrite(store: ObjectStore, manifest: Manifest) -> None:
+    """Fields of a batch that is being analysed must not change under it; a rejected batch may be corrected.
+
+    Raises:
+        BatchExists: a manifest of that lab and id with other content lies in the store.
+    """
     key = manifest_key(manifest.lab, manifest.batch_id)
     try:
         before = store.get(key, max_bytes=MAX_MANIFEST_BYTES)
@@ -116,7 +125,8 @@ def _refuse_to_overwrite(store: ObjectStore, manifest: Manifest) -> None:
     rejected = notice_key(manifest.lab, manifest.batch_id, Outcome.REJECTED)
     if there.fingerprint() != manifest.fingerprint() and store.stat(rejected) is None:
         raise BatchExists(
-            f"lab {manifest.lab} has a batch {manifest.batch_id} with other content; choose another id with --batch"
+            f"lab {manifest.lab} has a batch {manifest.batch_id} with other content; choose another id"
+            " (`morphbatch submit`: with --batch)"
         )
 
 

@@ -6,21 +6,19 @@ import re
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import redis
-import uvicorn
 
-from services.api.app import create_app
 from services.dispatch import BrokerUnavailable, Publisher
 from services.local.broker import redis_service
 from services.local.settings import settings_of
 from services.settings import Settings
 from services.storage import ObjectStore, connect_store
+from tests.integration.api.serving import free_port, served
 from tests.integration.servers import s3_installation, serving
 from tests.waiting import wait_until
 
@@ -41,10 +39,10 @@ class _Recorder(Publisher):
 @pytest.fixture(scope="module")
 def service() -> Iterator[tuple[httpx.Client, _Recorder]]:
     """The served application, a client with its token, and where its hints go."""
-    settings = Settings.model_validate({"webhook_token": "the-token", "api_port": _free_port()})
+    settings = Settings.model_validate({"webhook_token": "the-token", "api_port": free_port()})
     headers, recorder = {"Authorization": "Bearer the-token"}, _Recorder()
     with (
-        _served(settings, recorder),
+        served(settings, recorder),
         httpx.Client(base_url=f"http://127.0.0.1:{settings.api_port}", headers=headers) as client,
     ):
         yield client, recorder
@@ -59,28 +57,6 @@ def client(service: tuple[httpx.Client, _Recorder]) -> httpx.Client:
 def recorder(service: tuple[httpx.Client, _Recorder]) -> _Recorder:
     service[1].hints.clear()
     return service[1]
-
-
-@contextmanager
-def _served(settings: Settings, publisher: Publisher | None = None) -> Iterator[None]:
-    app = create_app(settings, publisher)
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=settings.api_port, log_level="warning"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        wait_until(lambda: server.started or not thread.is_alive())
-        assert server.started
-        yield
-    finally:
-        server.should_exit = True
-        thread.join()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def _event(*keys: object) -> dict[str, Any]:
@@ -236,7 +212,7 @@ def test_minio_announces_a_manifest_and_waits_for_a_broker_that_is_down(
         settings = settings_of(installation)
         store = connect_store(settings)
         store.subscribe_to_manifests("arn:minio:sqs::morphbatch:webhook")  # twice is no error
-        with _served(settings):
+        with served(settings):
             with serving(redis_service(installation), installation):
                 _upload(store, "night-1")
                 assert _announced(settings.broker_url, 1, seconds=20) == [["berlin", "night-1"]]

@@ -1,0 +1,1 @@
+"""The HTTP interface for the programs of labs, version 1: thin routers over `services.lims` and the rooms beside it."""
