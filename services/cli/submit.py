@@ -55,6 +55,21 @@ def submit(
     skip_unusable: Annotated[
         bool, typer.Option("--skip-unusable", help="Submit without the images that cannot be taken; each is listed.")
     ] = False,
+    api: Annotated[
+        str | None,
+        typer.Option(
+            "--api",
+            metavar="URL",
+            help="Send over HTTP, with --token-file, to the service at URL; default: into the object store.",
+            show_default=False,
+        ),
+    ] = None,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--token-file", metavar="FILE", help="File that holds the lab's token, alone.", show_default=False
+        ),
+    ] = None,
     wait: Annotated[
         bool, typer.Option("--wait", help="Follow the batch to its end; exits 0 only if it is complete.")
     ] = False,
@@ -64,6 +79,8 @@ def submit(
     from services.database.states import BatchState
     from services.intake.problems import ManifestRejected
 
+    if (api is None) != (token_file is None):
+        raise typer.BadParameter("--api and --token-file belong together")
     try:
         delivery = _read(folder, lab, batch, um_per_px, stain, collected_at, skip_unusable)
     except ManifestRejected as error:
@@ -71,7 +88,10 @@ def submit(
         raise typer.Exit(COULD_NOT) from error
     if not as_json:
         _show_left_out(folder, delivery)
-    state = send(delivery, wait=wait)
+    if api is not None and token_file is not None:
+        state = _send_over_http(delivery, api, token_file, wait=wait)
+    else:
+        state = send(delivery, wait=wait)
     _show_result(folder, delivery, state, as_json)
     if wait and state != BatchState.COMPLETE:
         raise typer.Exit(1)
@@ -95,6 +115,27 @@ def send(delivery: "Delivery", *, wait: bool) -> str:
             f"the sweep finds the batch within {settings.sweep_seconds} s after it returns"
         )
     return _wait_for_end(settings, delivered) if wait else "uploaded"
+
+
+def _send_over_http(delivery: "Delivery", url: str, token_file: Path, *, wait: bool) -> str:
+    from services.client.client import Client
+    from services.client.submit import read_token, send_folder
+
+    with Client(url, read_token(token_file)) as client, _progress() as progress:
+        bar = progress.add_task("uploading", total=delivery.size)
+        batch = delivery.manifest.as_json()
+        files = {file.key: (file.path, file.size) for file in delivery.files}
+        state = send_folder(client, batch, files, lambda size: progress.advance(bar, size))
+        if not wait:
+            return "uploaded"
+        with err.status("waiting for the end of the batch"):
+            *_, state = client.follow(state.batch_id)
+    for problem in state.problems:
+        err.print(f"{problem['path']}: {problem['message']} [{problem['reason']}]", markup=False, highlight=False)
+    for slide in state.document["slides_in_trouble"]:
+        said = f"{slide['slide_id']}: {slide['state']}: {slide['detail']} [{slide['reason']}]"
+        err.print(said, markup=False, highlight=False)
+    return state.state
 
 
 def _read(
