@@ -12,6 +12,7 @@ from services.api.v1.answers import BatchId, IfNoneMatch, etag_of, fits, version
 from services.api.v1.models import File, Files
 from services.api.v1.rooms import Rooms, UsedRooms
 from services.api.v1.security import Reader
+from services.keys import REPORT_NAME
 from services.lims.results import (
     file_key,
     file_names,
@@ -49,7 +50,7 @@ def report(rooms: UsedRooms, caller: Reader, batch_id: BatchId, if_none_match: I
     if fits(etag, if_none_match):
         return versioned_bytes(b"", etag, if_none_match)
     stored = read_report(rooms.engine, rooms.store, caller.lab, batch_id)
-    note_reading(rooms.engine, caller.lab, batch_id, "report.json", by=caller.name)
+    note_reading(rooms.engine, caller.lab, batch_id, REPORT_NAME, by=caller.name)
     return versioned_bytes(stored.content, f'"{stored.etag}"', None)
 
 
@@ -63,7 +64,7 @@ def slide(
 ) -> Response:
     """The result of one slide, as the report has it."""
     stored = read_report(rooms.engine, rooms.store, caller.lab, batch_id)
-    return _part(rooms, caller, batch_id, f"slides/{slide_id}", slide_of(stored, slide_id), if_none_match)
+    return _part(rooms, caller, batch_id, f"slide {slide_id}", slide_of(stored, slide_id), if_none_match)
 
 
 @router.get("/batches/{batch_id}/specimens/{specimen}", response_class=Response, responses=_SPECIMEN)
@@ -76,7 +77,7 @@ def specimen(
 ) -> Response:
     """The results of one specimen over its replicates, one for each stain and release, as the report has them."""
     stored = read_report(rooms.engine, rooms.store, caller.lab, batch_id)
-    return _part(rooms, caller, batch_id, f"specimens/{specimen}", specimen_of(stored, specimen), if_none_match)
+    return _part(rooms, caller, batch_id, f"specimen {specimen}", specimen_of(stored, specimen), if_none_match)
 
 
 def _part(

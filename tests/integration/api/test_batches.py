@@ -269,7 +269,7 @@ def test_results_are_the_reports_own(full: Night, api: Api) -> None:
         got = httpx.get(redirect.headers["location"])
         assert got.content == full.get(file["name"]), file["name"]
     read = {row[0] for row in api.rows("select detail ->> 'file' from audit_event where kind = 'results_read'")}
-    assert {"report.json", "slides/slide-0", "specimens/S-01", "slides.csv"} <= read
+    assert {"report.json", "slide slide-0", "specimen S-01", "slides.csv"} <= read
 
 
 def test_a_rejected_batch_says_why_and_may_be_sent_again(api: Api) -> None:
