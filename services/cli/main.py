@@ -24,6 +24,7 @@ from services.cli import (
     night,
     release,
     report,
+    simulate,
     smears,
     sql,
     stack,
@@ -42,7 +43,7 @@ app = typer.Typer(
     help="Classify stained sperm cells overnight, in batches. Start with `morphbatch doctor`.",
     epilog="Exit codes: 0 done; 1 it ran, and the answer is 'not good'; 2 it could not be done.",
 )
-for module in (demo, stack, submit, batches, night, report, sql, smears, training, evaluate):
+for module in (demo, stack, submit, batches, night, report, sql, smears, training, evaluate, simulate):
     app.add_typer(module.commands)
 app.add_typer(
     release.commands,

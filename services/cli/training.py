@@ -26,7 +26,7 @@ class ExtraMissing(ConfigurationError):
 
 
 @contextmanager
-def needs_extra(extra: Literal["train", "rtx"]) -> Iterator[None]:
+def needs_extra(extra: Literal["local", "train", "rtx"]) -> Iterator[None]:
     """Turn a missing library of an extra into a sentence that says what to install.
 
     Raises:

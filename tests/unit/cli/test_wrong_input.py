@@ -33,6 +33,7 @@ RIGHT: dict[str, dict[str, str]] = {
     "watch": {"batch": "night-1"},
     "night": {},
     "requeue": {"batch": "night-1"},
+    "simulate": {},
     "void": {"batch": "night-1", "why": "sent twice"},
     "report": {"batch": "night-1"},
     "sql": {"query": "select 1"},
@@ -69,7 +70,7 @@ RIGHT: dict[str, dict[str, str]] = {
 WRITTEN = {
     ("report", "folder"), ("smears", "folder"), ("train", "folder"), ("fuse", "folder"), ("data check", "html"),
     ("evaluate classifier", "html"), ("evaluate detector", "pictures"), ("release build", "folder"),
-    ("release lay-out", "folder"), ("release derive", "folder"),
+    ("release lay-out", "folder"), ("release derive", "folder"), ("simulate", "picture"),
 }  # fmt: skip
 
 
@@ -218,7 +219,7 @@ def test_a_command_that_needs_torch_says_what_to_install(
 # Commands that work without any setting.
 UNCONFIGURED = {
     "smears", "train", "fuse", "data check", "evaluate classifier", "evaluate forms", "evaluate detector",
-    "release build", "release compile", "release verify", "release lay-out",
+    "release build", "release compile", "release verify", "release lay-out", "simulate",
 }  # fmt: skip
 # These would start a stack.
 STARTING = {"demo", "up", "bench e2e", "bench ensemble", "bench feed", "bench reapply"}

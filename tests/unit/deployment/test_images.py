@@ -20,8 +20,8 @@ STARTED_BY = {
 APART = ("services.imaging.decoding.child", "services.intake.checked")
 """Programs that a worker starts by their module's name."""
 TOOLS = (
-    *("services.benchmark", "services.cli", "services.client", "services.evaluation", "services.local"),
-    "services.smears",
+    *("services.benchmark", "services.capacity", "services.cli", "services.client", "services.evaluation"),
+    *("services.local", "services.smears"),
     "triton_models",
 )
 PACKAGES = ("services", "worker", "migrations", "triton_models")
