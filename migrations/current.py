@@ -14,7 +14,7 @@ _VIEWS: Final = Path(__file__).parent / "views"
 # In the order in which they build on each other.
 _FILES: Final = (
     *("partitions", "reference", "intervals", "days", "slides", "distributions", "cells", "fields", "history"),
-    *("releases", "operations", "privileges"),
+    *("releases", "operations", "labs", "privileges"),
 )
 
 

@@ -1,9 +1,10 @@
--- The four roles, and what only a superuser can take from everybody. For a superuser, in the database of the service,
+-- The five roles, and what only a superuser can take from everybody. For a superuser, in the database of the service,
 -- before `morphbatch migrate`; it may be run again. Passwords are set apart, by \password of psql.
 --
 --   morphbatch_owner    owns everything and runs the migrations
 --   morphbatch_service  reads and writes rows, and creates nothing but temporary tables
 --   morphbatch_analyst  reads schema `reporting`
+--   morphbatch_lab      reads schema `lab_reporting`: a group; the role of a lab that is in it reads that lab's rows
 --   morphbatch_scaler   reads schema `operations`: how much work there is, by which the workers are scaled
 
 do $$
@@ -12,7 +13,7 @@ declare
     refused regprocedure;
 begin
     foreach wanted in array array[
-        'morphbatch_owner', 'morphbatch_service', 'morphbatch_analyst', 'morphbatch_scaler'
+        'morphbatch_owner', 'morphbatch_service', 'morphbatch_analyst', 'morphbatch_scaler', 'morphbatch_lab'
     ] loop
         if not exists (select from pg_roles where rolname = wanted) then
             execute format('create role %I', wanted);

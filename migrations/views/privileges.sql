@@ -7,21 +7,26 @@ do $$ begin
     -- Temporary tables are how many rows are written at once.
     execute format('grant connect, temporary on database %I to morphbatch_service', current_database());
     execute format('grant connect on database %I to morphbatch_scaler', current_database());
+    execute format('grant connect on database %I to morphbatch_lab', current_database());
 end $$;
 revoke all on schema public from public;
 grant usage on schema public to morphbatch_service;
 grant usage on schema reporting to morphbatch_analyst, morphbatch_service;
 grant usage on schema operations to morphbatch_service, morphbatch_scaler;
+grant usage on schema lab_reporting to morphbatch_lab;
 
 -- A function is executable by everybody unless this says otherwise; each is granted where it is wanted.
 alter default privileges revoke execute on functions from public;
 revoke execute on all functions in schema public, reporting from public;
 grant execute on all functions in schema reporting to morphbatch_analyst, morphbatch_service;
+-- A view calls functions with the rights of its reader, who cannot name those of a schema that is closed to them.
+grant execute on all functions in schema reporting to morphbatch_lab;
 grant execute on function make_cell_partitions(date, integer) to morphbatch_service;
 
 -- Views that a later revision adds need no grant of their own.
 alter default privileges in schema reporting grant select on tables to morphbatch_analyst, morphbatch_service;
 grant select on all tables in schema reporting to morphbatch_analyst, morphbatch_service;
+grant select on all tables in schema lab_reporting to morphbatch_lab;
 grant select on operations.outstanding to morphbatch_service, morphbatch_scaler;
 
 -- Tables do, so that the service is given what it does with each.

@@ -1,6 +1,7 @@
 """`morphbatch lab`: the labs on record, their time zones, which of them test, and their tokens."""
 
 import getpass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -160,6 +161,58 @@ def tokens_(
             row.token_id, row.lab, row.name, " ".join(row.scopes), row.state, f"{row.expires_at:%Y-%m-%d %H:%M}"
         )
     out.print(table)
+
+
+@commands.command()
+def policy(
+    lab: LabArgument,
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Make the policy and a key with it in MinIO, as its administrator.")
+    ] = False,
+    admin_key: Annotated[
+        str | None,
+        typer.Option("--admin-key", help="Access key of MinIO's administrator; default: the service's own key."),
+    ] = None,
+    admin_secret_file: Annotated[
+        Path | None, typer.Option("--admin-secret-file", help="File that holds the secret of --admin-key, alone.")
+    ] = None,
+) -> None:
+    """Print the policy of the object store for a lab's key: write its uploads, read its results, nothing else."""
+    from services.access.store_policy import apply_to_minio, as_text, lab_policy, policy_name
+    from services.documents import read_text
+    from services.errors import ConfigurationError
+    from services.settings import load_settings
+
+    if (admin_key is None) != (admin_secret_file is None):
+        raise typer.BadParameter("--admin-key and --admin-secret-file belong together")
+    settings = load_settings()
+    if not apply:
+        out.print(as_text(lab_policy(lab, settings.s3_bucket)), highlight=False, soft_wrap=True)
+        err.print(
+            f"On MinIO: `morphbatch lab policy {lab} --apply`, or save it as policy.json and run"
+            f" `mc admin policy create STORE {policy_name(lab)} policy.json`, `mc admin user add STORE lab-{lab}` and"
+            f" `mc admin policy attach STORE {policy_name(lab)} --user lab-{lab}`."
+            " On AWS: attach it to the lab's user.",
+            highlight=False,
+        )
+        return
+    key, secret = settings.s3_access_key, settings.s3_secret_key.get_secret_value()
+    if admin_key is not None and admin_secret_file is not None:
+        key, secret = admin_key, read_text(admin_secret_file, ConfigurationError).strip()
+    made = apply_to_minio(settings, lab, admin_key=key, admin_secret=secret)
+    err.print(
+        f"key {made.access_key} with policy {made.policy}. Store its secret now: it is not shown again", highlight=False
+    )
+    out.print(made.secret_key, highlight=False, soft_wrap=True)
+
+
+@commands.command(name="sql-role")
+def sql_role(lab: LabArgument) -> None:
+    """Print what a superuser of Postgres runs in psql, so that a lab reads its own rows in schema lab_reporting."""
+    from services.access.sql_role import statements
+
+    for line in statements(lab):
+        out.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def _engine() -> "Engine":

@@ -50,7 +50,11 @@ app.add_typer(
     name="release",
     help="Build, compile, publish and activate releases of the networks; apply a new fusion to old cells.",
 )
-app.add_typer(lab.commands, name="lab", help="The labs: their time zones, and their tokens for the HTTP service.")
+app.add_typer(
+    lab.commands,
+    name="lab",
+    help="The labs: their time zones, their tokens for the HTTP service, their keys and roles.",
+)
 app.add_typer(bench.commands, name="bench", help="Measure the speed of the service on this machine.")
 
 
