@@ -13,8 +13,8 @@ from services.taxonomy import CLASSES
 _VIEWS: Final = Path(__file__).parent / "views"
 # In the order in which they build on each other.
 _FILES: Final = (
-    *("partitions", "reference", "intervals", "days", "slides", "distributions", "cells", "fields", "history"),
-    *("releases", "operations", "labs", "privileges"),
+    *("partitions", "reference", "intervals", "days", "slides", "images", "distributions", "cells", "fields"),
+    *("history", "releases", "operations", "labs", "privileges"),
 )
 
 

@@ -29,18 +29,18 @@ comment on view reporting.region_share is
 
 
 create view reporting.repeated_fields as
-select b.id as batch_key, b.received_on, s.slide_code as slide_id, a.analysis_id,
-    array_agg(distinct f.id order by f.id) as field_keys
-from field f
-join field o on o.sha256 = f.sha256 and o.id < f.id
-join slide s on s.id = f.slide_id
-join slide e on e.id = o.slide_id and e.id <> s.id and e.batch_id = s.batch_id and e.specimen = s.specimen
-    and e.stain = s.stain
-join batch b on b.id = s.batch_id
+select i.batch_key, i.received_on, i.slide_id, a.analysis_id,
+    array_agg(distinct i.field_key order by i.field_key) as field_keys
+from reporting.same_image i
+join slide s on s.id = i.slide_key
+join slide e on e.id = i.other_slide_key and e.stain = s.stain
 join reporting.current_analysis a on a.slide_key = s.id and a.state in ('done', 'insufficient')
 join reporting.current_analysis ea on ea.slide_key = e.id and ea.state in ('done', 'insufficient')
     and ea.release_id = a.release_id
-group by b.id, b.received_on, s.slide_code, a.analysis_id;
+-- Where it is set aside there, its cells are counted here alone.
+join field_result er on er.analysis_id = ea.analysis_id and er.field_id = i.other_field_key and er.reason is null
+where i.other_field_key < i.field_key and i.other_batch_key = i.batch_key and i.other_specimen = i.specimen
+group by i.batch_key, i.received_on, i.slide_id, a.analysis_id;
 comment on view reporting.repeated_fields is
     'One row per slide with images that an earlier slide of its specimen has too: which these are';
 

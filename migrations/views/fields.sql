@@ -19,25 +19,3 @@ cross join lateral (
     from (select item ->> 'reason' as why, count(*) as n from jsonb_array_elements(r.rejected) item group by 1) reasons
 ) o;
 comment on view reporting.quality_by_field is 'One row per field: focus, light, stain, what was left out and why';
-
-
-create view reporting.shared_field as
-select b.id as batch_key, l.code as lab, b.batch_code as batch_id, b.received_on, s.slide_code as slide_id, s.specimen,
-    s.replicate, f.id as field_key, f.key as field, o.batch_key as first_batch_key, o.batch_id as first_batch_id,
-    o.slide_id as first_slide_id, o.specimen as first_specimen, o.replicate as first_replicate
-from batch b
-join lab l on l.id = b.lab_id
-join slide s on s.batch_id = b.id
-join field f on f.slide_id = s.id
-cross join lateral (
-    select eb.id as batch_key, eb.batch_code as batch_id, e.slide_code as slide_id, e.specimen, e.replicate
-    from field earlier
-    join slide e on e.id = earlier.slide_id
-    join batch eb on eb.id = e.batch_id
-    where earlier.sha256 = f.sha256 and earlier.id < f.id and e.id <> s.id and eb.lab_id = b.lab_id
-        and eb.voided_at is null
-    order by earlier.id limit 1
-) o
-where b.voided_at is null;
-comment on view reporting.shared_field is
-    'One row per field whose bytes the lab had sent before, in another slide: it may be counted twice';

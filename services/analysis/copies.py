@@ -16,7 +16,7 @@ class SeenFields:
         """The key of the first field that shows the same; `None` where none does."""
         if not self._keys:
             return None
-        alike = np.flatnonzero(likeness(signature, self._signatures) > SAME)
+        alike = np.flatnonzero(likeness(signature[np.newaxis], self._signatures)[0] > SAME)
         return self._keys[alike[0]] if len(alike) else None
 
     def add(self, key: str, signature: Signature) -> None:

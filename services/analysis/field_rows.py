@@ -13,7 +13,7 @@ from services.imaging.types import SetAside
 
 _COLUMNS: Final = (
     *("analysis_id", "field_id", "width_px", "height_px", "cells", "on_border"),
-    *("reason", "detail", "quality", "rejected"),
+    *("reason", "detail", "quality", "rejected", "signature"),
 )
 
 
@@ -32,6 +32,7 @@ class _Row:
     quality: dict[str, Any]
     rejected: list[dict[str, Any]]
     scale: FieldScale | None
+    signature: bytes | None
 
 
 class FieldRows:
@@ -67,6 +68,7 @@ class FieldRows:
                 quality=prepared.quality,
                 rejected=[{"box": list(r.box), "reason": r.reason} for r in found.rejected],
                 scale=prepared.scale,
+                signature=None if prepared.signature is None else prepared.signature.tobytes(),
             )
         )
 
@@ -96,7 +98,7 @@ class FieldRows:
                 spool.add(
                     (
                         *(self._slide.analysis_id, row.field_id, row.width, row.height, row.cells, row.on_border),
-                        *(row.reason, row.detail, row.quality, row.rejected),
+                        *(row.reason, row.detail, row.quality, row.rejected, row.signature),
                     )
                 )
             spool.write(session)

@@ -16,7 +16,7 @@ from services.imaging.crops import crop_cells, crop_inside_shares, crop_of_cell_
 from services.imaging.decoding.channel_files import check_one_channel
 from services.imaging.framing import specimen_of
 from services.imaging.heads import find_heads
-from services.imaging.likeness import signature_of
+from services.imaging.likeness import Signature, signature_of
 from services.imaging.planes import Planes
 from services.imaging.quality import measure_quality
 from services.imaging.scale import FieldScale, differs_from_file, heads_at_another_scale, lengths_um, misfits_um
@@ -75,6 +75,7 @@ class PreparedField:
     `fault` is a broken delivery, which quarantines the slide; `set_aside` is a finding about a readable image, which
     only leaves the field out; `detail` says more of it. Without both, `crops` is `[len(heads), S, S, 3]` UINT8, and
     `inside` how much of each lies in the field, 0 to 1; of an image that is one cell, None: it has no field.
+    `signature` is of a field that shows enough to be told again.
     """
 
     work: FieldWork
@@ -88,6 +89,7 @@ class PreparedField:
     set_aside: SetAside | None = None
     detail: str | None = None
     scale: FieldScale | None = None
+    signature: Signature | None = None
 
 
 def copy_of_another(slide: SlideWork, work: FieldWork, other: str, same: str) -> PreparedField:
@@ -150,7 +152,9 @@ def prepare(
         covered=specimen.covered,
     )
     why_not = None if found.heads else _or_the_scale(SetAside.NO_CELLS, pixels, slide, clock)
-    return PreparedField(work, width, height, quality, found, crops, inside, set_aside=why_not, scale=scale)
+    return PreparedField(
+        work, width, height, quality, found, crops, inside, set_aside=why_not, scale=scale, signature=signature
+    )
 
 
 def _or_the_scale(why: SetAside, pixels: RGB, slide: SlideWork, clock: StageClock) -> SetAside:

@@ -6,6 +6,7 @@ from sqlalchemy import Engine, func, select
 
 from services import metrics
 from services.batches.queries import some_quarantined
+from services.batches.same_pictures import find_same_pictures
 from services.database.audit import AuditKind, record
 from services.database.models import Batch
 from services.database.moves import move
@@ -40,6 +41,7 @@ def _close(engine: Engine, store: ObjectStore, batch_key: int) -> BatchState | N
         quarantined = some_quarantined(session, batch_key)
     if quarantined is None:
         return None
+    find_same_pictures(engine, batch_key)
     step = BatchMove.CLOSE_WITH_ERRORS if quarantined else BatchMove.CLOSE
     report = write_batch_report(engine, store, batch_key, step.to)
     with transaction(engine) as session:

@@ -1,6 +1,7 @@
 """What is asked of batches: which is meant, how far it is, whether it has ended."""
 
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Final
@@ -86,6 +87,67 @@ def some_quarantined(session: Session, batch_key: int) -> bool | None:
         .where(Batch.id == batch_key, Batch.state == BatchState.ANALYSING, NO_SLIDE_IS_OPEN)
         .group_by(Batch.id)
     )
+
+
+@dataclass(frozen=True, slots=True)
+class SignatureRow:
+    """A field that is used, by what it shows."""
+
+    field_id: int
+    slide_key: int
+    analysis_id: int
+    received_on: date
+    signature: bytes
+
+
+def signature_rows(session: Session, batch_key: int) -> list[SignatureRow]:
+    """The fields of a batch that are told by what they show, of the analyses that count; as the manifest has them."""
+    return read_rows(
+        session,
+        SignatureRow,
+        "select r.field_id, s.id as slide_key, r.analysis_id, b.received_on, r.signature"
+        " from slide s join batch b on b.id = s.batch_id"
+        " join reporting.current_analysis a on a.slide_key = s.id and a.state in ('done', 'insufficient')"
+        " join field_result r on r.analysis_id = a.analysis_id"
+        " where s.batch_id = :key and r.reason is null and r.signature is not null order by r.field_id",
+        key=batch_key,
+    )
+
+
+def places_of_heads(session: Session, fields: Sequence[SignatureRow]) -> dict[int, list[tuple[float, float]]]:
+    """By field_id, where the middles of its heads lie: 0 to 1 across and down."""
+    places: dict[int, list[tuple[float, float]]] = defaultdict(list)
+    if not fields:
+        return places
+    rows = session.execute(
+        text(
+            "select c.field_id, (c.x0 + c.x1) / 2.0 / r.width_px, (c.y0 + c.y1) / 2.0 / r.height_px"
+            " from cell c join field_result r on r.analysis_id = c.analysis_id and r.field_id = c.field_id"
+            " where c.received_on = :day and c.analysis_id = any(:analyses) and c.field_id = any(:fields)"
+        ),
+        {
+            "day": fields[0].received_on,
+            "analyses": sorted({row.analysis_id for row in fields}),
+            "fields": [row.field_id for row in fields],
+        },
+    )
+    for field_id, across, down in rows:
+        places[field_id].append((float(across), float(down)))
+    return places
+
+
+def note_same_pictures(session: Session, batch_key: int, first_of: Mapping[int, int]) -> None:
+    """Put fields, and the first of the batch that shows the same as each, in the place of what was noted before."""
+    session.execute(
+        text(
+            "delete from same_picture where field_id in"
+            " (select f.id from field f join slide s on s.id = f.slide_id where s.batch_id = :key)"
+        ),
+        {"key": batch_key},
+    )
+    if first_of:
+        rows = [{"field": field, "first": first} for field, first in first_of.items()]
+        session.execute(text("insert into same_picture (field_id, first_field_id) values (:field, :first)"), rows)
 
 
 @dataclass(frozen=True, slots=True)

@@ -176,7 +176,11 @@ def _wait_for_end(settings: "Settings", delivered: "Delivered") -> str:
     from services.database.session import make_engine, transaction
     from services.errors import OutageError
     from services.intake.upload import taken_in
-    from services.reporting.queries import slides_of_doubtful_scale, slides_of_images_sent_before
+    from services.reporting.queries import (
+        images_of_another_specimen,
+        slides_of_doubtful_scale,
+        slides_of_images_sent_before,
+    )
 
     engine = make_engine(settings.database_url)
     started, told = time.monotonic(), False
@@ -199,6 +203,7 @@ def _wait_for_end(settings: "Settings", delivered: "Delivered") -> str:
     with transaction(engine) as session:
         doubted = slides_of_doubtful_scale(session, batch_key)
         sent_before = slides_of_images_sent_before(session, batch_key)
+        mixed_up = list(images_of_another_specimen(session, batch_key))
     engine.dispose()
     if doubted:
         err.print(
@@ -210,6 +215,12 @@ def _wait_for_end(settings: "Settings", delivered: "Delivered") -> str:
         err.print(
             f"[yellow]images came twice[/]: {len(sent_before)} slide(s) have images that an earlier slide has too:"
             f" {_first(sent_before)}; the report names them",
+            highlight=False,
+        )
+    if mixed_up:
+        err.print(
+            f"[yellow]whose images?[/] {len(mixed_up)} slide(s) have images that a slide of another specimen has too:"
+            f" {_first(mixed_up)}; find out whose they are: both specimens count their cells",
             highlight=False,
         )
     return ended.state

@@ -294,6 +294,20 @@ class FieldResult(Base):
     rejected: Mapped[list[dict[str, Any]]] = mapped_column(
         server_default="[]", comment="Objects that are not a whole head: [{box, reason}]"
     )
+    signature: Mapped[bytes | None] = mapped_column(
+        LargeBinary, comment="What it shows, to be told again in another file; null: too little, or older"
+    )
+
+
+class SamePicture(Base):
+    """A field that shows the same as one of another slide of its batch. Found when the batch is closed."""
+
+    __tablename__ = "same_picture"
+
+    field_id: Mapped[int] = mapped_column(ForeignKey("field.id"), primary_key=True)
+    first_field_id: Mapped[int] = mapped_column(
+        ForeignKey("field.id"), index=True, comment="The first of the batch that shows it, itself among them"
+    )
 
 
 class Cell(Base):

@@ -301,7 +301,7 @@ def _insert_cells(
 
 
 def _copy_field_results(session: Session, new: list[int]) -> None:
-    columns = "field_id, width_px, height_px, cells, on_border, reason, detail, quality, rejected"
+    columns = "field_id, width_px, height_px, cells, on_border, reason, detail, quality, rejected, signature"
     session.execute(
         text(
             f"insert into field_result (analysis_id, {columns})"

@@ -58,13 +58,15 @@ class BatchRow:
 
 @dataclass(frozen=True, slots=True)
 class SharedRow:
-    """How many fields of a slide the lab had sent before in one other slide."""
+    """How many images of a slide the lab had sent before in one other slide."""
 
     slide_id: str
+    specimen: str
     fields: int
     first_batch_key: int
     first_batch_id: str
     first_slide_id: str
+    first_specimen: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,16 +312,30 @@ def _counts(session: Session, batch: BatchRow, view: str) -> Mapping[str, Counte
 
 
 def shared_rows(session: Session, batch: BatchRow) -> list[SharedRow]:
-    """The slides of the batch with fields that the lab had sent before."""
+    """The slides of the batch with images that the lab had sent before."""
     return _rows_of(
         session,
         SharedRow,
         batch,
-        "select slide_id, fields, first_batch_key, first_batch_id, first_slide_id from"
-        " (select batch_key, received_on, slide_id, count(*) as fields, first_batch_key, first_batch_id, first_slide_id"
-        "  from reporting.shared_field group by 1, 2, 3, 5, 6, 7) shared",
+        "select slide_id, specimen, fields, first_batch_key, first_batch_id, first_slide_id, first_specimen from"
+        " (select batch_key, received_on, slide_id, specimen, count(*) as fields, first_batch_key, first_batch_id,"
+        "   first_slide_id, first_specimen"
+        "  from reporting.shared_field group by 1, 2, 3, 4, 6, 7, 8, 9) shared",
         "slide_id, first_batch_key, first_slide_id",
     )
+
+
+def images_of_another_specimen(session: Session, batch_key: int) -> dict[str, int]:
+    """By slide_id how many of its images a slide of another specimen has too, of the batch or of an earlier one."""
+    rows = session.execute(
+        text(
+            "select slide_id, count(distinct field_key) from reporting.same_image where batch_key = :batch"
+            " and other_specimen <> specimen and (other_batch_key = batch_key or other_field_key < field_key)"
+            " group by slide_id order by slide_id"
+        ),
+        {"batch": batch_key},
+    )
+    return dict(rows.all())
 
 
 def confidence_rows(session: Session, batch: BatchRow) -> list[ConfidenceRow]:

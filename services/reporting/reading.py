@@ -133,12 +133,18 @@ def _shared(row: SharedRow, batch: BatchRow) -> SharedFields:
     first = f"slide {row.first_slide_id}" + ("" if here else f" of batch {row.first_batch_id}")
     fields = "1 image" if row.fields == 1 else f"{row.fields} images"
     advice = "" if here else "; if the batch was sent twice, void one of the two: morphbatch void"
+    slide = f"slide {row.slide_id}"
+    if row.specimen != row.first_specimen:
+        slide, first = f"{slide} of specimen {row.specimen}", f"{first}, of specimen {row.first_specimen},"
+        advice = (
+            f"; find out whose {'it is' if row.fields == 1 else 'they are'}: both specimens count its cells{advice}"
+        )
     return SharedFields(
         slide_id=row.slide_id,
         fields=row.fields,
         first_batch=row.first_batch_id,
         first_slide_id=row.first_slide_id,
-        text=f"slide {row.slide_id} has {fields} that {first} has too{advice}",
+        text=f"{slide} has {fields} that {first} has too{advice}",
     )
 
 
@@ -182,6 +188,7 @@ def _slides(
     remarked: dict[str, list[RemarkedField]] = defaultdict(list)
     for field in queries.remarked_fields(session, batch):
         remarked[field.slide_id].append(field)
+    of_others = queries.images_of_another_specimen(session, batch.batch_key)
     return tuple(
         _slide(
             row,
@@ -189,6 +196,7 @@ def _slides(
             counts.get(row.slide_id, Counter()),
             confidence.get(row.slide_id),
             measures[row.slide_id],
+            _flags(row, remarked[row.slide_id], of_others.get(row.slide_id, 0)),
             remarked[row.slide_id],
             correction,
         )
@@ -202,6 +210,7 @@ def _slide(
     counts: Counter[int],
     confidence: ConfidenceRow | None,
     measures: Sequence[MeasureRow],
+    flags: tuple[str, ...],
     remarked: Sequence[RemarkedField],
     correction: Correction,
 ) -> SlideReport:
@@ -237,7 +246,7 @@ def _slide(
         on_border=row.on_border,
         objects_rejected=row.objects_rejected,
         fields=SlideFields(given=row.fields, used=row.fields_used, set_aside=set_aside),
-        quality_flags=_flags(row, remarked, len(set_aside)),
+        quality_flags=flags,
         normal_forms=normal_forms(counts),
         distribution=distribution(counts),
         regions=region_shares(counts),
@@ -271,12 +280,17 @@ def _later(row: SlideRow) -> LaterAnalysis | None:
     return LaterAnalysis(version=row.later_version, state=state, reason=row.later_reason, detail=row.later_detail)
 
 
-def _flags(row: SlideRow, remarked: Sequence[RemarkedField], set_aside: int) -> tuple[str, ...]:
-    """Why a slide's figures deserve a second look; the flags of its fields with the number of fields."""
+def _flags(row: SlideRow, remarked: Sequence[RemarkedField], of_others: int) -> tuple[str, ...]:
+    """Why a slide's figures deserve a second look; the flags of its fields with the number of fields.
+
+    `of_others` of its images are those of another specimen too.
+    """
+    set_aside = sum(field.reason is not None for field in remarked)
     warned = Counter(flag for field in remarked for flag in field.flags)
     return (
         *((f"fewer_than_{FEWEST_CELLS}_cells",) if row.fewer_than_200_cells else ()),
         *((f"fields_set_aside:{set_aside}",) if set_aside else ()),
+        *((f"images_of_other_specimen:{of_others}",) if of_others else ()),
         *(f"{flag}:{fields}" for flag, fields in sorted(warned.items())),
     )
 

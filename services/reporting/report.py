@@ -377,7 +377,7 @@ class Voided(_Part):
 
 
 class SharedFields(_Part):
-    """Images of a slide that the lab had sent before, byte for byte, in another slide."""
+    """Images of a slide that the lab had sent before in another slide: their bytes, or in this batch their picture."""
 
     slide_id: str
     fields: Annotated[int, Field(gt=0)]

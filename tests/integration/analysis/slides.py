@@ -86,10 +86,13 @@ def submit(
     *,
     batch_id: str = "night-1",
     replicates: dict[str, int] | None = None,
+    specimens: dict[str, str] | None = None,
     release: dict[str, Any] | None = None,
     **field: Any,
 ) -> list[int]:
-    """Upload slides of fields by name as one batch of one specimen and register it; the ids of the analyses.
+    """Upload slides of fields by name as one batch and register it; the ids of the analyses.
+
+    Of one specimen, where `specimens` names no other for a slide.
 
     `release` is what its document says beside the usual.
     """
@@ -100,7 +103,8 @@ def submit(
         "schema": "morphbatch.manifest/1", "lab": "berlin", "batch_id": batch_id,
         "slides": [
             {
-                "slide_id": slide, "specimen": "S-1", "replicate": (replicates or {}).get(slide, 1),
+                "slide_id": slide, "specimen": (specimens or {}).get(slide, "S-1"),
+                "replicate": (replicates or {}).get(slide, 1),
                 "stain": "diff-quik", "um_per_px": 0.1,
                 "fields": [
                     {"key": f"{slide}/{name}", "sha256": hashlib.sha256(data).hexdigest(), **field}

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from services.batches.closing import close_batch
 from services.batches.due import sweep_database
@@ -15,6 +15,9 @@ from services.batches.voiding import NotVoidable, restore_batch, void_batch
 from services.database.session import transaction
 from services.storage import ObjectStore
 from tests.integration.analysis.slides import Hints, drawn, encode, one, run, submit
+from tests.integration.servers import Postgres
+
+Field = NDArray[np.uint8]
 
 
 def report_of(store: ObjectStore, batch_id: str, revision: str = "") -> dict[str, Any]:
@@ -39,7 +42,7 @@ def counted(engine: Engine) -> set[Any]:
 
 
 def test_a_batch_that_was_sent_twice_is_told_and_can_be_voided_and_restored(
-    engine: Engine, empty_bucket: ObjectStore, good: NDArray[np.uint8]
+    engine: Engine, empty_bucket: ObjectStore, good: Field
 ) -> None:
     fields = {"a": {"f.png": encode(good[..., ::-1])}}
     for batch_key, batch_id in enumerate(("night-1", "night-2"), 1):
@@ -88,18 +91,29 @@ def test_a_batch_that_was_sent_twice_is_told_and_can_be_voided_and_restored(
         restore_batch(engine, 2, by="anna", why="again")
 
 
+FORMS = {
+    "same bytes": encode,
+    "TIFF": lambda pixels: encode(pixels, ".tif"),
+    "JPEG, turned": lambda pixels: encode(np.rot90(pixels), ".jpg"),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_replicates_of_the_same_images_are_not_compared_and_each_image_counts_once(
-    engine: Engine, empty_bucket: ObjectStore, good: NDArray[np.uint8]
+    engine: Engine, empty_bucket: ObjectStore, good: Field, form: str
 ) -> None:
-    shared, own = encode(good[..., ::-1]), encode(drawn(4)[..., ::-1])
-    slides = {"a": {"1.png": shared}, "b": {"1.png": shared, "2.png": own}}
+    pixels = good[..., ::-1]
+    slides = {
+        "a": {"1.png": encode(pixels)},
+        "b": {"1.file": FORMS[form](pixels), "2.png": encode(drawn(4)[..., ::-1])},
+    }
     for analysis in submit(engine, empty_bucket, slides, replicates={"a": 1, "b": 2}):
         run(engine, empty_bucket, analysis)
     close_batch(engine, empty_bucket, 1)
     once = one(
         engine,
         "select count(*) from cell where not_counted is null"
-        " and field_id in (select min(id) from field group by sha256)",
+        " and field_id in (select id from field where key not like '%.file')",
     )[0]
     report = report_of(empty_bucket, "night-1")
     [specimen] = report["specimens"]
@@ -111,3 +125,50 @@ def test_replicates_of_the_same_images_are_not_compared_and_each_image_counts_on
     [told] = report["shared_fields"]
     assert told["text"] == "slide b has 1 image that slide a has too"
     assert report["summary"]["cells"] > once, "each slide keeps what was found on it"
+    assert not any("other_specimen" in flag for slide in report["slides"] for flag in slide["quality_flags"])
+
+
+@pytest.mark.parametrize("form", ["same bytes", "TIFF"])
+def test_a_picture_of_two_specimens_is_told_of_both(
+    engine: Engine, empty_bucket: ObjectStore, good: Field, form: str
+) -> None:
+    pixels = good[..., ::-1]
+    slides = {
+        "a": {"1.png": encode(pixels), "2.png": encode(drawn(4)[..., ::-1])},
+        "b": {"1.png": FORMS[form](pixels)},
+        "c": {"1.png": encode(drawn(5)[..., ::-1])},
+    }
+    for analysis in submit(engine, empty_bucket, slides, specimens={"b": "S-2", "c": "S-3"}):
+        run(engine, empty_bucket, analysis)
+    close_batch(engine, empty_bucket, 1)
+    report = report_of(empty_bucket, "night-1")
+    flags = {slide["slide_id"]: "images_of_other_specimen:1" in slide["quality_flags"] for slide in report["slides"]}
+    assert flags == {"a": True, "b": True, "c": False}
+    assert ["images_of_other_specimen:1" in specimen["quality_flags"] for specimen in report["specimens"]] == [
+        *(True, True, False)
+    ]
+    [told] = report["shared_fields"]
+    assert told["text"] == (
+        "slide b of specimen S-2 has 1 image that slide a, of specimen S-1, has too; find out whose it is: both"
+        " specimens count its cells"
+    )
+    assert [specimen["cells"] for specimen in report["specimens"]] == [slide["cells"] for slide in report["slides"]]
+    with transaction(engine) as session:
+        assert batches_sent_twice(session, 30) == []
+    pairs = one(engine, "select array_agg(field || '=' || other_field order by field) from reporting.same_image")
+    assert pairs == (["a/1.png=b/1.png", "b/1.png=a/1.png"],)
+
+
+def test_an_image_that_is_set_aside_in_one_slide_counts_in_the_other(
+    postgres: Postgres, engine: Engine, empty_bucket: ObjectStore, good: Field
+) -> None:
+    slides = {slide: {"1.png": encode(good[..., ::-1])} for slide in ("a", "b")}
+    for analysis in submit(engine, empty_bucket, slides, replicates={"a": 1, "b": 2}):
+        run(engine, empty_bucket, analysis)
+    repeated = "select coalesce(sum(cells), 0), (select cells_classified from analysis where id = 2)"
+    repeated += " from reporting.counted_before"
+    before, cells = one(engine, repeated)
+    assert before == cells > 0
+    with postgres.as_owner(engine) as session:
+        session.execute(text("update field_result set reason = 'field_um_per_px_not_of_slide' where field_id = 1"))
+    assert one(engine, repeated) == (0, cells)

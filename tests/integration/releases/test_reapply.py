@@ -38,6 +38,7 @@ def filled_once(postgres: Postgres) -> Iterator[Engine]:
         with postgres.as_owner(engine) as session:
             session.execute(text("update analysis set state = 'insufficient', reason = 'too_few_cells' where id = 22"))
             session.execute(text('update field_result set rejected = \'[{"box": [1, 2, 3, 4], "reason": "shape"}]\''))
+            session.execute(text("update field_result set signature = cast(field_id::text as bytea)"))
         yield engine
 
 
@@ -108,6 +109,8 @@ def test_every_slide_has_a_second_analysis_that_counts(filled: Engine) -> None:
                 " o.slide_id = n.slide_id where n.release_id = 'bench-1'") == [(SLIDES,)]  # fmt: skip
     fields = rows(filled, "select count(*), sum(objects_rejected) from reporting.quality_by_field where used")
     assert fields == [(SLIDES, SLIDES)]
+    told_again = "select field_id, signature from field_result group by 1, 2 having count(*) = 2"
+    assert len(rows(filled, told_again)) == SLIDES, "and are told again as before"
     audit = rows(filled, "select batch_id, detail from audit_event where kind = 'slides_fused_anew' order by batch_id")
     assert [(batch, note["slides"], note["by"]) for batch, note in audit] == [(1, 20, "test"), (2, 2, "test")]
     assert sum(note["cells"] for _, note in audit) == CELLS

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from services.imaging.likeness import SAME, likeness, signature_of
+from services.imaging.likeness import SAME, first_of_same, heads_agree, likeness, signature_of
 from services.smears.field import FieldSpec, draw_field
 from tests.unit.imaging.drawn_heads import Drawn, draw
 
@@ -25,7 +25,7 @@ def alike(one: Field, other: Field) -> float:
     first, second = signature_of(one), signature_of(other)
     assert first is not None
     assert second is not None
-    return float(likeness(first, second[np.newaxis])[0])
+    return float(likeness(first[np.newaxis], second[np.newaxis])[0, 0])
 
 
 FORMS = {
@@ -68,3 +68,38 @@ def test_two_fields_of_one_head_in_the_same_place_are_not_taken_for_one() -> Non
 
 def test_a_picture_of_nothing_has_no_signature() -> None:
     assert signature_of(np.full((480, 640, 3), 220, np.uint8)) is None
+
+
+def test_each_picture_has_its_first_of_another_slide(fields: list[Field]) -> None:
+    again = [signature_of(pixels) for pixels in (*fields, fields[2][::-1], fields[0], fields[0][:, ::-1])]
+    signatures = np.stack([signature for signature in again if signature is not None])
+    assert first_of_same(signatures, np.array([1, 1, 1, 1, 2, 2, 3])).tolist() == [0, 1, 2, 3, 2, 0, 0]
+    assert first_of_same(signatures, np.full(7, 1)).tolist() == [0, 1, 2, 3, 4, 5, 6]
+    many = np.tile(signatures, (60, 1))
+    assert first_of_same(many, np.arange(len(many))).tolist() == [0, 1, 2, 3, 2, 0, 0] * 60
+    assert first_of_same(np.empty((0, 256), np.int8), np.empty(0, np.int64)).tolist() == []
+
+
+def test_heads_in_the_same_places_agree_turned_or_mirrored() -> None:
+    heads = [(0.1, 0.2), (0.4, 0.9), (0.8, 0.3), (0.6, 0.6)]
+    for other in (
+        heads,
+        [(x + 0.01, y - 0.01) for x, y in heads],
+        [(1 - y, x) for x, y in heads],
+        [(1 - x, 1 - y) for x, y in heads],
+        [(y, x) for x, y in heads],
+        [*heads, (0.3, 0.3)],
+        heads[:3],
+    ):
+        assert heads_agree(heads, other)
+        assert heads_agree(other, heads)
+    for other in ([], heads[:2], [(x + 0.03, y) for x, y in heads], [*heads[:2], (0.8, 0.4), (0.5, 0.6)]):
+        assert not heads_agree(heads, other)
+        assert not heads_agree(other, heads)
+
+
+def test_two_fields_of_two_heads_in_the_same_places_are_not_taken_for_one() -> None:
+    first, second = ([Drawn(20, 15, angle), Drawn(40, 30, 2 * angle)] for angle in (0, 40))
+    one, other = (signature_of(draw(heads, 0.09)) for heads in (first, second))
+    assert one is None
+    assert other is None
