@@ -37,6 +37,6 @@ grant select, insert, update, delete on submission, api_request to morphbatch_se
 grant select, insert, update on batch, analysis, model_release to morphbatch_service;
 -- What an analysis found stays: nobody but the owner can change it or take it away.
 grant select, insert on cell, field_result, slide_class_count to morphbatch_service;
--- What shows the same is looked for anew each time a batch is closed.
+-- Whenever a batch is closed, what was noted of it is replaced.
 grant select, insert, delete on same_picture to morphbatch_service;
 grant select on review to morphbatch_service;
