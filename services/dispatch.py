@@ -1,5 +1,8 @@
 """Publishes work to the broker. A message is a hint: the database decides, and the sweep repairs what was lost.
 
+Hints for slides are all alike: whoever takes one starts the slide that comes next by then. So their order does not
+matter, nor how long they have waited, and it is enough that there are as many as slides, or as workers soon take.
+
 Task and queue names stand here, since both the publishers and the worker need them. Slides wait in a queue of their
 own, so that a long night's backlog never delays the sweeps.
 """
@@ -46,8 +49,20 @@ class Publisher:
         self._send(CONTROL, INTAKE_BATCH, lab, batch_id)
 
     def analyse_slide(self, analysis_id: int) -> None:
-        """Announce a queued analysis."""
+        """Announce that a slide waits. It is named for workers of the version before, which take that very one."""
         self._send(SLIDES, ANALYSE_SLIDE, analysis_id)
+
+    def slides_announced(self) -> int:
+        """How many such messages wait for a worker.
+
+        Raises:
+            BrokerUnavailable: Redis cannot be reached, or refuses.
+        """
+        try:
+            with self._app.producer_pool.acquire(block=True) as producer:
+                return int(producer.channel.queue_declare(SLIDES).message_count)
+        except _FAILURES as error:
+            raise BrokerUnavailable(f"could not ask how many messages wait: {error}") from error
 
     def close_batch(self, batch_key: int) -> None:
         """Announce that the last slide of a batch ended."""

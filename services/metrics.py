@@ -66,7 +66,7 @@ TRITON_SECONDS: Final = Histogram(
 
 # Batches and sweeps, of the control worker.
 MANIFESTS: Final = Counter("morphbatch_manifests", "Manifests read: new, unchanged, rejected or refused.", ["outcome"])
-SLIDES_PUBLISHED: Final = Counter("morphbatch_slides_published", "Messages published for slides that were due.")
+SLIDES_PUBLISHED: Final = Counter("morphbatch_slides_published", "Messages published for slides that wait.")
 LEASES_EXPIRED: Final = Counter("morphbatch_leases_expired", "Slides taken from workers that stopped renewing a lease.")
 BATCHES_CLOSED: Final = Counter("morphbatch_batches_closed", "Batches whose report was written, by state.", ["state"])
 SWEEP_SUCCESS: Final = Gauge(
@@ -97,7 +97,9 @@ BATCHES: Final = DatabaseGauge(
     "morphbatch_batches", "Batches that are open or were received within 24 hours, by state.", ("state",)
 )
 UNCLOSED: Final = DatabaseGauge("morphbatch_batches_unclosed", "Batches whose slides have ended, without a report yet.")
-SLIDES: Final = DatabaseGauge("morphbatch_slides", "Slides of these batches, by state.", ("state",))
+SLIDES: Final = DatabaseGauge(
+    "morphbatch_slides", "Slides of these batches, by state; held: queued, and may not be started now.", ("state",)
+)
 QUARANTINED: Final = DatabaseGauge(
     "morphbatch_quarantined_slides", "Slides of these batches that wait for a person, by reason.", ("reason",)
 )
@@ -106,11 +108,12 @@ WAITING: Final = DatabaseGauge(
 )
 OLDEST: Final = DatabaseGauge(
     "morphbatch_oldest_slide_age_seconds",
-    "Since the oldest queued slide was asked for, and since the oldest running attempt began.",
+    "Since the oldest queued slide (none that is held) was asked for; since the oldest running attempt began.",
     ("state",),
 )
-OUTSTANDING_FIELDS: Final = DatabaseGauge("morphbatch_outstanding_fields", "Fields of slides that wait or run.")
-SWEEP_LAG: Final = DatabaseGauge("morphbatch_sweep_lag_seconds", "How long a slide has been due for publication.")
+OUTSTANDING_FIELDS: Final = DatabaseGauge(
+    "morphbatch_outstanding_fields", "Fields of slides that run or may be started."
+)
 EXPIRED: Final = DatabaseGauge("morphbatch_expired_leases", "Running slides whose lease has run out: not swept yet.")
 PARTITIONS_MISSING: Final = DatabaseGauge(
     "morphbatch_partitions_missing", "Months, of this and the next, for which no cell can be stored."

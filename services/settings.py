@@ -138,7 +138,9 @@ class Settings(BaseSettings):
     sweep_seconds: int = Field(60, ge=1, description="How often the sweep looks for work that no hint announced.")
     dispatch_seconds: int = Field(5, ge=1, description="How often queued slides that are due are published.")
     republish_seconds: int = Field(
-        300, ge=1, description="A published slide that no worker took is published again after this."
+        300,
+        ge=1,
+        description="A batch without its report is announced again after this; so long a worker asks Postgres for a slide.",
     )
     max_attempts: int = Field(4, ge=1, description="Attempts at a slide before it is quarantined.")
     retry_base_seconds: float = Field(2.0, gt=0, description="First delay before a retry; it doubles, with jitter.")

@@ -33,11 +33,10 @@ hint = {"throws": NOT_THE_WORKS_FAULT, "ignore_result": True}
 
 
 @app.task(name=ANALYSE_SLIDE, **hint)
-def analyse(analysis_id: int) -> Ended:
-    """Analyse one slide; the one that ends last has its batch closed."""
-    bind(analysis=analysis_id)
+def analyse(_: int) -> Ended:
+    """Analyse the slide that comes next, whichever was announced; the one that ends last has its batch closed."""
     connected = connections()
-    done = analyse_slide(connected.engine, connected.store, connected.networks, analysis_id, settings)
+    done = analyse_slide(connected.engine, connected.store, connected.networks, settings)
     if done.closing is not None:
         publisher.close_batch(done.closing)
     return Ended.RETRIED if done.step is SlideMove.GIVE_BACK else Ended.COMPLETE
@@ -56,7 +55,7 @@ def intake(lab: str, batch_id: str) -> None:
     check_names(lab, batch_id)  # before the log repeats them
     bind(batch=f"{lab}/{batch_id}")
     register_batch(connections().engine, connections().store, lab, batch_id)
-    publish_due(connections().engine, publisher, settings.republish_seconds)
+    publish_due(connections().engine, publisher)
 
 
 @app.task(name=SWEEP_INCOMING, **hint)
@@ -65,7 +64,7 @@ def list_uploads() -> None:
     try:
         sweep_incoming(connections().engine, connections().store)
     finally:  # one batch that could not be registered fails this task, once the others are on their way
-        publish_due(connections().engine, publisher, settings.republish_seconds)
+        publish_due(connections().engine, publisher)
 
 
 @app.task(name=SWEEP_DATABASE, **hint)

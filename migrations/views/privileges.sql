@@ -28,10 +28,11 @@ alter default privileges in schema reporting grant select on tables to morphbatc
 grant select on all tables in schema reporting to morphbatch_analyst, morphbatch_service;
 grant select on all tables in schema lab_reporting to morphbatch_lab;
 grant select on operations.outstanding to morphbatch_service, morphbatch_scaler;
+grant select on operations.open_batch to morphbatch_service;
 
 -- Tables do, so that the service is given what it does with each.
 grant select, insert on lab, slide, field, audit_event to morphbatch_service;
-grant update (time_zone, tests) on lab to morphbatch_service;
+grant update (time_zone, tests, paused_at, paused_by, pause_why, window_opens, window_closes) on lab to morphbatch_service;
 grant select, insert, update (expires_at, revoked_at, revoked_by) on api_token to morphbatch_service;
 grant select, insert, update, delete on submission, api_request to morphbatch_service;
 grant select, insert, update on batch, analysis, model_release to morphbatch_service;

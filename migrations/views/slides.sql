@@ -77,7 +77,9 @@ select b.id as batch_key, l.code as lab, b.batch_code as batch_id, b.state, b.re
     coalesce(bool_or(s.release_kind <> 'trained'), false) as not_for_use,
     extract(epoch from max(s.finished_at) - min(s.started_at))::float8 as seconds,
     count(s.later_state) as slides_pending, b.voided_at, b.voided_by, b.void_why,
-    coalesce(sum(s.cells_not_counted), 0)::bigint as cells_not_counted
+    coalesce(sum(s.cells_not_counted), 0)::bigint as cells_not_counted,
+    count(*) filter (where s.state = 'cancelled') as slides_cancelled, b.urgent, b.cancelled_at, b.cancelled_by,
+    b.cancel_why
 from batch b
 join lab l on l.id = b.lab_id
 left join reporting.slide_result s on s.batch_key = b.id
@@ -94,7 +96,7 @@ select reporting.night_of(s.finished_at, l.time_zone) as night, s.lab, s.release
         / nullif(extract(epoch from max(s.finished_at) - min(s.started_at)), 0)::float8 as cells_per_second
 from reporting.slide_result s
 join lab l on l.code = s.lab
-where s.finished_at is not null and s.state not in ('queued', 'running')
+where s.finished_at is not null and s.state not in ('queued', 'running', 'cancelled')
 group by 1, s.lab, s.release_id;
 comment on view reporting.throughput_by_night is
     'One row per night (noon to noon by the lab''s clock, named by its evening), lab and release: work done and its speed';

@@ -19,6 +19,7 @@ from typing import Self, TypeVar
 from sqlalchemy import Engine, func, text
 from sqlalchemy.orm import Session
 
+from services.analysis.queries import next_in_order
 from services.database.models import Analysis
 from services.database.moves import move
 from services.database.session import transaction
@@ -127,16 +128,19 @@ def through_outages(work: Callable[[], T], policy: RetryPolicy, patience_s: floa
             time.sleep(delay_s)
 
 
-def claim(engine: Engine, analysis_id: int, lease_s: int) -> Lease | None:
-    """Take a queued analysis, or `None` if it is not queued: it is done, or somebody else works on it.
+def claim(engine: Engine, lease_s: int, analysis_id: int | None = None) -> Lease | None:
+    """Take the analysis that comes next (`services.analysis.queries.next_in_order`), or the one that is named.
 
-    This is what makes a message delivered twice harmless.
+    `None`: there is none, or that one is not queued: it has ended, or somebody else works on it. This is what makes a
+    message that is lost, late or delivered twice harmless.
     """
     token = uuid.uuid4().hex
     with transaction(engine) as session:
+        if analysis_id is None and (analysis_id := next_in_order(session)) is None:
+            return None
         until = func.now() + timedelta(seconds=lease_s)
         claimed = move(session, SlideMove.CLAIM, Analysis.id == analysis_id, lease_token=token, lease_until=until)
-        return Lease(engine, analysis_id, token, claimed[0].attempts, lease_s) if claimed else None
+        return Lease(engine, claimed[0].id, token, claimed[0].attempts, lease_s) if claimed else None
 
 
 def give_back(session: Session, lease: Lease, error: Exception, reason: str, policy: RetryPolicy) -> None:

@@ -2,14 +2,42 @@
 
 from dataclasses import dataclass
 from datetime import date
+from typing import Final
 
-from sqlalchemy import select
+from sqlalchemy import select, text
 from sqlalchemy.orm import Session
 
 from services.database.models import Analysis, Batch, FieldRow, Lab, ModelRelease, Slide
 from services.fields import UploadedField
 from services.imaging.decoding.channel_files import channel_files
 from services.imaging.types import Box, Microns, Pixels, UmPerPx
+
+_STARTS_LOOKED_BACK: Final = 100
+# Of each lab, how many of its slides run, and when one was started last, as far as the last starts of all labs tell.
+# The batches are put in order first, so that only the slides of the foremost are read. What others are taking at this
+# moment is passed over, so that nobody waits for a worker that hangs.
+_NEXT: Final = """
+with served as (
+    select b.lab_id, count(*) filter (where a.runs) as running, max(a.started_at) as last
+    from (
+        select slide_id, started_at, true as runs from analysis where state = 'running'
+        union all (
+            select slide_id, started_at, false from analysis where started_at is not null
+            order by started_at desc limit :starts
+        )
+    ) a join slide s on s.id = a.slide_id join batch b on b.id = s.batch_id
+    group by b.lab_id
+)
+select next.id from (
+    select b.batch_key from operations.open_batch b left join served on served.lab_id = b.lab_id where b.held is null
+    order by b.urgent desc, coalesce(served.running, 0), served.last nulls first, b.received_at, b.batch_key
+) foremost
+cross join lateral (
+    select a.id from slide s join analysis a on a.slide_id = s.id
+    where s.batch_id = foremost.batch_key and a.state = 'queued' and a.publish_at <= now()
+    order by s.position limit 1 for update of a skip locked
+) next limit 1
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +83,16 @@ class SlideWork:
     def uploaded(self, field: FieldWork) -> UploadedField:
         """The field as it is fetched."""
         return UploadedField(self.lab, self.batch_id, self.slide_id, field.key, field.sha256)
+
+
+def next_in_order(session: Session) -> int | None:
+    """The analysis to be started next, its row locked; `None` where none may be started now.
+
+    Urgent batches come first. Then the lab has its turn of which the fewest slides run, of these the one that had none
+    started for the longest time; within a lab the batch that was received first, in the order of its manifest.
+    """
+    found: int | None = session.scalar(text(_NEXT), {"starts": _STARTS_LOOKED_BACK})
+    return found
 
 
 def load_work(session: Session, analysis_id: int) -> SlideWork:

@@ -176,9 +176,9 @@ class Attempted:
 
 
 def analyse_slide(
-    engine: Engine, store: ObjectStore, networks: Classifier, analysis_id: int, settings: Settings
+    engine: Engine, store: ObjectStore, networks: Classifier, settings: Settings, analysis_id: int | None = None
 ) -> Attempted:
-    """Analyse one slide, if it is queued.
+    """Analyse the slide that comes next, or the one that is named if it is queued.
 
     Every outcome is in the database when this returns: while Postgres takes no writes, it waits. It takes the place of
     a slide that could be worked at, but none could be without Postgres.
@@ -188,12 +188,12 @@ def analyse_slide(
     """
     policy = RetryPolicy(settings.retry_base_seconds, settings.retry_cap_seconds, settings.outage_delay_seconds)
     lease = through_outages(
-        partial(claim, engine, analysis_id, settings.lease_seconds), policy, settings.republish_seconds
+        partial(claim, engine, settings.lease_seconds, analysis_id), policy, settings.republish_seconds
     )
     if lease is None:
-        log.info("analysis %d is not queued (done, or taken by another worker): nothing to do", analysis_id)
+        log.info("nothing to do: no slide may be started now, or others took them")
         return Attempted()
-    bind(attempt=lease.attempt)
+    bind(analysis=lease.analysis_id, attempt=lease.attempt)
     with lease:
         try:
             return _attempt(engine, store, networks, lease, settings)

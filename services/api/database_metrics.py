@@ -77,7 +77,6 @@ def _of_work(now: WorkNow) -> Samples:
         (metrics.WAITING, _by_one_label(now.waiting)),
         (metrics.OLDEST, _by_one_label(now.oldest_s)),
         (metrics.OUTSTANDING_FIELDS, {(): now.outstanding_fields}),
-        (metrics.SWEEP_LAG, {(): now.sweep_lag_s}),
         (metrics.EXPIRED, {(): now.expired_leases}),
     ]
 

@@ -5,14 +5,14 @@ import logging
 from sqlalchemy import Engine, func, select
 
 from services import metrics
-from services.batches.queries import some_quarantined
+from services.batches.queries import closing_of
 from services.batches.same_pictures import find_same_pictures
 from services.database.audit import AuditKind, record
 from services.database.models import Batch
 from services.database.moves import move
 from services.database.queries import NO_SLIDE_IS_OPEN
 from services.database.session import transaction
-from services.database.states import BatchMove, BatchState
+from services.database.states import BatchState
 from services.reporting.write import write_batch_report
 from services.storage import ObjectStore
 
@@ -38,11 +38,10 @@ def close_batch(engine: Engine, store: ObjectStore, batch_key: int) -> BatchStat
 
 def _close(engine: Engine, store: ObjectStore, batch_key: int) -> BatchState | None:
     with transaction(engine) as session:
-        quarantined = some_quarantined(session, batch_key)
-    if quarantined is None:
+        step = closing_of(session, batch_key)
+    if step is None:
         return None
     find_same_pictures(engine, batch_key)
-    step = BatchMove.CLOSE_WITH_ERRORS if quarantined else BatchMove.CLOSE
     report = write_batch_report(engine, store, batch_key, step.to)
     with transaction(engine) as session:
         if not move(session, step, Batch.id == batch_key, NO_SLIDE_IS_OPEN):

@@ -2,10 +2,13 @@
 
 import logging
 from datetime import timedelta
+from typing import Final
 
 from sqlalchemy import Engine, func, text, update
 
 from services import metrics
+from services.batches.cancelling import end_waiting
+from services.batches.queries import may_start
 from services.database.faults import DatabaseUnavailable
 from services.database.models import Analysis, Batch
 from services.database.moves import move
@@ -17,7 +20,8 @@ from services.releases.activation import follow_active_release
 
 log = logging.getLogger(__name__)
 
-_MOST_AT_ONCE = 2000
+# Enough for the workers until the next sweep, seconds later; and a megabyte or so in Redis, however long the night is.
+_MOST_ANNOUNCED: Final = 1000
 
 
 class Sweep:
@@ -48,49 +52,43 @@ class Sweep:
 
 
 def sweep_database(engine: Engine, publisher: Publisher, republish_s: int) -> None:
-    """Queue slides again whose worker is gone, and publish every slide and closing that is due.
+    """Queue slides again whose worker is gone, end those of cancelled batches, announce slides and closings.
 
     Raises:
         BrokerUnavailable: what could not be published is due again at the next sweep.
     """
     _end_expired_leases(engine)
+    with transaction(engine) as session:
+        end_waiting(session)  # what was running when its batch was cancelled, and was put back since
     if moved := follow_active_release(engine):
         log.info("%d queued slides moved to the active release", moved)
-    publish_due(engine, publisher, republish_s)
+    publish_due(engine, publisher)
     _publish_closings(engine, publisher, republish_s)
 
 
-def publish_due(engine: Engine, publisher: Publisher, republish_s: int) -> int:
-    """Publish the queued slides that are due; returns how many. Called right after a registration, too.
+def publish_due(engine: Engine, publisher: Publisher) -> int:
+    """Announce slides that may be started, as far as messages are missing; returns how many were sent.
 
-    The next due time is committed before publishing, so that two sweeps never publish the same slide.
+    Called right after a registration, too. Two at once may send some twice, which workers pass over.
+
+    Raises:
+        BrokerUnavailable: what could not be announced is so at the next sweep.
     """
     with transaction(engine) as session:
-        due = session.scalars(
-            text(
-                "update analysis set publish_at = now() + make_interval(secs => :later) where id in ("
-                " select id from analysis where state = 'queued' and publish_at <= now()"
-                " order by id limit :most for update skip locked) returning id"
-            ),
-            {"later": republish_s, "most": _MOST_AT_ONCE},
-        ).all()
-    for sent, analysis_id in enumerate(sorted(due)):
-        try:
-            publisher.analyse_slide(analysis_id)
-            metrics.SLIDES_PUBLISHED.inc()
-        except BrokerUnavailable:
-            with transaction(engine) as session:
-                session.execute(
-                    text("update analysis set publish_at = now() where id = any(:ids)"), {"ids": sorted(due)[sent:]}
-                )
-            raise
-    return len(due)
+        startable = may_start(session, _MOST_ANNOUNCED)
+    if not startable:
+        return 0
+    missing = startable[publisher.slides_announced() :]
+    for analysis_id in missing:
+        publisher.analyse_slide(analysis_id)
+        metrics.SLIDES_PUBLISHED.inc()
+    return len(missing)
 
 
-def publish_now(engine: Engine, publisher: Publisher, republish_s: int) -> BrokerUnavailable | None:
-    """Publish what is due after a change, or return why that could not be: then the sweep does it later."""
+def publish_now(engine: Engine, publisher: Publisher) -> BrokerUnavailable | None:
+    """Announce slides after a change, or return why that could not be: then the sweep does it later."""
     try:
-        publish_due(engine, publisher, republish_s)
+        publish_due(engine, publisher)
     except BrokerUnavailable as error:
         return error
     return None

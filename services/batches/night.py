@@ -18,7 +18,7 @@ from services.batches.queries import (
     silent_labs,
 )
 from services.database.session import transaction
-from services.database.states import BatchState
+from services.database.states import BatchState, Held
 
 _NAMED_AT_MOST: Final = 2
 _USUAL_NIGHTS: Final = 3
@@ -27,6 +27,13 @@ _ENDED_AS: Final = {
     BatchState.COMPLETE_WITH_ERRORS: "with quarantined slides",
     BatchState.ANALYSING: "not ended",
     BatchState.REJECTED: "rejected",
+    BatchState.CANCELLED: "cancelled",
+}
+_HELD: Final = {
+    Held.LAB_PAUSED: "the lab is paused",
+    Held.BATCH_PAUSED: "it is paused",
+    Held.OUTSIDE_WINDOW: "outside the lab's window",
+    Held.BATCH_CANCELLED: "it is cancelled",
 }
 
 
@@ -45,13 +52,13 @@ class Night:
 
     @property
     def is_complete(self) -> bool:
-        """Batches were received, and each ended with a result for every slide."""
+        """Batches were received, and each ended with a result for every slide, or because a person cancelled it."""
         return bool(self.batches) and not self.missing
 
     @property
     def missing(self) -> tuple[NightBatch, ...]:
         """The batches that did not end so."""
-        return tuple(batch for batch in self.batches if batch.state != BatchState.COMPLETE)
+        return tuple(batch for batch in self.batches if batch.state not in (BatchState.COMPLETE, BatchState.CANCELLED))
 
     def lines(self) -> Iterator[tuple[str, str]]:
         """What to tell an operator: ten lines at most, each with what it is about."""
@@ -115,7 +122,9 @@ def _batches(batches: tuple[NightBatch, ...]) -> str:
     labs = {batch.lab for batch in batches}
     states = Counter(batch.state for batch in batches)
     ended = ", ".join(f"{states[state]} {words}" for state, words in _ENDED_AS.items() if states[state])
-    return f"{len(batches)} of {_counted(len(labs), 'lab')}: {ended}" if batches else "none"
+    urgent = sum(batch.urgent for batch in batches)
+    named = f"{len(batches)}{f' ({urgent} urgent)' if urgent else ''} of {_counted(len(labs), 'lab')}"
+    return f"{named}: {ended}" if batches else "none"
 
 
 def _silence(labs: tuple[str, ...]) -> str:
@@ -129,6 +138,7 @@ def _slides(batches: tuple[NightBatch, ...]) -> str:
         "done": sum(batch.done for batch in batches),
         "with too few cells": sum(batch.insufficient for batch in batches),
         "quarantined": sum(batch.quarantined for batch in batches),
+        "cancelled": sum(batch.cancelled for batch in batches),
         "not ended": sum(batch.open for batch in batches),
     }
     return f"{sum(states.values())}: " + (", ".join(f"{n} {words}" for words, n in states.items() if n) or "none")
@@ -146,9 +156,14 @@ def _missing_of(batch: NightBatch) -> str:
         return f"its manifest was rejected, {_counted(batch.problems, 'problem')}"
     parts = [
         f"{_counted(batch.open, 'slide')} not ended" if batch.open else "",
+        _HELD[Held(batch.held)] if batch.held else "",
         f"{_counted(batch.quarantined, 'slide')} quarantined" if batch.quarantined else "",
     ]
     return ", ".join(filter(None, parts)) or "its slides have ended, its report is not written yet"
+
+
+def _is_open(batch: NightBatch) -> bool:
+    return batch.open > 0 or batch.state == BatchState.ANALYSING
 
 
 def _advice(missing: tuple[NightBatch, ...]) -> Iterator[str]:
@@ -157,7 +172,11 @@ def _advice(missing: tuple[NightBatch, ...]) -> Iterator[str]:
     if rejected := [batch for batch in missing if batch.state == BatchState.REJECTED]:
         command = f"`morphbatch watch {of.format(rejected[0])}`"
         yield f"the lab sends a corrected manifest; {command} lists what is wrong"
-    if unended := [batch for batch in missing if batch.open or batch.state == BatchState.ANALYSING]:
+    if paused := [batch for batch in missing if batch.held in (Held.LAB_PAUSED, Held.BATCH_PAUSED)]:
+        of_batch = f" {paused[0].batch_id}" if paused[0].held == Held.BATCH_PAUSED else ""
+        command = f"`morphbatch resume {paused[0].lab}{of_batch}`"
+        yield f"`morphbatch doctor` says who paused it and why; once it may go on: {command}"
+    if unended := [batch for batch in missing if batch.held is None and _is_open(batch)]:
         command = f"`morphbatch watch {of.format(unended[0])}`"
         yield f"`morphbatch doctor` says whether anything is down; if not, it goes on by itself: {command}"
     if quarantined := [batch for batch in missing if batch.quarantined]:

@@ -5,9 +5,9 @@ from datetime import datetime
 
 from sqlalchemy import Engine
 
-from services.batches.queries import batch_row, batches_called, latest_batches, slide_rows, work_by_state
+from services.batches.queries import BatchRow, batch_row, batches_called, latest_batches, slide_rows, work_by_state
 from services.database.session import transaction
-from services.database.states import BATCH_CLOSED, SLIDE_ENDED, BatchState, SlideState
+from services.database.states import BATCH_CLOSED, SLIDE_ENDED, BatchState, Held, SlideState
 from services.errors import PermanentError
 
 
@@ -44,6 +44,9 @@ class BatchProgress:
     troubled: tuple[SlideProgress, ...]
     problems: tuple[str, ...]
     """Why a rejected manifest was rejected."""
+    urgent: bool
+    holds: str | None
+    """Why slides of it that wait are not started now."""
 
     @property
     def ended(self) -> int:
@@ -57,7 +60,7 @@ class BatchProgress:
 
     @property
     def is_closed(self) -> bool:
-        """Complete, complete with errors, or rejected."""
+        """Complete, complete with errors, rejected or cancelled."""
         return self.state in BATCH_CLOSED
 
     @property
@@ -109,11 +112,26 @@ def batch_progress(engine: Engine, batch_key: int) -> BatchProgress:
             if s.state and s.reason and s.state != SlideState.DONE
         ),
         problems=tuple(f"{p['path']}: {p['message']} ({p['reason']})" for p in batch.problems),
+        urgent=batch.urgent,
+        holds=_holds(batch),
     )
 
 
+def _holds(batch: BatchRow) -> str | None:
+    if batch.held in (Held.LAB_PAUSED, Held.BATCH_PAUSED):
+        what, command = ("its lab", batch.lab) if batch.held == Held.LAB_PAUSED else ("it", str(batch))
+        return (
+            f"{what} is paused since {batch.paused_at:%Y-%m-%d %H:%M} UTC by {batch.paused_by}: {batch.pause_why};"
+            f" `morphbatch resume {command}` lets it go on"
+        )
+    if batch.held == Held.OUTSIDE_WINDOW:
+        return f"slides of lab {batch.lab} are started from {batch.window} by its clock"
+    return None if batch.held is None else "it is cancelled"
+
+
 def count_work(engine: Engine) -> dict[str, dict[str, int]]:
-    """How many `batches` and `slides` are in which state, and what slides are `waiting` for after they were tried.
+    """How many `batches` and `slides` are in which state, what holds slides back (`held`), and what they are `waiting`
+    for after they were tried.
 
     Nothing of a database that is not migrated yet.
     """

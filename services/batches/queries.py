@@ -11,12 +11,16 @@ from sqlalchemy.orm import Session
 
 from services.database.models import Analysis, Batch, Lab, Slide
 from services.database.queries import LATEST_ANALYSIS, NO_SLIDE_IS_OPEN, read_rows
-from services.database.states import SLIDE_ENDED, BatchState, SlideState
+from services.database.states import SLIDE_ENDED, BatchMove, BatchState, SlideState
 
 
 @dataclass(frozen=True, slots=True)
 class BatchRow:
-    """A batch; `seconds` since its first slide was started, until the end of a closed one."""
+    """A batch; `seconds` since its first slide was started, until the end of a closed one.
+
+    `held`: the code of why slides of it may not be started now, `None` where they may, or it is closed; `window` of its
+    lab. `paused_at`, `paused_by` and `pause_why` are those of the lab if it is paused, else of the batch.
+    """
 
     batch_key: int
     lab: str
@@ -25,6 +29,15 @@ class BatchRow:
     received_at: datetime
     seconds: float
     problems: list[dict[str, str]]
+    urgent: bool
+    held: str | None
+    window: str
+    paused_at: datetime | None
+    paused_by: str | None
+    pause_why: str | None
+
+    def __str__(self) -> str:
+        return f"{self.lab} {self.batch_id}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +71,12 @@ def batch_row(session: Session, batch_key: int) -> BatchRow:
         BatchRow,
         "select batch.id as batch_key, lab.code as lab, batch_code as batch_id, batch.state, received_at,"
         " coalesce(extract(epoch from coalesce(closed_at, now()) - (select min(started_at) from analysis"
-        "  join slide on slide.id = slide_id where slide.batch_id = batch.id)), 0)::float as seconds, problems"
+        "  join slide on slide.id = slide_id where slide.batch_id = batch.id)), 0)::float as seconds, problems,"
+        " urgent, (select held from operations.open_batch where batch_key = batch.id) as held,"
+        " coalesce(to_char(window_opens, 'HH24:MI-') || to_char(window_closes, 'HH24:MI'), '') as window,"
+        " coalesce(lab.paused_at, batch.paused_at) as paused_at,"
+        " case when lab.paused_at is null then batch.paused_by else lab.paused_by end as paused_by,"
+        " case when lab.paused_at is null then batch.pause_why else lab.pause_why end as pause_why"
         " from batch join lab on lab.id = batch.lab_id where batch.id = :key",
         key=batch_key,
     )
@@ -77,15 +95,62 @@ def slide_rows(session: Session, batch_key: int) -> list[SlideRow]:
     )
 
 
-def some_quarantined(session: Session, batch_key: int) -> bool | None:
-    """Of a batch that waits to be closed: whether slides are quarantined. `None` of one that does not wait for it."""
-    return session.scalar(
-        select(func.bool_or(Analysis.state == SlideState.QUARANTINED))
+def closing_of(session: Session, batch_key: int) -> BatchMove | None:
+    """The move that closes a batch which waits for it; `None` of one that does not wait for it."""
+    found = session.execute(
+        select(Batch.cancelled_at, func.bool_or(Analysis.state == SlideState.QUARANTINED))
+        .join(Slide, Slide.batch_key == Batch.id)
+        .join(Analysis, Analysis.slide_key == Slide.id)
         .join(LATEST_ANALYSIS, LATEST_ANALYSIS.c.analysis_id == Analysis.id)
-        .join(Slide, Slide.id == Analysis.slide_key)
-        .join(Batch, Batch.id == Slide.batch_key)
         .where(Batch.id == batch_key, Batch.state == BatchState.ANALYSING, NO_SLIDE_IS_OPEN)
         .group_by(Batch.id)
+    ).one_or_none()
+    if found is None:
+        return None
+    cancelled_at, quarantined = found
+    if cancelled_at is not None:
+        return BatchMove.CLOSE_CANCELLED
+    return BatchMove.CLOSE_WITH_ERRORS if quarantined else BatchMove.CLOSE
+
+
+def may_start(session: Session, most: int) -> list[int]:
+    """At most so many analyses that may be started now, in no order."""
+    return list(
+        session.scalars(
+            text(
+                "select a.id from operations.open_batch b join slide s on s.batch_id = b.batch_key"
+                " join analysis a on a.slide_id = s.id"
+                " where b.held is null and a.state = 'queued' and a.publish_at <= now() limit :most"
+            ),
+            {"most": most},
+        )
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class HeldBack:
+    """A lab (without a `batch_id`) or a batch that is paused."""
+
+    lab: str
+    batch_id: str | None
+    paused_at: datetime
+    by: str
+    why: str
+
+    def __str__(self) -> str:
+        name = f"lab {self.lab}" if self.batch_id is None else f"batch {self.lab}/{self.batch_id}"
+        return f"{name}, paused since {self.paused_at:%Y-%m-%d %H:%M} UTC by {self.by}: {self.why}"
+
+
+def held_back(session: Session) -> list[HeldBack]:
+    """Every lab and every open batch that is paused, the longest first."""
+    return read_rows(
+        session,
+        HeldBack,
+        "select code as lab, null as batch_id, paused_at, paused_by as by, pause_why as why"
+        " from lab where paused_at is not null union all"
+        " select l.code, b.batch_code, b.paused_at, b.paused_by, b.pause_why from batch b join lab l on l.id = b.lab_id"
+        " where b.paused_at is not null and b.state = 'analysing' order by 3",
     )
 
 
@@ -193,7 +258,7 @@ def batches_sent_twice(session: Session, days: int) -> list[SentTwiceRow]:
 
 
 def work_by_state(session: Session) -> dict[str, dict[str, int]]:
-    """How many batches and slides are in which state, and slides put back to be tried again for which reason.
+    """How many batches and slides are in which state, slides held back, and put back to be tried again, by reason.
 
     Nothing of a database that is not migrated yet.
     """
@@ -203,15 +268,23 @@ def work_by_state(session: Session) -> dict[str, dict[str, int]]:
         what: dict(session.execute(text(f"select state, count(*) from {table} group by 1 order by 1")).all())
         for what, table in (("batches", "batch"), ("slides", "reporting.latest_analysis"))
     }
-    return {**counts, "waiting": {f"{row.reason} ({row.detail})": row.slides for row in waiting_slides(session)}}
+    held = session.execute(
+        text(
+            "select b.held, count(*) from operations.open_batch b join slide s on s.batch_id = b.batch_key"
+            " join analysis a on a.slide_id = s.id"
+            " where a.state = 'queued' and b.held is not null group by 1 order by 1"
+        )
+    )
+    waiting = {f"{row.reason} ({row.detail})": row.slides for row in waiting_slides(session)}
+    return {**counts, "held": dict(held.all()), "waiting": waiting}
 
 
 @dataclass(frozen=True, slots=True)
 class WorkNow:
     """The work at this moment; `batches`, `slides` and `quarantined` of what is open or was received within a day.
 
-    `oldest_s`: by state, since the oldest queued slide was asked for and the oldest running attempt began, seconds.
-    `sweep_lag_s`: how long a queued slide has been due for publication, which only a sweep does.
+    Slides that are queued and may not be started now are `held`, and not `queued`. `oldest_s`: by state, since the
+    oldest queued slide was asked for and the oldest running attempt began, seconds.
     """
 
     batches: dict[str, float]
@@ -220,7 +293,6 @@ class WorkNow:
     quarantined: dict[str, float]
     waiting: dict[str, float]
     oldest_s: dict[str, float]
-    sweep_lag_s: float
     expired_leases: int
     outstanding_fields: int
 
@@ -231,11 +303,11 @@ _RECENT: Final = (
 )
 _OPEN: Final = (
     "select count(*) filter (where state = 'running' and lease_until < now()) as expired_leases,"
-    " coalesce(extract(epoch from now() - min(publish_at) filter (where state = 'queued' and publish_at <= now())), 0)"
-    "  as sweep_lag_s,"
-    " coalesce(extract(epoch from now() - min(queued_at) filter (where state = 'queued')), 0) as queued,"
+    " coalesce(extract(epoch from now() - min(a.queued_at) filter (where b.held is null and a.state = 'queued')), 0)"
+    "  as queued,"
     " coalesce(extract(epoch from now() - min(started_at) filter (where state = 'running')), 0) as running"
-    " from analysis where state in ('queued', 'running')"
+    " from analysis a join slide s on s.id = a.slide_id join operations.open_batch b on b.batch_key = s.batch_id"
+    " where a.state in ('queued', 'running')"
 )
 
 
@@ -249,13 +321,15 @@ def work_now(session: Session, *, patience_s: float) -> WorkNow:
     batches = session.execute(text(f"{_RECENT} select state, count(*) from recent group by 1")).all()
     slides = session.execute(
         text(
-            f"{_RECENT} select coalesce(now.state, 'queued'), now.reason, count(*) from recent"
-            " join slide on slide.batch_id = recent.id"
-            " left join reporting.latest_analysis now on now.slide_key = slide.id group by 1, 2"
+            f"{_RECENT} select case when held is not null and coalesce(now.state, 'queued') = 'queued' then 'held'"
+            " else coalesce(now.state, 'queued') end, now.reason, count(*)"
+            " from recent join slide on slide.batch_id = recent.id"
+            " left join reporting.latest_analysis now on now.slide_key = slide.id"
+            " left join operations.open_batch on batch_key = recent.id group by 1, 2"
         )
     ).all()
     now = session.execute(text(_OPEN)).one()
-    by_state: Counter[str] = Counter(dict.fromkeys(SlideState, 0))
+    by_state: Counter[str] = Counter(dict.fromkeys([*map(str, SlideState), "held"], 0))
     quarantined: Counter[str] = Counter()
     waiting: Counter[str] = Counter()
     for state, reason, count in slides:
@@ -273,7 +347,6 @@ def work_now(session: Session, *, patience_s: float) -> WorkNow:
         quarantined=dict(quarantined),
         waiting=dict(waiting),
         oldest_s={SlideState.QUEUED: float(now.queued), SlideState.RUNNING: float(now.running)},
-        sweep_lag_s=float(now.sweep_lag_s),
         expired_leases=now.expired_leases,
         outstanding_fields=session.execute(
             text("select coalesce(sum(fields), 0)::bigint from operations.outstanding")
@@ -283,7 +356,10 @@ def work_now(session: Session, *, patience_s: float) -> WorkNow:
 
 @dataclass(frozen=True, slots=True)
 class NightBatch:
-    """A batch that was received in a night, its slides by the state of what was asked for last, and their cells."""
+    """A batch that was received in a night, its slides by the state of what was asked for last, and their cells.
+
+    `held`: the code of why slides of it may not be started now; `None` where they may, or it is closed.
+    """
 
     lab: str
     batch_id: str
@@ -294,7 +370,10 @@ class NightBatch:
     done: int
     insufficient: int
     quarantined: int
+    cancelled: int
     open: int
+    urgent: bool
+    held: str | None
     cells: int
     first_started_at: datetime | None
     last_finished_at: datetime | None
@@ -358,6 +437,8 @@ def night_batches(session: Session, now: datetime, evening: date | None) -> list
         " count(*) filter (where a.state = 'done') as done,"
         " count(*) filter (where a.state = 'insufficient') as insufficient,"
         " count(*) filter (where a.state = 'quarantined') as quarantined,"
+        " count(*) filter (where a.state = 'cancelled') as cancelled, b.urgent,"
+        " (select held from operations.open_batch where batch_key = b.id) as held,"
         f" count(*) filter (where {open_state}) as open,"
         " coalesce(sum(a.cells_classified), 0)::bigint as cells,"
         " min(a.started_at) as first_started_at, max(a.finished_at) as last_finished_at"

@@ -38,7 +38,6 @@ def run_again(
     *,
     by: str,
     why: str | None,
-    republish_s: int,
 ) -> Requeued:
     """Requeue slides of a batch (see `requeue`) and publish them.
 
@@ -46,7 +45,7 @@ def run_again(
         NothingToRequeue: no slide fits; the message says why.
     """
     queued = requeue(engine, batch_key, slide_ids, by=by, why=why)
-    return Requeued(tuple(queued), publish_now(engine, publisher, republish_s))
+    return Requeued(tuple(queued), publish_now(engine, publisher))
 
 
 def requeue(
@@ -61,7 +60,12 @@ def requeue(
     """
     states = sorted(SLIDE_ENDED) if slide_ids else [SlideState.QUARANTINED]
     with transaction(engine) as session:
-        session.execute(select(Batch.id).where(Batch.id == batch_key).with_for_update())
+        batch = session.scalars(select(Batch).where(Batch.id == batch_key).with_for_update()).one()
+        if batch.cancelled_at is not None:
+            raise NothingToRequeue(
+                f"batch {batch.batch_id} was cancelled by {batch.cancelled_by}: {batch.cancel_why}; to have it analysed"
+                " after all, send it under another batch_id"
+            )
         active = active_release_id(session)
         again = (
             select(

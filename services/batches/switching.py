@@ -28,8 +28,6 @@ def switch_release(
     publisher: Publisher,
     activate: Callable[[], str | None],
     restart: Callable[[], bool],
-    *,
-    republish_s: int,
 ) -> Switched:
     """Make a release active and move the queued slides to it; a running one is left alone.
 
@@ -43,4 +41,4 @@ def switch_release(
     before = activate()
     moved = follow_active_release(engine)
     restarted = restart()
-    return Switched(before, moved, restarted, publish_now(engine, publisher, republish_s))
+    return Switched(before, moved, restarted, publish_now(engine, publisher))

@@ -72,7 +72,6 @@ def requeue(
         slide or (),
         by=getpass.getuser(),
         why=why,
-        republish_s=settings.republish_seconds,
     )
     if done.unpublished:
         err.print(f"[yellow]note[/]: {done.unpublished}; the sweep publishes them when the broker is back")
@@ -146,13 +145,19 @@ def table_of(progress: "BatchProgress") -> "RenderableType":
     speed = progress.cells_per_second
     left = progress.seconds_left
     facts = Table.grid(padding=(0, 2))
-    facts.add_row("batch", f"[bold]{progress.lab}/{progress.batch_id}[/]", f"[bold]{progress.state}[/]")
+    facts.add_row(
+        "batch",
+        f"[bold]{progress.lab}/{progress.batch_id}[/]",
+        f"[bold]{progress.state}[/]{' urgent' if progress.urgent else ''}",
+    )
     facts.add_row("slides", ProgressBar(progress.total or 1, progress.ended, width=30), states)
     facts.add_row(
         "cells",
         f"{progress.cells}" + (f", {speed:.1f} per second" if speed else ""),
         "" if progress.is_closed or left is None else f"about {left / 60:.0f} min {left % 60:.0f} s left",
     )
+    if progress.holds is not None and not progress.is_closed:
+        facts.add_row("held", f"[yellow]{progress.holds}[/]", "")
     if not progress.troubled and not progress.problems:
         return facts
     trouble = Table(
@@ -169,6 +174,8 @@ def as_document(progress: "BatchProgress") -> dict[str, Any]:
         "lab": progress.lab,
         "batch": progress.batch_id,
         "state": progress.state,
+        "urgent": progress.urgent,
+        "held": progress.holds,
         "slides": progress.slides,
         "cells": progress.cells,
         "cells_per_second": progress.cells_per_second,

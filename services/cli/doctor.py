@@ -15,7 +15,7 @@ import urllib3
 
 from migrations.run import head_revision, require_head
 from services.batches.progress import count_work
-from services.batches.queries import batches_sent_twice, waiting_slides
+from services.batches.queries import batches_sent_twice, held_back, waiting_slides
 from services.database.queries import (
     clock_ahead_s,
     connections_left,
@@ -86,6 +86,7 @@ def examine(settings: Settings, home: Path) -> list[Finding]:
         ("database writes", lambda: _writes(engine), ("revision",), _WRITES),
         ("connections", lambda: _connections(engine), ("database",), _MORE_CONNECTIONS),
         ("waiting slides", lambda: _waiting(engine), ("revision",), "they go on by themselves once the cause is gone"),
+        ("paused", lambda: _paused(engine), ("revision",), "run `morphbatch migrate`"),
         ("sent twice", lambda: _sent_twice(engine), ("revision",), "run `morphbatch migrate`"),
         ("reporting views", lambda: _views(engine), ("revision",), "run `morphbatch migrate`"),
         ("partitions", lambda: _partitions(engine), ("revision",), "beat and a control worker create them: start both"),
@@ -177,6 +178,17 @@ def _waiting(engine: Engine) -> str:
     if waiting:
         raise Unwell("; ".join(f"{row.slides} slides wait, {row.reason}: {row.detail}" for row in waiting))
     return "no slide waits to be tried again"
+
+
+def _paused(engine: Engine) -> str:
+    """A warning, no failure: a person has done it, and may have forgotten it."""
+    with transaction(engine) as session:
+        paused = held_back(session)
+    if paused:
+        return (
+            f"WARNING: {'; '.join(map(str, paused[:5]))}; `morphbatch resume LAB [BATCH]` lets its slides start again"
+        )
+    return "no lab and no batch is paused"
 
 
 def _sent_twice(engine: Engine) -> str:

@@ -1,4 +1,4 @@
-"""`morphbatch lab`: the labs on record, their time zones, which of them test, and their tokens."""
+"""`morphbatch lab`: the labs on record, their time zones and hours, which of them test, and their tokens."""
 
 import getpass
 from pathlib import Path
@@ -23,20 +23,22 @@ DaysOption = Annotated[int, typer.Option("--days", min=1, max=3650, help="Days u
 
 @commands.command(name="list")
 def list_(as_json: JsonOption = False) -> None:
-    """List the labs, their time zones, how many batches each has sent, and which of them test."""
+    """List the labs, their time zones, when their slides are started, their batches, and which of them test."""
     from dataclasses import asdict
 
     from rich.table import Table
 
-    from services.intake.labs import labs
+    from services.intake.labs import labs, shown_window
 
     found = labs(_engine())
     if as_json:
         print_json([asdict(row) for row in found])
         return
-    table = Table("lab", "time zone", "batches", "tests", box=None, header_style="bold")
+    table = Table("lab", "time zone", "slides are started", "batches", "tests", box=None, header_style="bold")
     for row in found:
-        table.add_row(row.lab, row.time_zone, str(row.batches), "yes" if row.tests else "")
+        window = shown_window(row.window)
+        started = window if row.paused_at is None else f"{window}; paused since {row.paused_at:%Y-%m-%d %H:%M} UTC"
+        table.add_row(row.lab, row.time_zone, started, str(row.batches), "yes" if row.tests else "")
     out.print(table)
 
 
@@ -52,22 +54,34 @@ def set_(
         typer.Option(
             "--testing/--no-testing",
             help="Send its LIMS the results of any release, marked as test data; else only those of trained ones.",
+        ),
+    ] = None,
+    window: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FROM-TO",
+            help="When its slides are started, such as 20:00-06:00 by its clock; `always`: at any time.",
             show_default=False,
         ),
     ] = None,
 ) -> None:
-    """Set the time zone by whose clock a lab's days, nights and months begin; those of earlier batches move with it.
+    """Set the time zone by whose clock a lab's days begin, and the hours within which its slides are started.
 
-    It may be set before the lab sends its first batch. Until it is set, days are those of UTC.
+    Both may be set before the lab sends its first batch. Until then days are those of UTC, and slides are started at
+    any time. Another time zone moves the days, nights and months of earlier batches too. Urgent batches ignore the
+    hours, and a slide that was started goes on after them.
     """
-    from services.intake.labs import set_lab_tests, set_time_zone
+    from services.intake.labs import set_lab_tests, set_time_zone, set_window
 
-    if time_zone is None and testing is None:
-        raise typer.BadParameter("say what to set: --time-zone ZONE, --testing or --no-testing")
+    if time_zone is None and testing is None and window is None:
+        raise typer.BadParameter("say what to set: --time-zone ZONE, --window FROM-TO, --testing or --no-testing")
     engine = _engine()
     if time_zone is not None:
         before = set_time_zone(engine, lab, time_zone, by=getpass.getuser())
         out.print(f"days of lab {lab} begin by the clock of {time_zone}; before: {before}", highlight=False)
+    if window is not None:
+        before = set_window(engine, lab, window, by=getpass.getuser())
+        out.print(f"slides of lab {lab} are started {window} by its clock; before: {before}", highlight=False)
     if testing is not None:
         set_lab_tests(engine, lab, testing, by=getpass.getuser())
         sent = "of any release, marked as test data" if testing else "of trained releases only"

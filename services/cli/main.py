@@ -24,6 +24,7 @@ from services.cli import (
     night,
     release,
     report,
+    schedule,
     simulate,
     smears,
     sql,
@@ -43,7 +44,7 @@ app = typer.Typer(
     help="Classify stained sperm cells overnight, in batches. Start with `morphbatch doctor`.",
     epilog="Exit codes: 0 done; 1 it ran, and the answer is 'not good'; 2 it could not be done.",
 )
-for module in (demo, stack, submit, batches, night, report, sql, smears, training, evaluate, simulate):
+for module in (demo, stack, submit, batches, schedule, night, report, sql, smears, training, evaluate, simulate):
     app.add_typer(module.commands)
 app.add_typer(
     release.commands,
@@ -53,7 +54,7 @@ app.add_typer(
 app.add_typer(
     lab.commands,
     name="lab",
-    help="The labs: their time zones, their tokens for the HTTP service, their keys and roles.",
+    help="The labs: their time zones, when their slides are started, their tokens for the HTTP service, their keys.",
 )
 app.add_typer(bench.commands, name="bench", help="Measure the speed of the service on this machine.")
 

@@ -141,7 +141,7 @@ def _activate(release_id: str) -> dict[str, Any]:
     engine = make_engine(settings.database_url)
     try:
         publisher = connect_publisher(settings.broker_url)
-        done = switch_release(engine, publisher, activate, restart, republish_s=settings.republish_seconds)
+        done = switch_release(engine, publisher, activate, restart)
     finally:
         engine.dispose()
     err.print(f"{done.slides_moved} queued slides moved to it")

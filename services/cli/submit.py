@@ -52,6 +52,10 @@ def submit(
             show_default=False,
         ),
     ] = None,
+    urgent: Annotated[
+        bool,
+        typer.Option("--urgent", help="Have it pass other batches that wait, of all labs and at any time of day."),
+    ] = False,
     skip_unusable: Annotated[
         bool, typer.Option("--skip-unusable", help="Submit without the images that cannot be taken; each is listed.")
     ] = False,
@@ -82,7 +86,7 @@ def submit(
     if (api is None) != (token_file is None):
         raise typer.BadParameter("--api and --token-file belong together")
     try:
-        delivery = _read(folder, lab, batch, um_per_px, stain, collected_at, skip_unusable)
+        delivery = _read(folder, lab, batch, um_per_px, stain, collected_at, urgent, skip_unusable)
     except ManifestRejected as error:
         _show_problems(folder, error, as_json)
         raise typer.Exit(COULD_NOT) from error
@@ -145,6 +149,7 @@ def _read(
     um_per_px: float | None,
     stain: str | None,
     collected_at: str | None,
+    urgent: bool,
     skip_unusable: bool,
 ) -> "Delivery":
     from services.intake.folder import read_folder
@@ -158,6 +163,7 @@ def _read(
             um_per_px=um_per_px,
             stain=stain,
             collected_at=collected_at,
+            urgent=urgent,
             without_lost=skip_unusable,
             advance=lambda size: progress.advance(bar, size),
         )

@@ -10,7 +10,7 @@ from services.database.models import AuditEvent
 class AuditKind(StrEnum):
     """What an event says, with the keys of its `detail`."""
 
-    BATCH_REGISTERED = "batch_registered"  # slides, fields, manifest_sha256
+    BATCH_REGISTERED = "batch_registered"  # slides, fields, urgent, manifest_sha256
     MANIFEST_REJECTED = "manifest_rejected"  # problems, reasons
     MANIFEST_REFUSED = "manifest_refused"  # etag, manifest_sha256, registered_sha256
     SLIDE_QUARANTINED = "slide_quarantined"  # slide, reason, detail
@@ -19,6 +19,12 @@ class AuditKind(StrEnum):
     SLIDES_FUSED_ANEW = "slides_fused_anew"  # release, by, slides, cells
     BATCH_VOIDED = "batch_voided"  # by, why
     BATCH_RESTORED = "batch_restored"  # by, why
+    LAB_PAUSED = "lab_paused"  # lab, by, why
+    LAB_RESUMED = "lab_resumed"  # lab, by, why
+    WINDOW_SET = "window_set"  # lab, window, before, by
+    BATCH_PAUSED = "batch_paused"  # by, why
+    BATCH_RESUMED = "batch_resumed"  # by, why
+    BATCH_CANCELLED = "batch_cancelled"  # by, why, slides
     BATCH_CLOSED = "batch_closed"  # state, revision, issued_at, replaces, reason
     TIME_ZONE_SET = "time_zone_set"  # lab, time_zone, before, by
     LAB_TESTS_SET = "lab_tests_set"  # lab, tests, by

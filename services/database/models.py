@@ -5,7 +5,7 @@ row: everywhere but in the columns of these tables, whose names are older.
 """
 
 from collections.abc import Iterable
-from datetime import date, datetime
+from datetime import date, datetime, time
 from typing import Any
 
 from sqlalchemy import (
@@ -21,6 +21,7 @@ from sqlalchemy import (
     MetaData,
     SmallInteger,
     Text,
+    Time,
     UniqueConstraint,
     func,
 )
@@ -57,6 +58,11 @@ class Lab(Base):
     """A clinic's laboratory: the first folder under incoming/."""
 
     __tablename__ = "lab"
+    __table_args__ = (
+        CheckConstraint(
+            "(window_opens is null) = (window_closes is null) and window_opens <> window_closes", name="window_whole"
+        ),
+    )
 
     id: Mapped[int] = mapped_column(Identity(), primary_key=True)
     code: Mapped[str] = mapped_column(unique=True)
@@ -67,6 +73,13 @@ class Lab(Base):
     tests: Mapped[bool] = mapped_column(
         server_default="false", comment="It tests: results of any release go out to its LIMS, marked as test data"
     )
+    window_opens: Mapped[time | None] = mapped_column(
+        Time, comment="By the lab's clock: from then its slides may be started; null: at any time"
+    )
+    window_closes: Mapped[time | None] = mapped_column(Time, comment="From then on no more; may be after midnight")
+    paused_at: Mapped[datetime | None] = mapped_column(comment="Since then none of its slides is started; null: it is")
+    paused_by: Mapped[str | None]
+    pause_why: Mapped[str | None] = mapped_column(comment="Why it was paused")
 
 
 class ApiToken(Base):
@@ -122,6 +135,13 @@ class Batch(Base):
     voided_at: Mapped[datetime | None] = mapped_column(comment="Since then nothing of it counts; null: it counts")
     voided_by: Mapped[str | None]
     void_why: Mapped[str | None] = mapped_column(comment="Why it was voided")
+    urgent: Mapped[bool] = mapped_column(server_default="false", comment="Passes others that wait, at any time of day")
+    paused_at: Mapped[datetime | None] = mapped_column(comment="Since then none of its slides is started; null: it is")
+    paused_by: Mapped[str | None]
+    pause_why: Mapped[str | None] = mapped_column(comment="Why it was paused")
+    cancelled_at: Mapped[datetime | None] = mapped_column(comment="Since then no slide of it is started, for good")
+    cancelled_by: Mapped[str | None]
+    cancel_why: Mapped[str | None] = mapped_column(comment="Why it was cancelled")
 
     lab: Mapped[Lab] = relationship()
     slides: Mapped[list["Slide"]] = relationship(back_populates="batch", order_by="Slide.position")
@@ -245,10 +265,10 @@ class Analysis(Base):
     )
     lease_until: Mapped[datetime | None]
     publish_at: Mapped[datetime] = mapped_column(
-        server_default=func.now(), comment="While queued, the sweep publishes it (again) once this has passed"
+        server_default=func.now(), comment="While queued, it is not started before"
     )
     queued_at: Mapped[datetime] = mapped_column(server_default=func.now(), comment="When it was asked for")
-    started_at: Mapped[datetime | None]
+    started_at: Mapped[datetime | None] = mapped_column(index=True)
     finished_at: Mapped[datetime | None]
     reason: Mapped[str | None] = mapped_column(comment="Code of why it is quarantined or was last retried")
     detail: Mapped[str | None] = mapped_column(comment="The same for people")

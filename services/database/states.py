@@ -11,16 +11,18 @@ A slide's state is that of one version of its analysis. Its end is final: a slid
 | finish        | running | done         | its cells are written                                           |
 | fall_short    | running | insufficient | its cells are written, fewer than asked                         |
 | quarantine    | running | quarantined  | it cannot be analysed until a person has helped                 |
+| cancel        | queued  | cancelled    | its batch was cancelled before a worker took it                 |
 | reapply       | new     | done         | another fusion was applied to the logits of an earlier version  |
 | reapply_short | new     | insufficient | the same, and fewer cells than asked count                      |
 
-| batch             | from                           | to                   | when                                |
-|-------------------|--------------------------------|----------------------|-------------------------------------|
-| register          | new, rejected                  | analysing            | its manifest is right               |
-| reject            | new                            | rejected             | its manifest is wrong               |
-| close             | analysing                      | complete             | all slides have a result            |
-| close_with_errors | analysing                      | complete_with_errors | the same, but some are quarantined  |
-| reopen            | complete, complete_with_errors | analysing            | slides or reports are done again    |
+| batch             | from                                      | to                   | when                         |
+|-------------------|-------------------------------------------|----------------------|------------------------------|
+| register          | new, rejected                             | analysing            | its manifest is right        |
+| reject            | new                                       | rejected             | its manifest is wrong        |
+| close             | analysing                                 | complete             | all slides have a result     |
+| close_with_errors | analysing                                 | complete_with_errors | some are quarantined         |
+| close_cancelled   | analysing                                 | cancelled            | a person cancelled it        |
+| reopen            | complete, complete_with_errors, cancelled | analysing            | slides or reports come again |
 """
 
 from enum import Enum, StrEnum
@@ -28,26 +30,37 @@ from typing import Final
 
 
 class BatchState(StrEnum):
-    """The three last are final, unless a slide is requeued or a manifest is corrected."""
+    """All but the first are final, unless a slide is requeued, a report written again or a manifest corrected."""
 
     ANALYSING = "analysing"
     COMPLETE = "complete"
     COMPLETE_WITH_ERRORS = "complete_with_errors"
     REJECTED = "rejected"
+    CANCELLED = "cancelled"
 
 
 class SlideState(StrEnum):
-    """`insufficient` (fewer cells than asked) is a result; `quarantined` waits for a person."""
+    """`insufficient` (fewer cells than asked) is a result; `quarantined` waits for a person; `cancelled`: its batch was."""
 
     QUEUED = "queued"
     RUNNING = "running"
     DONE = "done"
     QUARANTINED = "quarantined"
     INSUFFICIENT = "insufficient"
+    CANCELLED = "cancelled"
 
 
-BATCH_CLOSED: Final = frozenset({BatchState.COMPLETE, BatchState.COMPLETE_WITH_ERRORS, BatchState.REJECTED})
-SLIDE_ENDED: Final = frozenset({SlideState.DONE, SlideState.QUARANTINED, SlideState.INSUFFICIENT})
+class Held(StrEnum):
+    """Why a queued slide may not be started now: `held` of the view `operations.open_batch`, which decides it."""
+
+    BATCH_CANCELLED = "batch_cancelled"
+    LAB_PAUSED = "lab_paused"
+    BATCH_PAUSED = "batch_paused"
+    OUTSIDE_WINDOW = "outside_window"
+
+
+BATCH_CLOSED: Final = frozenset(set(BatchState) - {BatchState.ANALYSING})
+SLIDE_ENDED: Final = frozenset(set(SlideState) - {SlideState.QUEUED, SlideState.RUNNING})
 
 
 class BatchMove(Enum):
@@ -57,7 +70,12 @@ class BatchMove(Enum):
     REJECT = (frozenset[BatchState](), BatchState.REJECTED, True)
     CLOSE = (frozenset({BatchState.ANALYSING}), BatchState.COMPLETE, False)
     CLOSE_WITH_ERRORS = (frozenset({BatchState.ANALYSING}), BatchState.COMPLETE_WITH_ERRORS, False)
-    REOPEN = (frozenset({BatchState.COMPLETE, BatchState.COMPLETE_WITH_ERRORS}), BatchState.ANALYSING, False)
+    CLOSE_CANCELLED = (frozenset({BatchState.ANALYSING}), BatchState.CANCELLED, False)
+    REOPEN = (
+        frozenset({BatchState.COMPLETE, BatchState.COMPLETE_WITH_ERRORS, BatchState.CANCELLED}),
+        BatchState.ANALYSING,
+        False,
+    )
 
     def __init__(self, origins: frozenset[BatchState], to: BatchState, begins: bool) -> None:
         self.origins = origins
@@ -74,6 +92,7 @@ class SlideMove(Enum):
     FINISH = (frozenset({SlideState.RUNNING}), SlideState.DONE, False)
     FALL_SHORT = (frozenset({SlideState.RUNNING}), SlideState.INSUFFICIENT, False)
     QUARANTINE = (frozenset({SlideState.RUNNING}), SlideState.QUARANTINED, False)
+    CANCEL = (frozenset({SlideState.QUEUED}), SlideState.CANCELLED, False)
     REAPPLY = (frozenset[SlideState](), SlideState.DONE, True)
     REAPPLY_SHORT = (frozenset[SlideState](), SlideState.INSUFFICIENT, True)
 

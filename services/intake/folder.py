@@ -72,6 +72,7 @@ def read_folder(
     um_per_px: float | None = None,
     stain: str | None = None,
     collected_at: str | None = None,
+    urgent: bool = False,
     without_lost: bool = False,
     advance: Advance = lambda _: None,
 ) -> Delivery:
@@ -107,6 +108,8 @@ def read_folder(
     generate_name = batch_id is None and not isinstance(document.get("batch_id"), str)
     document["lab"] = lab if lab is not None else document.get("lab")
     document["batch_id"] = batch_id or (_STAND_IN_BATCH if generate_name else document["batch_id"])
+    if urgent:
+        document["urgent"] = True
     for slide in _objects(document.get("slides")):
         if um_per_px is not None:
             slide["um_per_px"] = um_per_px

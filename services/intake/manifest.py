@@ -208,6 +208,12 @@ class Manifest(_Strict):
     schema_version: Literal["morphbatch.manifest/1"] = Field(alias="schema", description="Version of the format.")
     lab: Id = Field(description="The lab's code, as in the manifest's own key.")
     batch_id: Id = Field(description="The batch's id, unique in the lab, as in the manifest's own key.")
+    # Left out where it is false, so that manifests of before keep their fingerprint.
+    urgent: bool = Field(
+        False,
+        exclude_if=lambda urgent: not urgent,
+        description="Whether it passes other batches that wait, of all labs and at any time of day.",
+    )
     slides: Annotated[list[ManifestSlide], Field(min_length=1, max_length=MAX_FIELDS)]
 
     @property

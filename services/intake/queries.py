@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, time
 
 from sqlalchemy import func, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
@@ -25,7 +25,7 @@ class KnownManifest:
 
 def known_manifests(session: Session, settled_before: datetime) -> list[KnownManifest]:
     """Every manifest that was read; a batch that was closed before `settled_before` is settled."""
-    finished = Batch.state.in_([BatchState.COMPLETE.value, BatchState.COMPLETE_WITH_ERRORS.value])
+    finished = Batch.state.not_in([BatchState.ANALYSING.value, BatchState.REJECTED.value])
     settled = finished & (func.coalesce(Batch.closed_at, Batch.received_at) < settled_before)
     registered = select(Lab.code, Batch.batch_id, Batch.manifest_etag, settled).join(Batch.lab)
     refused = (
@@ -39,18 +39,29 @@ def known_manifests(session: Session, settled_before: datetime) -> list[KnownMan
 
 @dataclass(frozen=True, slots=True)
 class LabRow:
-    """A lab, its time zone, how many batches it has sent, and whether it tests."""
+    """A lab, its time zone, its batches, whether it tests, when its slides are started, and since when it is paused."""
 
     lab: str
     time_zone: str
     batches: int
     tests: bool
+    window_opens: time | None = None
+    window_closes: time | None = None
+    paused_at: datetime | None = None
+
+    @property
+    def window(self) -> tuple[time, time] | None:
+        """When its slides are started; `None`: at any time."""
+        if self.window_opens is None or self.window_closes is None:
+            return None
+        return self.window_opens, self.window_closes
 
 
 def lab_rows(session: Session) -> list[LabRow]:
     """All labs by their code."""
-    counted = select(Lab.code, Lab.time_zone, func.count(Batch.id), Lab.tests).outerjoin(Batch).group_by(Lab.id)
-    return [LabRow(*row) for row in session.execute(counted.order_by(Lab.code))]
+    said = (Lab.code, Lab.time_zone, func.count(Batch.id), Lab.tests, Lab.window_opens, Lab.window_closes, Lab.paused_at)
+    counted = select(*said).outerjoin(Batch).group_by(Lab.id).order_by(Lab.code)
+    return [LabRow(*row) for row in session.execute(counted)]
 
 
 def is_time_zone(session: Session, name: str) -> bool:
@@ -75,6 +86,19 @@ def set_tests(session: Session, lab: str, tests: bool) -> bool:
     session.execute(upsert(Lab).values(code=lab).on_conflict_do_nothing(index_elements=[Lab.code]))
     changed = update(Lab).where(Lab.code == lab, Lab.tests != tests).values(tests=tests).returning(Lab.id)
     return session.scalar(changed) is not None
+
+
+def window_of(session: Session, lab: str) -> tuple[time, time] | None:
+    """When the lab's slides are started; the lab is put on record where it is new, and its row is locked."""
+    zone_of(session, lab)
+    opens, closes = session.execute(select(Lab.window_opens, Lab.window_closes).where(Lab.code == lab)).one()
+    return None if opens is None or closes is None else (opens, closes)
+
+
+def set_window_of(session: Session, lab: str, window: tuple[time, time] | None) -> None:
+    """Give the lab another window."""
+    opens, closes = window or (None, None)
+    session.execute(update(Lab).where(Lab.code == lab).values(window_opens=opens, window_closes=closes))
 
 
 def was_refused(session: Session, batch_key: int, etag: str) -> bool:

@@ -120,9 +120,10 @@ def _accept(session: Session, manifest: Manifest, found: ObjectInfo, fingerprint
             return Registered(lab, batch_id, Outcome.UNCHANGED, batch.id)
         else:
             return _refuse(session, batch, lab, found, fingerprint, ())
+    batch.urgent = manifest.urgent
     analysis_ids = _insert_slides(session, batch, manifest)
     detail = {"slides": len(manifest.slides), "fields": manifest.field_count, "manifest_sha256": fingerprint}
-    record(session, AuditKind.BATCH_REGISTERED, batch_key=batch.id, **detail)
+    record(session, AuditKind.BATCH_REGISTERED, batch_key=batch.id, urgent=manifest.urgent, **detail)
     return Registered(lab, batch_id, Outcome.NEW, batch.id, tuple(analysis_ids))
 
 

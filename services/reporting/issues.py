@@ -117,6 +117,8 @@ def _sentence(event: EventRow) -> str | None:
             return f"batch voided{by}{why}"
         case AuditKind.BATCH_RESTORED:
             return f"batch counted again{by}{why}"
+        case AuditKind.BATCH_CANCELLED:
+            return f"batch cancelled{by}{why}"
     return None
 
 

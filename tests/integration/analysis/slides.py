@@ -56,10 +56,16 @@ class Hints(Publisher):
 
     def __init__(self) -> None:
         self.sent: list[tuple[str, int]] = []
+        self.taken = 0  # of the slides' messages, by workers
         self.down = False
 
     def analyse_slide(self, analysis_id: int) -> None:
         self._note("slide", analysis_id)
+
+    def slides_announced(self) -> int:
+        if self.down:
+            raise BrokerUnavailable("down")
+        return sum(what == "slide" for what, _ in self.sent) - self.taken
 
     def close_batch(self, batch_id: int) -> None:
         self._note("close", batch_id)
@@ -130,4 +136,4 @@ def run(
     engine: Engine, store: ObjectStore, analysis_id: int, networks: Any = None, settings: Settings = SETTINGS
 ) -> int | None:
     """The key of the batch to close, if the slide was its last."""
-    return analyse_slide(engine, store, networks or ConstantNetworks(), analysis_id, settings).closing
+    return analyse_slide(engine, store, networks or ConstantNetworks(), settings, analysis_id).closing

@@ -159,7 +159,7 @@ def test_a_slide_that_ends_while_postgres_is_read_only_waits_and_goes_on_by_itse
 def test_the_first_sweep_after_an_outage_lets_leases_live_that_nobody_could_renew(
     postgres: Postgres, engine: Engine, empty_bucket: ObjectStore, slide: int
 ) -> None:
-    lease = claim(engine, slide, 60)
+    lease = claim(engine, 60, slide)
     assert lease is not None
     sweep = Sweep(Hints(), 60, 60)
     with read_only(postgres, engine), pytest.raises(DatabaseReadOnly):

@@ -45,5 +45,6 @@ def test_what_is_outstanding_is_what_is_queued_or_running_by_lab(night: Night) -
     with transaction(night.engine) as session:
         [row] = session.execute(text("select * from operations.outstanding")).mappings().all()
     assert row == {
-        "lab": "berlin", "slides_queued": 2, "slides_running": 1, "slides": 3, "fields": 7, "oldest_queued_at": oldest
+        "lab": "berlin", "slides_queued": 2, "slides_running": 1, "slides": 3, "fields": 7, "oldest_queued_at": oldest,
+        "slides_held": 0,
     }  # fmt: skip

@@ -120,10 +120,15 @@ def test_a_time_zone_is_set_by_its_name_also_before_the_first_batch(engine: Engi
 def test_the_command(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     url = engine.url.render_as_string(hide_password=False)
     monkeypatch.setattr("services.settings.load_settings", lambda: Settings(database_url=url))
-    run = CliRunner().invoke(commands, ["set", "north", "--time-zone", BERLIN])
+    run = CliRunner().invoke(commands, ["set", "north", "--time-zone", BERLIN, "--window", "20:00-06:00"])
     assert run.exit_code == 0, run.output
     listed = CliRunner().invoke(commands, ["list", "--json"])
-    assert json.loads(listed.output) == [{"lab": "north", "time_zone": BERLIN, "batches": 0, "tests": False}]
+    assert json.loads(listed.output) == [
+        {
+            "lab": "north", "time_zone": BERLIN, "batches": 0, "tests": False, "window_opens": "20:00:00",
+            "window_closes": "06:00:00", "paused_at": None,
+        }
+    ]  # fmt: skip
 
 
 def test_the_command_has_a_lab_test(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:

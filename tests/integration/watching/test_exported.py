@@ -89,7 +89,8 @@ def test_the_numbers_are_the_nights(night: tuple[Scraped, Scraped, int]) -> None
     assert (
         grew("morphbatch_triton_requests_total", outcome="ok") == grew("morphbatch_triton_request_seconds_count") >= 2
     )
-    assert grew("morphbatch_tasks_ended_total", task="morphbatch.analyse_slide", how="complete") == 2
+    # At least: a message may find no slide that waits.
+    assert grew("morphbatch_tasks_ended_total", task="morphbatch.analyse_slide", how="complete") >= 2
     assert grew("morphbatch_batches_closed_total", state="complete") == 1
     assert grew("morphbatch_manifests_total", outcome="new") == 1
     assert grew("morphbatch_slides", state="insufficient") == 2

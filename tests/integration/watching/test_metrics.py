@@ -12,6 +12,7 @@ from sqlalchemy import text
 
 from services.api import database_metrics
 from services.api.app import create_app
+from services.batches.pausing import pause_lab
 from services.database.session import transaction
 from services.database.states import SlideState
 from services.settings import Settings
@@ -52,14 +53,11 @@ def test_work_in_every_state_is_told_as_it_is(night: Night) -> None:
     night.slide(0, {"Normal": 3})
     night.slide(1, {}, state=SlideState.QUARANTINED, reason="checksum_mismatch")
     night.slide(2, {}, state=SlideState.QUEUED, fields=2)
-    waiting = night.slide(3, {}, state=SlideState.QUEUED, reason="inference_unavailable", fields=1)
+    night.slide(3, {}, state=SlideState.QUEUED, reason="inference_unavailable", fields=1)
     running = night.slide(4, {}, state=SlideState.RUNNING, fields=4)
     with transaction(night.engine) as session:
         session.execute(
             text("update analysis set queued_at = now() - interval '2 h', publish_at = now() + interval '1 h'")
-        )
-        session.execute(
-            text("update analysis set publish_at = now() - interval '10 min' where id = :id"), {"id": waiting}
         )
         session.execute(
             text(
@@ -72,17 +70,28 @@ def test_work_in_every_state_is_told_as_it_is(night: Night) -> None:
     assert found["morphbatch_database_up", labelled()] == 1
     assert found["morphbatch_batches", labelled(state="analysing")] == 1
     assert found["morphbatch_batches_unclosed", labelled()] == 0
-    slides = {state: found["morphbatch_slides", labelled(state=state)] for state in SlideState}
-    assert slides == {"queued": 2, "running": 1, "done": 1, "quarantined": 1, "insufficient": 0}
+    slides = {state: found["morphbatch_slides", labelled(state=state)] for state in (*SlideState, "held")}
+    expected = {"queued": 2, "running": 1, "done": 1, "quarantined": 1, "insufficient": 0, "cancelled": 0, "held": 0}
+    assert slides == expected
     assert found["morphbatch_quarantined_slides", labelled(reason="checksum_mismatch")] == 1
     assert found["morphbatch_waiting_slides", labelled(reason="inference_unavailable")] == 1
     assert found["morphbatch_oldest_slide_age_seconds", labelled(state="queued")] == pytest.approx(7200, abs=120)
     assert found["morphbatch_oldest_slide_age_seconds", labelled(state="running")] == pytest.approx(3600, abs=120)
-    assert found["morphbatch_sweep_lag_seconds", labelled()] == pytest.approx(600, abs=120)
     assert found["morphbatch_expired_leases", labelled()] == 1
     assert found["morphbatch_outstanding_fields", labelled()] == 7
     assert found["morphbatch_partitions_missing", labelled()] == 0
     assert found["morphbatch_release_info", labelled(release="r1", kind="untrained")] == 1
+
+
+def test_slides_of_a_paused_lab_are_held_and_do_not_scale_workers(night: Night) -> None:
+    night.slide(0, {}, state=SlideState.QUEUED, fields=2)
+    night.slide(1, {}, state=SlideState.RUNNING, fields=4)
+    pause_lab(night.engine, "berlin", by="anna", why="microscope doubtful")
+    [found] = asked(night.engine.url.render_as_string(hide_password=False))
+    slides = {state: found["morphbatch_slides", labelled(state=state)] for state in ("queued", "running", "held")}
+    assert slides == {"queued": 0, "running": 1, "held": 1}
+    assert found["morphbatch_oldest_slide_age_seconds", labelled(state="queued")] == 0
+    assert found["morphbatch_outstanding_fields", labelled()] == 4
 
 
 def test_a_batch_without_a_report_and_a_month_without_a_partition(night: Night, postgres: Postgres) -> None:
