@@ -140,7 +140,7 @@ class Settings(BaseSettings):
     republish_seconds: int = Field(
         300,
         ge=1,
-        description="A batch without its report is announced again after this; so long a worker asks Postgres for a slide.",
+        description="A batch without its report is announced again after this; a worker asks for a slide so long.",
     )
     max_attempts: int = Field(4, ge=1, description="Attempts at a slide before it is quarantined.")
     retry_base_seconds: float = Field(2.0, gt=0, description="First delay before a retry; it doubles, with jitter.")

@@ -40,7 +40,7 @@ class BatchState(StrEnum):
 
 
 class SlideState(StrEnum):
-    """`insufficient` (fewer cells than asked) is a result; `quarantined` waits for a person; `cancelled`: its batch was."""
+    """`insufficient` (fewer cells than asked) is a result; `quarantined` waits for a person; `cancelled` waited."""
 
     QUEUED = "queued"
     RUNNING = "running"

@@ -10,7 +10,14 @@ from services.database.audit import AuditKind, record
 from services.database.session import transaction
 from services.errors import PermanentError
 from services.intake.queries import (
-    LabRow, is_time_zone, lab_rows, set_tests, set_window_of, set_zone, window_of, zone_of,
+    LabRow,
+    is_time_zone,
+    lab_rows,
+    set_tests,
+    set_window_of,
+    set_zone,
+    window_of,
+    zone_of,
 )
 from services.intake.validation import check_lab_name
 

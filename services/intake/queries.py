@@ -59,7 +59,15 @@ class LabRow:
 
 def lab_rows(session: Session) -> list[LabRow]:
     """All labs by their code."""
-    said = (Lab.code, Lab.time_zone, func.count(Batch.id), Lab.tests, Lab.window_opens, Lab.window_closes, Lab.paused_at)
+    said = (
+        Lab.code,
+        Lab.time_zone,
+        func.count(Batch.id),
+        Lab.tests,
+        Lab.window_opens,
+        Lab.window_closes,
+        Lab.paused_at,
+    )
     counted = select(*said).outerjoin(Batch).group_by(Lab.id).order_by(Lab.code)
     return [LabRow(*row) for row in session.execute(counted)]
 
