@@ -151,10 +151,7 @@ def requeue(
     """Analyse quarantined slides again, or the named ones that have ended. Nothing is overwritten."""
 
     def change(key: int) -> tuple[int, BaseModel]:
-        done = run_again(
-            rooms.engine, rooms.publisher, key, asked.slides,
-            by=caller.name, why=asked.why, republish_s=rooms.settings.republish_seconds,
-        )  # fmt: skip
+        done = run_again(rooms.engine, rooms.publisher, key, asked.slides, by=caller.name, why=asked.why)
         return 202, Requeued(slides=list(done.slide_ids))
 
     return _once(request, rooms, caller, batch_id, asked, idempotency_key, change)

@@ -100,7 +100,7 @@ class Batch(_Answer):
     batch_id: str
     state: str = Field(
         description="`awaiting_fields` (announced), `submitted` (committed), `analysing`, `complete`,"
-        " `complete_with_errors` (slides are quarantined), `rejected` (its manifest is wrong)"
+        " `complete_with_errors` (slides are quarantined), `rejected` (its manifest is wrong), `cancelled`"
     )
     received_at: datetime | None = Field(description="When the service took it in; null: not yet.")
     closed_at: datetime | None
