@@ -68,36 +68,6 @@ OUTSTANDING_COMMENTS_BEFORE = {
     "column operations.outstanding.oldest_queued_at": "When the first of them was asked for",
 }
 
-# Only its last columns are new.
-BATCH_OVERVIEW = """
-create or replace view reporting.batch_overview as
-select b.id as batch_key, l.code as lab, b.batch_code as batch_id, b.state, b.received_on, b.received_at, b.closed_at,
-    count(s.slide_key) as slides,
-    count(*) filter (where s.state = 'done') as slides_done,
-    count(*) filter (where s.state = 'insufficient') as slides_insufficient,
-    count(*) filter (where s.state = 'quarantined') as slides_quarantined,
-    count(*) filter (where s.state in ('queued', 'running')) as slides_open,
-    coalesce(sum(s.fields), 0)::bigint as fields,
-    coalesce(sum(s.fields_used), 0)::bigint as fields_used,
-    coalesce(sum(s.cells), 0)::bigint as cells,
-    coalesce(sum(s.on_border), 0)::bigint as on_border,
-    coalesce(sum(s.objects_rejected), 0)::bigint as objects_rejected,
-    array_agg(distinct s.release_id) filter (where s.release_id is not null) as release_ids,
-    coalesce(bool_or(s.release_kind <> 'trained'), false) as not_for_use,
-    extract(epoch from max(s.finished_at) - min(s.started_at))::float8 as seconds,
-    count(s.later_state) as slides_pending, b.voided_at, b.voided_by, b.void_why,
-    coalesce(sum(s.cells_not_counted), 0)::bigint as cells_not_counted,
-    count(*) filter (where s.state = 'cancelled') as slides_cancelled, b.urgent, b.cancelled_at, b.cancelled_by,
-    b.cancel_why
-from batch b
-join lab l on l.id = b.lab_id
-left join reporting.slide_result s on s.batch_key = b.id
-group by b.id, l.code
-"""
-NEW_OF_OVERVIEW = """,
-    count(*) filter (where s.state = 'cancelled') as slides_cancelled, b.urgent, b.cancelled_at, b.cancelled_by,
-    b.cancel_why"""
-
 THROUGHPUT = """
 create or replace view reporting.throughput_by_night as
 select reporting.night_of(s.finished_at, l.time_zone) as night, s.lab, s.release_id,
@@ -128,12 +98,6 @@ COMMENTS = {
     "column operations.outstanding.slides_held": "Slides that may not be started now: outside the lab's window, or"
     " paused",
     "column reporting.batch_overview.state": "analysing, complete, complete_with_errors, rejected or cancelled",
-    "column reporting.batch_overview.slides_cancelled": "Slides whose batch was cancelled before they were analysed",
-    "column reporting.batch_overview.urgent": "Passes others that wait, at any time of day",
-    "column reporting.batch_overview.cancelled_at": "Since then no slide of the batch is started, for good; null: it"
-    " was not cancelled",
-    "column reporting.batch_overview.cancelled_by": "Who cancelled it",
-    "column reporting.batch_overview.cancel_why": "Why it was cancelled",
 }
 STATES = "queued, running, done, insufficient, quarantined or cancelled"
 STATES_BEFORE = "queued, running, done, insufficient or quarantined"
@@ -174,7 +138,6 @@ def upgrade() -> None:
     _know("analysis", (*SLIDE_STATES, "cancelled"))
     op.execute(OPEN_BATCH)
     op.execute(OUTSTANDING)
-    op.execute(BATCH_OVERVIEW)
     op.execute(THROUGHPUT)
     _comment(COMMENTS)
     _comment_states(STATES)
@@ -189,11 +152,9 @@ def downgrade() -> None:
             "a batch was cancelled, which the revision before cannot say: restore a backup of that version instead"
         )
     op.execute(THROUGHPUT.replace(", 'cancelled')", ")"))
-    overview = _comments_of_overview()
-    op.execute("drop view reporting.batch_overview, operations.outstanding, operations.open_batch")
+    op.execute("drop view operations.outstanding, operations.open_batch")
     op.execute(OUTSTANDING_BEFORE)
-    op.execute(BATCH_OVERVIEW.replace("or replace ", "").replace(NEW_OF_OVERVIEW, ""))
-    _comment({**OUTSTANDING_COMMENTS_BEFORE, **overview, "column reporting.batch_overview.state": BATCH_STATES_BEFORE})
+    _comment({**OUTSTANDING_COMMENTS_BEFORE, "column reporting.batch_overview.state": BATCH_STATES_BEFORE})
     _comment_states(STATES_BEFORE)
     op.execute("grant select on operations.outstanding to morphbatch_service, morphbatch_scaler")
     _know("analysis", SLIDE_STATES)
@@ -227,20 +188,3 @@ def _comment_states(comment: str) -> None:
         )
     )
     _comment({f"column reporting.{view}.state": comment for (view,) in views.all()})
-
-
-def _comments_of_overview() -> dict[str, str]:
-    """What the view that is made anew says of itself and of the columns that it keeps."""
-    found = op.get_bind().execute(
-        sa.text(
-            "select null as name, obj_description('reporting.batch_overview'::regclass, 'pg_class') as said"
-            " union all select attname, col_description(attrelid, attnum) from pg_attribute"
-            " where attrelid = 'reporting.batch_overview'::regclass and attnum > 0"
-        )
-    )
-    new = COMMENTS.keys()
-    subjects = {
-        f"column reporting.batch_overview.{name}" if name else "view reporting.batch_overview": said
-        for name, said in found.all()
-    }
-    return {subject: said for subject, said in subjects.items() if subject not in new}

@@ -77,9 +77,7 @@ select b.id as batch_key, l.code as lab, b.batch_code as batch_id, b.state, b.re
     coalesce(bool_or(s.release_kind <> 'trained'), false) as not_for_use,
     extract(epoch from max(s.finished_at) - min(s.started_at))::float8 as seconds,
     count(s.later_state) as slides_pending, b.voided_at, b.voided_by, b.void_why,
-    coalesce(sum(s.cells_not_counted), 0)::bigint as cells_not_counted,
-    count(*) filter (where s.state = 'cancelled') as slides_cancelled, b.urgent, b.cancelled_at, b.cancelled_by,
-    b.cancel_why
+    coalesce(sum(s.cells_not_counted), 0)::bigint as cells_not_counted
 from batch b
 join lab l on l.id = b.lab_id
 left join reporting.slide_result s on s.batch_key = b.id
