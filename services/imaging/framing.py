@@ -116,10 +116,14 @@ def _cover(samples: RGB, um: float) -> Mask:
     """1 where the samples `[h, w, 3]` at `um` µm show something that is not the specimen."""
     level = np.asarray(cv2.cvtColor(samples, cv2.COLOR_RGB2GRAY), np.uint8)
     window = np.ones((3, 3), np.uint8)
-    ranges = cv2.subtract(cv2.dilate(samples, window), cv2.erode(samples, window))
-    red, green, blue = (cv2.extractChannel(ranges, channel) for channel in range(3))
-    even = _thick((np.asarray(cv2.max(cv2.max(red, green), blue)) <= _EVEN).view(np.uint8), um)
+    ranges = [
+        cv2.subtract(cv2.dilate(levels, window), cv2.erode(levels, window))
+        for levels in (cv2.extractChannel(samples, channel) for channel in range(3))
+    ]
+    even = _thick((np.asarray(cv2.max(cv2.max(*ranges[:2]), ranges[2])) <= _EVEN).view(np.uint8), um)
     dark_too = _thick((level < _DARK * percentile_of(level, 95)).view(np.uint8), um)
+    if not (even.any() or dark_too.any()):
+        return even
     beside = (even | dark_too) == 0
     if np.count_nonzero(beside) < _LEAST_SHARE * level.size:
         beside = dark_too == 0
@@ -148,8 +152,13 @@ def _mostly(falling: Mask, edge: Mask, um: float) -> Mask:
 def _thick(mask: Mask, um: float) -> Mask:
     """What of `mask` is thicker than any head; it goes on outside of the picture."""
     side = math.ceil(_THICK_UM / um)
-    wide = cv2.copyMakeBorder(mask, side, side, side, side, cv2.BORDER_REPLICATE)
-    opened = cv2.morphologyEx(wide, cv2.MORPH_OPEN, np.ones((side, side), np.uint8))
+    wide, square = (
+        cv2.copyMakeBorder(mask, side, side, side, side, cv2.BORDER_REPLICATE),
+        np.ones((side, side), np.uint8),
+    )
+    if not cv2.countNonZero(cv2.erode(wide, square)):
+        return np.zeros_like(mask)
+    opened = cv2.morphologyEx(wide, cv2.MORPH_OPEN, square)
     return np.ascontiguousarray(opened[side:-side, side:-side]).astype(np.uint8, copy=False)
 
 

@@ -47,7 +47,8 @@ _CONTRAST_WINDOW_UM: Final = 3.2  # wide enough to hold the whole edge of a head
 _LEAST_CONTRAST: Final = 0.08  # of the background: below it, noise and haze have edges too
 _UNLIT: Final = 0.3  # of the background, over a whole block: no stain covers so much so densely
 _TILE: Final = 4  # blocks each way: slopes are measured tile by tile, where an edge is
-_NOISE_OF: Final = 16  # one tile of so many tells the noise
+_NOISE_OF: Final = 32  # one tile of so many tells the noise
+_STEEP: Final = 0.4  # of the strong edges: which of them are sharp is looked for among the steepest so many
 _BLOCK_UM: Final = 8.0  # a block of background holds a head and still shows background in its brighter quarter
 
 
@@ -62,16 +63,16 @@ def measure_quality(pixels: RGB, um_per_px: UmPerPx, planes: Planes | None = Non
     levels, level_um = edges.shrunk(LEVEL_SCALE_UM / edge_um), max(edge_um, LEVEL_SCALE_UM)
     absorbing = levels.absorbing
     blocks = _background_blocks(absorbing, level_um)
-    background = float(np.percentile(blocks, 75))  # not the median: a vignette may leave less than half of a field lit
+    # Not the median: a vignette may leave less than half of a field lit.
+    low, background, high = np.percentile(blocks, (5, 75, 95)).tolist()
     local = cv2.resize(blocks, absorbing.shape[::-1], interpolation=cv2.INTER_LINEAR).astype(np.float32, copy=False)
     lit = _lit(absorbing, background, level_um)
 
-    low, high = np.percentile(blocks, (5, 95))
     background_pct = _pct(background)
     clipped_pct = _clipped_pct(planes, lit)
-    unevenness_pct = float(100 * (high - low) / max(background, 1.0))
+    unevenness_pct = 100 * (high - low) / max(background, 1.0)
     area_um2, stain_od = _stain(absorbing, local, lit, level_um)
-    focus = _edge_width(edges.absorbing, absorbing, lit, background, edge_um, level_um)
+    focus = _edge_width(edges.pixels, absorbing, lit, background, edge_um, level_um)
 
     unusable = None
     if background_pct < BLACK_PCT:
@@ -109,7 +110,7 @@ def _clipped_pct(planes: Planes, lit: NDArray[np.bool_]) -> float:
     """Pixels with a channel at 255, or all at 0 where light falls. One channel at 0 is normal in a dense nucleus."""
     height, width = planes.pixels.shape[:2]
     size = -(-width // 4), -(-height // 4)
-    red, green, blue = (cv2.resize(plane, size, interpolation=cv2.INTER_NEAREST) for plane in planes.channels)
+    red, green, blue = cv2.split(cv2.resize(planes.pixels, size, interpolation=cv2.INTER_NEAREST))
     brightest = cv2.max(cv2.max(red, green), blue)
     near = cv2.resize(lit.view(np.uint8), size, interpolation=cv2.INTER_NEAREST)
     return float(100 * ((brightest == 255) | ((brightest == 0) & (near > 0))).mean())
@@ -128,8 +129,9 @@ def _lit(absorbing: NDArray[np.uint8], background: float, um: float) -> NDArray[
 
 def _background_blocks(absorbing: NDArray[np.uint8], um: float) -> NDArray[np.float32]:
     """Background level `[rows, columns]` of blocks: the brighter quarter of each, freed of single dark blocks."""
+    absorbing = absorbing[::2, ::2]  # enough to tell a quarter from the rest
     height, width = absorbing.shape
-    rows, columns = (max(1, round(n * um / _BLOCK_UM)) for n in (height, width))
+    rows, columns = (max(1, round(2 * n * um / _BLOCK_UM)) for n in (height, width))
     tall, wide = height // rows, width // columns
     cut = absorbing[: tall * rows, : wide * columns].reshape(rows, tall, columns, wide)
     rank = round(0.75 * (tall * wide - 1))
@@ -153,7 +155,7 @@ def _stain(
 
 
 def _edge_width(
-    fine: NDArray[np.uint8],
+    pixels: RGB,
     levels: NDArray[np.uint8],
     lit: NDArray[np.bool_],
     background: float,
@@ -162,28 +164,41 @@ def _edge_width(
 ) -> float | None:
     """Width of the sharpest tenth of the strong edges, µm: local contrast over the steepest gradient in it.
 
-    `fine` is at `um`, where slopes are measured, `levels` and `lit` at `level_um`. A step blurred by a Gaussian of σ
+    `pixels` are at `um`, where slopes are measured, `levels` and `lit` at `level_um`. A step blurred by a Gaussian of σ
     has a width of √(2π)·σ by this measure. `None` where nothing has contrast.
     """
     if not lit.any():
         return None
-    size = lit.shape[::-1]
-    side = max(3, round(_CONTRAST_WINDOW_UM / level_um) | 1)
-    window = np.ones((side, side), np.uint8)
-    contrast = cv2.subtract(cv2.dilate(levels, window), cv2.erode(levels, window)).astype(np.uint8, copy=False)
+    contrast = _range(levels, max(3, round(_CONTRAST_WINDOW_UM / level_um) | 1))
     highest = percentile_of(contrast, 99.5, lit)
     strong = lit & (contrast > max(_LEAST_CONTRAST * background, 0.5 * highest))
     if not strong.any():
         return None
-    pool = -(-fine.shape[0] // size[1])
-    wanted = _in_blocks(strong, (fine.shape[0] // pool, fine.shape[1] // pool))
-    blocks, sampled = _steepest(fine, pool, wanted)
+    # The sharpest are among those that are steep at the coarser scale already.
+    steep = _range(levels, 3)[strong] / contrast[strong]
+    strong[strong] = steep >= _quantile(steep, 1 - _STEEP)
+    pool = -(-pixels.shape[0] // lit.shape[0])
+    wanted = _in_blocks(strong, (pixels.shape[0] // pool, pixels.shape[1] // pool))
+    blocks, sampled = _steepest(pixels, pool, wanted)
+    size = lit.shape[::-1]
     steepest = _of_cells(blocks, size)
     # Noise is steep everywhere: what the background has is taken off (in squares, as noise adds to a slope).
     glass = steepest[_of_cells(sampled, size).view(np.bool_) & lit]
-    noise = float(np.median(glass)) if glass.size else 0.0
+    noise = _quantile(glass, 0.5) if glass.size else 0.0
     slopes = np.sqrt(np.maximum(steepest[strong] - noise, 1e-6)) / (8 * um)
-    return float(np.percentile(contrast[strong] / slopes, 10))
+    return _quantile(contrast[strong] / slopes, 0.1 / _STEEP)
+
+
+def _quantile(values: NDArray[Any], share: float) -> float:
+    """One of `values` `[n]`, without NumPy's long way to what lies between two."""
+    rank = round(share * (values.size - 1))
+    return float(np.partition(values, rank)[rank])
+
+
+def _range(levels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """Highest less lowest level in a square of `side` pixels around each."""
+    window = np.ones((side, side), np.uint8)
+    return np.asarray(cv2.subtract(cv2.dilate(levels, window), cv2.erode(levels, window)), np.uint8)
 
 
 def _of_cells(blocks: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
@@ -201,31 +216,32 @@ def _in_blocks(cells: NDArray[np.bool_], shape: tuple[int, int]) -> NDArray[np.u
     return blocks
 
 
-def _steepest(
-    levels: NDArray[np.uint8], pool: int, wanted: NDArray[np.uint8]
-) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+def _steepest(pixels: RGB, pool: int, wanted: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     """The largest square of the Sobel gradient in blocks of `pool` × `pool` pixels, and which are a sample of all.
 
-    Grain is smoothed away before. Both are `[H // pool, W // pool]`, as `wanted` is; of a block neither wanted nor of
-    the sample it is 0. Edges are on a tenth of a field: only the tiles that they cross are looked at, side by side as
-    one long strip.
+    Of the darker of red and green, freed of grain. Both are `[H // pool, W // pool]`, as `wanted` is; of a block
+    neither wanted nor of the sample it is 0. Edges are on a tenth of a field: only the tiles that they cross are looked
+    at, side by side as one long strip.
     """
     side, (rows, columns) = _TILE * pool, wanted.shape
     down, right = -(-rows // _TILE), -(-columns // _TILE)
     crossed = cv2.dilate(wanted, np.ones((_TILE, _TILE), np.uint8), anchor=(0, 0))[::_TILE, ::_TILE]
     sampled = (5 * np.arange(down)[:, None] + np.arange(right)) % _NOISE_OF == 0
     tiles = np.asarray(crossed, np.bool_) | sampled
-    seen = levels[: down * side, : right * side]
-    rest = down * side - seen.shape[0], right * side - seen.shape[1]
-    # Smoothing and a gradient need a pixel around what they are of, each.
-    framed = np.asarray(cv2.copyMakeBorder(seen, 2, rest[0] + 2, 2, rest[1] + 2, cv2.BORDER_REFLECT_101))
-    cut = sliding_window_view(framed, (side + 4, side + 4))[::side, ::side][tiles]
-    strip = cv2.GaussianBlur(np.ascontiguousarray(cut.transpose(1, 0, 2)).reshape(side + 4, -1), (3, 3), 0)
-    across, along = (slope[2:-2].astype(np.float32) for slope in cv2.spatialGradient(strip))
-    across *= across
-    along *= along
-    across += along
-    of_rows = np.maximum.reduce(across.reshape(_TILE, pool, -1), axis=1).reshape(_TILE, len(cut), side + 4)
+    rest = [max(0, max(2, count) * side - length) for count, length in zip((down, right), pixels.shape, strict=False)]
+    if any(rest):
+        pixels = cv2.copyMakeBorder(pixels, 0, rest[0], 0, rest[1], cv2.BORDER_REFLECT_101).astype(np.uint8, copy=False)
+    # Smoothing and a gradient need a pixel around what they are of, each; at the border a tile lies so much further in.
+    wide = side + 4
+    starts = (
+        np.clip(side * at - 2, 0, length - wide) for at, length in zip(np.nonzero(tiles), pixels.shape, strict=False)
+    )
+    cut = sliding_window_view(pixels, (wide, wide), (0, 1))[*starts]
+    red, green, _ = cv2.split(np.ascontiguousarray(cut.transpose(2, 0, 3, 1)).reshape(wide, -1, 3))
+    strip = cv2.GaussianBlur(cv2.min(red, green), (3, 3), 0)
+    across, along = (cv2.multiply(slope, slope, dtype=cv2.CV_32F) for slope in cv2.spatialGradient(strip))
+    squares = cv2.add(across, along)[2:-2]
+    of_rows = np.maximum.reduce(squares.reshape(_TILE, pool, -1), axis=1).reshape(_TILE, len(cut), wide)
     of_blocks = np.maximum.reduce([of_rows[:, :, 2 + shift : side + 2 : pool] for shift in range(pool)])
     steepest, sample = (
         np.zeros((down, _TILE, right, _TILE), np.float32),
