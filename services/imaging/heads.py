@@ -7,12 +7,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from services.imaging.detection.candidates import SPECK_UM2, Candidate, find_candidates
+from services.imaging.detection.candidates import SPECK_UM2, STAINED, Candidate, find_candidates
 from services.imaging.detection.double_heads import join_double_heads
 from services.imaging.detection.marks import is_mark
 from services.imaging.detection.splitting import Polygon
 from services.imaging.detection.strands import strands
-from services.imaging.detection.tracing import Closeup, trace
+from services.imaging.detection.tracing import Closeup, Rough, trace
 from services.imaging.detection.transmittance import FlatField, flatten
 from services.imaging.measuring.morphometry import measure
 from services.imaging.not_sperm import judged
@@ -43,27 +43,29 @@ def find_heads(
     come back in `rejected`, each with its reason. Specks below 2 µm² are not listed.
     """
     planes = planes or Planes(pixels)
-    flat = flatten(planes, um_per_px, WORKING_UM)
+    flat = flatten(planes, um_per_px, WORKING_UM, STAINED)
     candidates = join_double_heads(find_candidates(flat), flat)
     usual_hue = _usual_hue(candidates)
     scale = np.array(flat.shrink, np.float32)
     height, width = pixels.shape[:2]
-    traced: list[_Traced] = []
     rejected: list[RejectedObject] = []
+    looked_at: list[tuple[Candidate, Rough, bool]] = []
     for candidate in candidates:
-        rough = _in_field(candidate.polygon, scale)
+        piece = _in_field(candidate.polygon, scale)
         has_tail = candidate.double or _is_pin_head(candidate, flat)
         reason = _why_no_head(candidate, usual_hue, has_tail=has_tail)
-        if reason is not None:
-            if candidate.area_um2 >= SPECK_UM2:
-                rejected.append(RejectedObject(_box(rough), reason))
-            continue
-        others = [_in_field(sibling, scale) for sibling in candidate.siblings]
-        head = trace(planes, um_per_px, rough, others, flat.background_at(*candidate.polygon.mean(axis=0)))
+        if reason is None:
+            others = [_in_field(sibling, scale) for sibling in candidate.siblings]
+            background = flat.background_at(*candidate.polygon.mean(axis=0))
+            looked_at.append((candidate, Rough(piece, others, background), has_tail))
+        elif candidate.area_um2 >= SPECK_UM2:
+            rejected.append(RejectedObject(_box(piece), reason))
+    traced: list[_Traced] = []
+    closeups = trace(planes, um_per_px, [rough for _, rough, _ in looked_at])
+    for (candidate, rough, has_tail), head in zip(looked_at, closeups, strict=True):
         if head is None:
-            rejected.append(
-                RejectedObject(_box(rough), RejectReason.BORDER if candidate.on_border else RejectReason.SHAPE)
-            )
+            reason = RejectReason.BORDER if candidate.on_border else RejectReason.SHAPE
+            rejected.append(RejectedObject(_box(rough.piece), reason))
             continue
         box = _box(head.outline)
         cut = covered is not None and covered[head.outline[:, 1], head.outline[:, 0]].any()

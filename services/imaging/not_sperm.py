@@ -67,7 +67,7 @@ def _look(head: Head, flat: FlatField, covered: NDArray[np.uint8] | None) -> _Ju
 def _in_view(head: Head, flat: FlatField, covered: NDArray[np.uint8] | None) -> bool:
     """Whether all around the head, as far as a tail is looked for, lies in the field and is not covered."""
     across, down = (round(FAR_UM / flat.um_per_px * step) for step in flat.shrink)
-    height, width = (round(side * step) for side, step in zip(flat.green.shape, flat.shrink[::-1], strict=True))
+    height, width = (round(side * step) for side, step in zip(flat.size, flat.shrink[::-1], strict=True))
     box = head.box
     left, top, right, bottom = box.x0 - across, box.y0 - down, box.x1 + across, box.y1 + down
     if min(left, top) < 0 or right > width or bottom > height:

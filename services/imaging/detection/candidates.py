@@ -19,7 +19,7 @@ _SMALLEST_UM2: Final = 1.0  # of a speck that may be a pin head …
 _PIN_DEEP: Final = 0.6  # … as deep as this …
 _PIN_SOLID: Final = 0.96  # … and as round: its share of its convex hull …
 _PIN_LONG: Final = 1.6  # … and its length ÷ width
-_STAINED: Final = 0.77 * 255  # green transmittance below which something is stained; tails and glass are brighter
+STAINED: Final = 0.768  # green transmittance below which something is stained; tails and glass are brighter
 _DEEP: Final = 102  # … and below which it is stained as only chromatin is
 _TAIL_UM: Final = 0.95  # whatever is thinner is tail
 _HOLE_UM2: Final = 2.5  # a vacuole; a looped tail encloses more
@@ -59,11 +59,10 @@ class Candidate:
 
 def find_candidates(flat: FlatField) -> list[Candidate]:
     """The stained objects of `flat` that are thicker than a tail; specks below 2 µm² only if they may be pin heads."""
-    mask = np.asarray(cv2.threshold(flat.smooth, _STAINED, 1, cv2.THRESH_BINARY_INV)[1], np.uint8)
     least, speck, hole = (area / flat.um_per_px**2 for area in (_SMALLEST_UM2, SPECK_UM2, _HOLE_UM2))
     candidates = []
-    for stained in _objects(mask, least, hole):
-        for thick in _thick_parts(stained, mask.shape, flat.um_per_px):
+    for stained in _objects(flat.stained, least, hole):
+        for thick in _thick_parts(stained, flat.size, flat.um_per_px):
             if cv2.contourArea(thick) < speck:
                 if cv2.contourArea(thick) >= least:
                     small = _candidate(thick.reshape(-1, 2).astype(np.float32), (), flat)
@@ -130,15 +129,14 @@ def _pieces(polygon: Polygon, flat: FlatField) -> list[Polygon]:
 
 
 def _candidate(piece: Polygon, siblings: tuple[Polygon, ...], flat: FlatField) -> Candidate:
-    height, width = flat.green.shape
+    height, width = flat.size
     x, y, w, h = cv2.boundingRect(piece)
     inside = np.zeros((h, w), np.uint8)
     cv2.fillPoly(inside, [np.rint(piece).astype(np.int32)], 1, offset=(-x, -y))
-    here = slice(y, y + h), slice(x, x + w)
-    levels = (cv2.mean(plane[here], inside)[0] for plane in flat.channels[:2])
-    through = zip(levels, flat.background_at(x + w / 2, y + h / 2), strict=False)
-    red, green = (math.log(min(max(level / max(glass, 1), 0.004), 0.996)) for level, glass in through)
-    deep = int(np.count_nonzero((flat.green[here] < _DEEP) & inside.view(np.bool_)))
+    glass = flat.background_at(x + w / 2, y + h / 2)
+    through = zip(cv2.mean(flat.pixels[y : y + h, x : x + w], inside)[:2], glass, strict=False)
+    red, green = (math.log(min(max(level / max(empty, 1), 0.004), 0.996)) for level, empty in through)
+    deep = int(np.count_nonzero((flat.green(x, y, w, h) < _DEEP) & inside.view(np.bool_)))
     return Candidate(
         piece,
         siblings,

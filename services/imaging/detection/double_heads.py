@@ -80,7 +80,7 @@ def _front_shows(piece: Polygon, tail: Point, others: list[Point], flat: FlatFie
     cv2.fillPoly(inside, [np.rint(piece).astype(np.int32)], 1, offset=(-x, -y))
     rows, columns = np.nonzero(inside)
     front = (columns + x - middle[0]) * forward[0] + (rows + y - middle[1]) * forward[1] > 0
-    levels = flat.green[y : y + h, x : x + w][rows, columns].astype(np.float32)
+    levels = flat.green(x, y, w, h)[rows, columns].astype(np.float32)
     if levels[front].mean() - levels[~front].mean() < _PALER_IN_FRONT:
         return False
     near = _NEAREST_UM / flat.um_per_px

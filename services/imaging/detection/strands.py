@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from services.imaging.detection.splitting import Polygon
-from services.imaging.detection.transmittance import FlatField
+from services.imaging.detection.transmittance import GRAIN_PX, FlatField
 
 _NEAR_UM: Final = 0.45  # nearer to an outline is its own blurred edge
 _START_UM: Final = 0.5  # of a strand, beyond that
@@ -79,12 +79,12 @@ class _Around:
 
 def _around(flat: FlatField, pieces: list[Polygon], contrast: int) -> _Around:
     um = flat.um_per_px
-    height, width = flat.green.shape
+    height, width = flat.size
     x, y, w, h = cv2.boundingRect(np.concatenate(pieces))
     reach = round(FAR_UM / um) + 1
     left, top = max(0, x - reach), max(0, y - reach)
     right, bottom = min(width, x + w + reach), min(height, y + h + reach)
-    green = flat.smooth[top:bottom, left:right]
+    green = np.asarray(cv2.GaussianBlur(flat.green(left, top, right - left, bottom - top), GRAIN_PX, 0), np.uint8)
     window = np.ones((round(_WIDEST_UM / um) | 1,) * 2, np.uint8)
     darker = cv2.subtract(cv2.morphologyEx(green, cv2.MORPH_CLOSE, window, borderType=cv2.BORDER_REPLICATE), green)
     beside = np.ones(green.shape, np.uint8)
