@@ -16,6 +16,8 @@ _ATTEMPTS: Final = 6
 _LONGEST_PAUSE_S: Final = 30.0
 _WAIT_S: Final = 30
 _PART: Final = 2**20
+_LATER: Final = frozenset({408, 429, 502, 503, 504})
+_OF_STORES: Final = _LATER | {500}  # what S3 answers, and rclone, where there is too much at once
 
 
 class Refused(PermanentError):
@@ -120,7 +122,7 @@ class Client:
             headers = {**upload.headers, "Content-Length": size}
             return self._store.put(upload.url, headers=headers, content=_parts(path))
 
-        answer = self._again(put, f"upload of {upload.key}")
+        answer = self._again(put, f"upload of {upload.key}", _OF_STORES)
         if answer.status_code != 200:
             raise Refused(answer.status_code, "upload_refused", f"the object store does not take {upload.key}", [])
 
@@ -188,7 +190,7 @@ class Client:
             OSError: it cannot be written.
         """
         place = self._ask("GET", f"/batches/{batch_id}/files/{name}").headers["location"]
-        answer = self._again(lambda: self._store.get(place), f"download of {name}")
+        answer = self._again(lambda: self._store.get(place), f"download of {name}", _OF_STORES)
         if answer.status_code != 200:
             raise Refused(answer.status_code, "download_refused", f"the object store does not give {name}", [])
         part = to.with_name(to.name + ".part")
@@ -226,7 +228,7 @@ class Client:
             raise Refused(answer.status_code, "not_morphbatch", message, []) from error
         raise Refused(answer.status_code, code, detail, problems)
 
-    def _again(self, send: Callable[[], httpx.Response], what: str) -> httpx.Response:
+    def _again(self, send: Callable[[], httpx.Response], what: str, later: frozenset[int] = _LATER) -> httpx.Response:
         """The answer, once there is one that is not "later"."""
         trouble, pause = "", 0.0
         for attempt in range(_ATTEMPTS):
@@ -240,7 +242,7 @@ class Client:
             except httpx.TransportError as error:
                 trouble = f"{type(error).__name__}: {error}"
                 continue
-            if answer.status_code not in (408, 429, 502, 503, 504):
+            if answer.status_code not in later:
                 return answer
             trouble = f"answered {answer.status_code}"
             asked = answer.headers.get("retry-after", "")

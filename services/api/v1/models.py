@@ -24,10 +24,10 @@ _EXAMPLE_SLIDE: Final[dict[str, Any]] = {
 }
 _EXAMPLE_BATCH: Final[dict[str, Any]] = {
     "batch_id": "night-2026-11-23",
-    "state": "analysing",
+    "state": "complete_with_errors",
     "received_at": "2026-11-23T22:41:07Z",
-    "closed_at": None,
-    "voided": None,
+    "closed_at": "2026-11-24T03:12:40Z",
+    "voided": {"at": "2026-11-24T07:05:00Z", "why": "sent twice"},
 }
 Why = Annotated[
     str, Field(min_length=1, max_length=500, pattern=r"^[^\x00-\x1f]+$", description="Why, for the audit. No names.")
@@ -124,7 +124,7 @@ class BatchState(Batch):
             "example": {
                 **_EXAMPLE_BATCH,
                 "fields": 24,
-                "slides": {"done": 1, "queued": 1},
+                "slides": {"done": 1, "quarantined": 1},
                 "slides_in_trouble": [],
                 "problems": [],
             }
