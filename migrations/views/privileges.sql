@@ -17,7 +17,7 @@ grant usage on schema lab_reporting to morphbatch_lab;
 
 -- A function is executable by everybody unless this says otherwise; each is granted where it is wanted.
 alter default privileges revoke execute on functions from public;
-revoke execute on all functions in schema public, reporting from public;
+revoke execute on all functions in schema public, reporting, operations from public;
 grant execute on all functions in schema reporting to morphbatch_analyst, morphbatch_service;
 -- A view calls functions with the rights of its reader, who cannot name those of a schema that is closed to them.
 grant execute on all functions in schema reporting to morphbatch_lab;
@@ -27,7 +27,9 @@ grant execute on function make_cell_partitions(date, integer) to morphbatch_serv
 alter default privileges in schema reporting grant select on tables to morphbatch_analyst, morphbatch_service;
 grant select on all tables in schema reporting to morphbatch_analyst, morphbatch_service;
 grant select on all tables in schema lab_reporting to morphbatch_lab;
-grant select on operations.outstanding to morphbatch_service, morphbatch_scaler;
+grant select on operations.outstanding, operations.outstanding_slide, operations.worker_speed
+    to morphbatch_service, morphbatch_scaler;
+grant execute on all functions in schema operations to morphbatch_service, morphbatch_scaler;
 grant select on operations.open_batch to morphbatch_service;
 
 -- Tables do, so that the service is given what it does with each.

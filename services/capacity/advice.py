@@ -74,12 +74,12 @@ class Prices:
         return {**cost, "all": sum(cost.values())}
 
 
-def advise(night: Night, rates: Rates, opens: time, finish_by: time, *, on_gpu: bool) -> Advice:
+def advise(night: Night, rates: Rates, finish_by: time, *, on_gpu: bool) -> Advice:
     """The least of each station, tried by playing the night and adding to the bottleneck until it ends in time."""
     due = after_noon(finish_by)
 
     def at_least(cost: Cost) -> int:
-        return max(1, math.ceil(_servers(night, cost, after_noon(opens), due)))
+        return max(1, math.ceil(_servers(night, cost, due)))
 
     cores, gpus = at_least(rates.triton_cpu), at_least(rates.triton_gpu)
     servers = {
@@ -91,7 +91,7 @@ def advise(night: Night, rates: Rates, opens: time, finish_by: time, *, on_gpu: 
     workers = at_least(rates.worker)
     for _ in range(_TRIES):
         site = Site(dict(servers), on_gpu)
-        played = play(night, rates, site, ByForecast(workers, opens, finish_by))
+        played = play(night, rates, site, ByForecast(workers, finish_by))
         if played.finished <= due:
             break
         if played.bottleneck == "worker":
@@ -105,11 +105,10 @@ def _more(servers: int) -> int:
     return max(servers + 1, math.ceil(servers * _MORE))
 
 
-def _servers(night: Night, cost: Cost, opens: float, due: float) -> float:
+def _servers(night: Night, cost: Cost, due: float) -> float:
     """Servers that do, from each moment on, what is still to come in the time that is left, with a reserve."""
     ahead, servers = 0.0, 0.0
     for slide in reversed(night.slides):
         ahead += cost.of(slide)
-        left = due - (slide.arrives if slide.urgent else max(slide.arrives, opens))
-        servers = max(servers, ahead / (_RESERVE * max(left, 1.0)))
+        servers = max(servers, ahead / (_RESERVE * max(due - slide.arrives, 1.0)))
     return servers

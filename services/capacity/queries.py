@@ -9,7 +9,8 @@ from services.capacity.errors import NightRefused
 from services.capacity.nights import Night, Slide, after_noon
 
 _OF_NIGHT = text("""
-select b.received_at, b.lab_id, l.time_zone, a.finished_at, (b.received_at at time zone l.time_zone)::time as clock,
+select b.received_at, b.lab_id, b.urgent, l.time_zone, a.finished_at,
+    (b.received_at at time zone l.time_zone)::time as clock,
     (select count(*) from field f where f.slide_id = s.id) as fields,
     a.cells_classified + reporting.sum_of(a.not_counted_by_reason) as cells
 from batch b
@@ -40,7 +41,7 @@ def recorded_night(session: Session, evening: date, megabytes: float) -> tuple[N
     begins = after_noon(rows[0].clock.replace(microsecond=0))
     slides = [
         Slide((row.received_at - first).total_seconds() + begins, row.lab_id, row.fields, row.cells,
-              row.fields * megabytes)
+              row.fields * megabytes, row.urgent)
         for row in rows
     ]  # fmt: skip
     ended = max(row.finished_at for row in rows)

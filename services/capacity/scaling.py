@@ -86,21 +86,16 @@ class BySlides:
 
 @dataclass(frozen=True, slots=True)
 class ByForecast:
-    """As few as end the night by `finish_by`, from `opens` on; what is urgent or late within minutes, at any time."""
+    """As few as end all work by the next `finish_by`; what is urgent or late within minutes."""
 
     most: int
-    opens: time
     finish_by: time
 
     def wanted(self, work: Outstanding) -> int:
         """By what one worker does, with a fifth of the time that is left in reserve; no more than slides."""
-        due = after_noon(self.finish_by)
-        left = (due - work.now) % DAY_S or DAY_S
-        window = (due - after_noon(self.opens)) % DAY_S or DAY_S
-        slides, wanted = work.slides_at_once, _ending(work.slides_at_once, work.fields_at_once, AT_ONCE_S, work)
-        if left <= window:
-            slides, wanted = work.slides, max(wanted, _ending(work.slides, work.fields, left * _RESERVE, work))
-        return min(self.most, slides, wanted)
+        left = (after_noon(self.finish_by) - work.now) % DAY_S or DAY_S
+        at_once = _ending(work.slides_at_once, work.fields_at_once, AT_ONCE_S, work)
+        return min(self.most, work.slides, max(at_once, _ending(work.slides, work.fields, left * _RESERVE, work)))
 
     def last_due(self, now: float) -> float:
         """The last time at which a night should have ended."""

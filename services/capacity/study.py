@@ -14,12 +14,11 @@ from services.capacity.simulation import Played, Site, play
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What is asked: the hours, and what is given of the site; None: as advised.
+    """What is asked: by when the night should end, and what is given of the site; None: as advised.
 
     `triton`, `postgres`, `store`: servers, in cores (Triton's in GPUs with `gpu`). `one_machine`: all share its cores.
     """
 
-    opens: time
     finish_by: time
     gpu: bool = False
     workers: int | None = None
@@ -65,10 +64,10 @@ class Study:
 
 def study(night: Night, rates: Rates, asked: Asked, prices: Prices) -> Study:
     """Advise, and play the night under each rule on the site that is given or else advised."""
-    advice = advise(night, rates, asked.opens, asked.finish_by, on_gpu=asked.gpu)
+    advice = advise(night, rates, asked.finish_by, on_gpu=asked.gpu)
     site, most = asked.site(advice), asked.workers or advice.workers
     rules: dict[str, Rule] = {
-        "by forecast": ByForecast(most, asked.opens, asked.finish_by),
+        "by forecast": ByForecast(most, asked.finish_by),
         "by slides": BySlides(most),
         "always": Always(most),
     }

@@ -30,7 +30,7 @@ def _mean(help_: str, least: float, most: float) -> Any:
     return typer.Option(min=least, max=most, help=help_, callback=finite)
 
 
-_FIRST, _LAST, _OPENS, _DUE = (datetime(1900, 1, 1, hour) for hour in (17, 1, 19, 7))
+_FIRST, _LAST, _DUE = (datetime(1900, 1, 1, hour) for hour in (17, 1, 7))
 
 
 @commands.command()
@@ -51,9 +51,6 @@ def simulate(
             show_default=False,
         ),
     ] = None,
-    opens: Annotated[
-        datetime, typer.Option(formats=["%H:%M"], help="From then on slides that are not urgent are analysed.")
-    ] = _OPENS,
     finish_by: Annotated[
         datetime, typer.Option("--finish-by", formats=["%H:%M"], help="When the night should have ended.")
     ] = _DUE,
@@ -102,7 +99,7 @@ def simulate(
         played = draw_night(habits, seed)
     else:
         played, ended = _recorded(night, megabytes)
-    asked = Asked(opens.time(), finish_by.time(), gpu, workers, triton, postgres, store, one_machine)
+    asked = Asked(finish_by.time(), gpu, workers, triton, postgres, store, one_machine)
     answer = study(played, known, asked, Prices(core_hour, gpu_hour, gb_month))
     if picture is not None:
         from services.atomic import write_text

@@ -233,7 +233,7 @@ def test_the_analyst_has_no_right_in_the_tables_schema(postgres: Postgres) -> No
         assert rows(owner, f"{tables} and has_table_privilege('{ANALYST}', oid, '{any_right}')") == []
 
 
-def test_the_scaler_reads_one_view_and_nothing_else(postgres: Postgres) -> None:
+def test_the_scaler_reads_what_is_outstanding_and_nothing_else(postgres: Postgres) -> None:
     with logged_in(postgres, OWNER) as owner:
         any_right = "select, insert, update, delete, truncate, references, trigger"
         of_ours = (
@@ -241,7 +241,9 @@ def test_the_scaler_reads_one_view_and_nothing_else(postgres: Postgres) -> None:
         )
         granted = f"select oid::regclass::text from pg_class where {of_ours} and relkind in ('r', 'p', 'v')"
         readable = rows(owner, f"{granted} and has_table_privilege('morphbatch_scaler', oid, '{any_right}')")
-        assert readable == [("operations.outstanding",)]
+        assert sorted(readable) == [
+            ("operations.outstanding",), ("operations.outstanding_slide",), ("operations.worker_speed",),
+        ]  # fmt: skip
         schemas = "select nspname::text from pg_namespace where nspname !~ '^pg_' and nspname <> 'information_schema'"
         usable = rows(owner, f"{schemas} and has_schema_privilege('morphbatch_scaler', oid, 'usage')")
         assert usable == [("operations",)]
@@ -269,7 +271,7 @@ def test_partitions_are_made_with_the_owners_rights_and_nothing_of_the_callers(s
 
 def test_every_function_with_its_owners_rights_has_a_closed_path_and_named_callers(postgres: Postgres) -> None:
     with logged_in(postgres, OWNER) as owner:
-        ours = "pronamespace in ('public'::regnamespace, 'reporting'::regnamespace)"
+        ours = "pronamespace in ('public'::regnamespace, 'reporting'::regnamespace, 'operations'::regnamespace)"
         paths = rows(owner, f"select proconfig from pg_proc where {ours} and prosecdef")
         assert paths
         assert all(path == ["search_path=public, pg_temp"] for (path,) in paths)

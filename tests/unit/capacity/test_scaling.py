@@ -7,7 +7,7 @@ import pytest
 from services.capacity.nights import after_noon
 from services.capacity.scaling import POLL_S, Autoscaler, ByForecast, BySlides, Outstanding
 
-RULE = ByForecast(most=10, opens=time(19), finish_by=time(7))
+RULE = ByForecast(most=10, finish_by=time(7))
 
 
 def outstanding(clock: str, slides: int, at_once: int = 0, speed: float | None = 1.0) -> Outstanding:
@@ -20,18 +20,17 @@ def outstanding(clock: str, slides: int, at_once: int = 0, speed: float | None =
     [
         ("20:00", 0, 0, 1.0, 0),
         ("20:00", 1, 0, 1.0, 1),
-        ("19:00", 1000, 0, 1.0, 3),  # 100,000 fields in 80 % of 12 h: 2.9
-        ("01:00", 1000, 0, 1.0, 6),  # in 80 % of 6 h: 5.8
+        ("07:00", 1000, 0, 1.0, 2),  # 100,000 fields in 80 % of 24 h: 1.4
+        ("19:00", 1000, 0, 1.0, 3),  # of 12 h: 2.9
+        ("01:00", 1000, 0, 1.0, 6),  # of 6 h: 5.8
         ("01:00", 1000, 0, 2.0, 3),
         ("06:59", 1000, 0, 1.0, 10),  # at most so many
-        ("18:59", 1000, 0, 1.0, 0),  # by day
-        ("18:59", 1000, 1, 1.0, 1),  # but what is urgent or late
-        ("18:59", 1000, 20, 1.0, 4),  # 2,000 fields in ten minutes: 3.3
-        ("18:59", 20, 20, 0.01, 10),
-        ("18:59", 1000, 5, 0.01, 5),  # no more than slides
+        ("19:00", 1000, 1, 1.0, 3),
+        ("19:00", 1000, 20, 1.0, 4),  # 2,000 fields in ten minutes: 3.3
+        ("19:00", 20, 20, 0.01, 10),
+        ("19:00", 5, 5, 0.01, 5),  # no more than slides
         ("07:00", 1000, 1000, 1.0, 10),
         ("20:00", 10, 0, None, 3),  # nothing measured: four slides a worker
-        ("12:00", 10, 9, None, 3),
     ],
 )
 def test_workers_by_forecast(clock: str, slides: int, at_once: int, speed: float | None, expected: int) -> None:

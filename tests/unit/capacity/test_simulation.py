@@ -12,7 +12,7 @@ from services.capacity.rates import Cost, Rates
 from services.capacity.scaling import Always, ByForecast, BySlides
 from services.capacity.simulation import STATIONS, Site, play
 
-EVENING, MORNING = time(19), time(7)
+MORNING = time(7)
 WIDE = Site(dict.fromkeys(STATIONS, 1000.0))
 RATES = Rates.read()
 
@@ -60,7 +60,7 @@ def test_the_bottleneck_is_the_station_that_is_short(servers: dict[str, float], 
     assert 0.85 < played.used[expected] <= 1.0001
 
 
-@pytest.mark.parametrize("rule", [Always(3), BySlides(3), ByForecast(3, EVENING, MORNING)])
+@pytest.mark.parametrize("rule", [Always(3), BySlides(3), ByForecast(3, MORNING)])
 def test_the_same_night_ends_the_same(rule: Always | BySlides | ByForecast) -> None:
     habits = Habits(labs=20, urgent=0.2)
     assert draw_night(habits, 5) == draw_night(habits, 5) != draw_night(habits, 6)
@@ -77,34 +77,30 @@ def test_more_servers_end_no_later() -> None:
     assert ends[0] > ends[-1]
 
 
-def test_by_forecast_ends_in_time_with_fewer_workers_and_none_by_day() -> None:
+def test_by_forecast_ends_in_time_with_fewer_workers() -> None:
     night = draw_night(Habits(labs=300, slides=40, fields=400, urgent=0.02), 3)
-    slides, forecast = (play(night, RATES, WIDE, rule) for rule in (BySlides(64), ByForecast(64, EVENING, MORNING)))
+    slides, forecast = (play(night, RATES, WIDE, rule) for rule in (BySlides(64), ByForecast(64, MORNING)))
     assert slides.finished < forecast.finished <= after_noon(MORNING)
     assert forecast.most_workers < slides.most_workers / 2
     assert forecast.worker_hours < slides.worker_hours
     assert forecast.urgent is not None
     assert forecast.urgent.most < 660  # ten minutes, and a worker's start
-    ordinary = Night([slide for slide in night.slides if not slide.urgent])
-    by_day = [s for s in play(ordinary, RATES, WIDE, ByForecast(64, EVENING, MORNING)).samples if s.at < 7 * 3600]
-    assert by_day
-    assert all(sample.workers == 0 for sample in by_day)
 
 
-def test_what_is_late_is_done_by_day() -> None:
+def test_what_is_late_is_done_at_once() -> None:
     late = Night([replace(slide, arrives=after_noon(time(6, 59))) for slide in at_once(400).slides])
-    played = play(late, RATES, WIDE, ByForecast(4, EVENING, MORNING))
+    played = play(late, RATES, WIDE, ByForecast(4, MORNING))
     assert after_noon(MORNING) < played.finished < after_noon(time(9))
 
 
 def test_the_advice_is_played_and_says_when_no_night_can_end() -> None:
     night = draw_night(Habits(labs=2000), 1)
-    advice = advise(night, RATES, EVENING, MORNING, on_gpu=False)
+    advice = advise(night, RATES, MORNING, on_gpu=False)
     assert advice.ends_in_time
-    assert play(night, RATES, advice.site, ByForecast(advice.workers, EVENING, MORNING)).finished <= after_noon(MORNING)
+    assert play(night, RATES, advice.site, ByForecast(advice.workers, MORNING)).finished <= after_noon(MORNING)
     assert advice.triton_cores > advice.triton_gpus == 1
     hopeless = Night([Slide(after_noon(MORNING) - 1, 0, 20, 240, 10.0)])
-    assert not advise(hopeless, RATES, EVENING, MORNING, on_gpu=True).ends_in_time
+    assert not advise(hopeless, RATES, MORNING, on_gpu=True).ends_in_time
 
 
 def test_a_year_and_its_price() -> None:
@@ -124,7 +120,7 @@ def test_a_year_and_its_price() -> None:
 def test_a_thousand_labs_take_seconds_of_processor() -> None:
     night = draw_night(Habits(labs=1000), 1)
     begun = clocks.process_time()
-    play(night, RATES, WIDE, ByForecast(64, EVENING, MORNING))
+    play(night, RATES, WIDE, ByForecast(64, MORNING))
     assert clocks.process_time() - begun < 8
 
 

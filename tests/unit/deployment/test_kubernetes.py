@@ -125,7 +125,9 @@ def test_the_scaler_decides_how_many_workers_there_are(overlay: str) -> None:
     assert "replicas" not in named(overlay, "Deployment", "worker")["spec"]
     scaled = named(overlay, "ScaledObject", "worker")["spec"]
     assert scaled["minReplicaCount"] == 0
-    assert "operations.outstanding" in scaled["triggers"][0]["metadata"]["query"]
+    asked = scaled["triggers"][0]["metadata"]
+    assert "operations.workers_wanted" in asked["query"]
+    assert asked["targetQueryValue"] == "1"  # it says how many workers, not how much work
 
 
 @every
