@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from services.imaging.detection.candidates import SPECK_UM2, STAINED, Candidate, find_candidates
 from services.imaging.detection.double_heads import join_double_heads
-from services.imaging.detection.marks import is_mark
+from services.imaging.detection.marks import are_marks
 from services.imaging.detection.splitting import Polygon
 from services.imaging.detection.strands import strands
 from services.imaging.detection.tracing import Closeup, Rough, trace
@@ -104,10 +104,8 @@ class _Measured:
 
 
 def _without_marks(traced: list[_Traced]) -> tuple[list[_Traced], list[RejectedObject]]:
-    """Leave out what was drawn into the picture; where most objects look so, it is the picture that has few colours."""
-    drawn = [is_mark(item.closeup) for item in traced]
-    if 2 * sum(drawn) > len(drawn):
-        return traced, []
+    """Leave out what was drawn into the picture."""
+    drawn = are_marks([item.closeup for item in traced])
     kept = [item for item, is_drawn in zip(traced, drawn, strict=True) if not is_drawn]
     marks = [
         RejectedObject(item.box, RejectReason.MARK) for item, is_drawn in zip(traced, drawn, strict=True) if is_drawn

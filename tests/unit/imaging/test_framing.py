@@ -146,6 +146,20 @@ def test_what_is_drawn_into_a_picture_is_no_head(paint: Callable[[RGB], None], l
     assert sum(item.reason is RejectReason.MARK for item in found.rejected) >= least
 
 
+@pytest.mark.parametrize(("paint", "least"), [(dots, 4), (stamp, 2)])
+def test_what_is_drawn_into_a_coarse_picture_is_no_head(paint: Callable[[RGB], None], least: int) -> None:
+    small = np.asarray(cv2.resize(drawn_in(paint)(FINE), None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA), np.uint8)
+    found = find_heads(small, UM)
+    assert len(found.heads) == len(HEADS)
+    assert sum(item.reason is RejectReason.MARK for item in found.rejected) >= least
+
+
+def test_heads_that_the_camera_clips_are_not_drawn() -> None:
+    clipped = ((FIELD.astype(np.float32) - 110) * 1.8).clip(0, 255).astype(np.uint8)
+    found = find_heads(clipped, UM)
+    assert not any(item.reason is RejectReason.MARK for item in found.rejected)
+
+
 @real_fields
 def test_a_real_field_keeps_its_heads_in_a_frame() -> None:
     path = sorted(FIELDS.glob("*.jpg"))[21]
