@@ -15,6 +15,12 @@ To change the database:
    every view that builds on it, their comments and their grants.
    Tables of schema `public` and functions are nobody's but the owner's: grant the service what it does with them, here
    and in `views/privileges.sql`. A function `security definer` sets `search_path = public, pg_temp`.
-3. `pytest tests/integration/migrations` compares a database that went through every revision with one made from the
-   current state, and prints what the revision lacks.
+   **Expand, then contract.** While a new version is rolled out, the one before runs on its database. So a revision
+   takes nothing away that the code before uses (no table, column, view or grant dropped or renamed, none of another
+   type, no column that must be given a value, no stricter rule), and says `only_expands = True`. What the code of this
+   version does not use any more is dropped in the next version, by a revision that says
+   `oldest_code = "<this version's revision>"` and names it in `unused = ("table.column", …)`. A revision that says
+   neither needs every process stopped.
+3. `pytest tests/integration/migrations` holds each revision to that, compares a database that went through every
+   revision with one made from the current state, and prints what the revision lacks.
 """

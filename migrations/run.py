@@ -1,18 +1,25 @@
 """Runs the migrations and states which revision a database should have."""
 
+import logging
+import re
 from pathlib import Path
+from typing import Final
 
 from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from services.database.faults import DatabaseRefused
 from services.database.session import transaction
 from services.errors import ConfigurationError
 from services.settings import Settings
+
+log = logging.getLogger(__name__)
+
+_OLDEST_CODE: Final = re.compile(r"works with code of (\d{4}) and later")  # as `migrations/env.py` writes it
 
 
 def _config(database_url: str = "") -> Config:
@@ -57,7 +64,7 @@ def head_revision() -> str:
 
 
 def require_head(engine: Engine) -> None:
-    """Check that the database is at the revision that this version requires.
+    """Check that the database is at the revision that this version requires, or at a later one that it works with.
 
     Raises:
         ConfigurationError: it is not; the message says which it has and what to run.
@@ -67,11 +74,16 @@ def require_head(engine: Engine) -> None:
     try:
         with transaction(engine) as session:
             found = MigrationContext.configure(session.connection()).get_current_revision()
+            said = session.scalar(text("select obj_description(to_regclass('alembic_version'), 'pg_class')"))
     except DatabaseRefused as error:  # before the revision that lets the service read it
         raise ConfigurationError(
             f"the database's revision cannot be read, this code needs {wanted}: run `morphbatch migrate` ({error})"
         ) from error
-    if found != wanted:
+    if found is not None and found > wanted and (oldest := _OLDEST_CODE.search(said or "")) and oldest[1] <= wanted:
+        log.warning(
+            "the database is at revision %s, this version requires %s: install the later version", found, wanted
+        )
+    elif found != wanted:
         raise ConfigurationError(
             f"the database is at revision {found or 'none'}, this version requires {wanted}: run `morphbatch migrate`"
         )
