@@ -6,6 +6,7 @@ revision = "0027"
 down_revision = "0026"
 branch_labels = None
 depends_on = None
+only_expands = True
 
 OUTSTANDING_SLIDE = """
 create view operations.outstanding_slide as
