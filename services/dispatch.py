@@ -22,6 +22,7 @@ ANALYSE_SLIDE: Final = "morphbatch.analyse_slide"
 CLOSE_BATCH: Final = "morphbatch.close_batch"
 SWEEP_INCOMING: Final = "morphbatch.sweep_incoming"
 SWEEP_DATABASE: Final = "morphbatch.sweep_database"
+SEND_DELIVERIES: Final = "morphbatch.send_deliveries"
 MAKE_PARTITIONS: Final = "morphbatch.make_partitions"
 
 SLIDES: Final = "slides"

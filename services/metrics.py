@@ -69,6 +69,11 @@ MANIFESTS: Final = Counter("morphbatch_manifests", "Manifests read: new, unchang
 SLIDES_PUBLISHED: Final = Counter("morphbatch_slides_published", "Messages published for slides that wait.")
 LEASES_EXPIRED: Final = Counter("morphbatch_leases_expired", "Slides taken from workers that stopped renewing a lease.")
 BATCHES_CLOSED: Final = Counter("morphbatch_batches_closed", "Batches whose report was written, by state.", ["state"])
+DELIVERIES: Final = Counter(
+    "morphbatch_delivery_attempts",
+    "Attempts to deliver results, by kind of target and what became of them: delivered, put_off or stopped.",
+    ["kind", "outcome"],
+)
 SWEEP_SUCCESS: Final = Gauge(
     "morphbatch_sweep_last_success_timestamp_seconds",
     "When a sweep last ended well: of the database, or of the uploads.",
@@ -115,6 +120,12 @@ OUTSTANDING_FIELDS: Final = DatabaseGauge(
     "morphbatch_outstanding_fields", "Fields of slides that run or may be started."
 )
 EXPIRED: Final = DatabaseGauge("morphbatch_expired_leases", "Running slides whose lease has run out: not swept yet.")
+DELIVERIES_OPEN: Final = DatabaseGauge(
+    "morphbatch_deliveries", "Results to be delivered that wait, and that are stopped until a person acts.", ("state",)
+)
+OLDEST_DELIVERY: Final = DatabaseGauge(
+    "morphbatch_oldest_delivery_age_seconds", "Since the oldest of those that wait was to be delivered."
+)
 PARTITIONS_MISSING: Final = DatabaseGauge(
     "morphbatch_partitions_missing", "Months, of this and the next, for which no cell can be stored."
 )

@@ -31,6 +31,7 @@ from services.dispatch import (
     CLOSE_BATCH,
     INTAKE_BATCH,
     MAKE_PARTITIONS,
+    SEND_DELIVERIES,
     SWEEP_DATABASE,
     SWEEP_INCOMING,
 )
@@ -50,6 +51,7 @@ ARGUMENTS: Final[dict[str, TypeAdapter[Any]]] = {
     INTAKE_BATCH: TypeAdapter(tuple[_Name, _Name]),
     SWEEP_INCOMING: TypeAdapter(tuple[()]),
     SWEEP_DATABASE: TypeAdapter(tuple[()]),
+    SEND_DELIVERIES: TypeAdapter(tuple[()]),
     MAKE_PARTITIONS: TypeAdapter(tuple[()]),
 }
 """Every task, and what it is called with."""

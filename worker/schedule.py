@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from services.dispatch import MAKE_PARTITIONS, SWEEP_DATABASE, SWEEP_INCOMING
+from services.dispatch import MAKE_PARTITIONS, SEND_DELIVERIES, SWEEP_DATABASE, SWEEP_INCOMING
 from services.settings import Settings
 
 
@@ -14,6 +14,7 @@ def beat_schedule(settings: Settings) -> dict[str, Any]:
 
     return {
         "publish what is due": every(settings.dispatch_seconds, SWEEP_DATABASE),
+        "send what waits": every(settings.dispatch_seconds, SEND_DELIVERIES),
         "list the uploads": every(settings.sweep_seconds, SWEEP_INCOMING),
         "make partitions": every(6 * 3600, MAKE_PARTITIONS),
     }

@@ -6,11 +6,13 @@ from services.analysis.slide import analyse_slide
 from services.batches.closing import close_batch
 from services.batches.due import Sweep, make_partitions, publish_due
 from services.database.states import SlideMove
+from services.deliveries.sending import send_due
 from services.dispatch import (
     ANALYSE_SLIDE,
     CLOSE_BATCH,
     INTAKE_BATCH,
     MAKE_PARTITIONS,
+    SEND_DELIVERIES,
     SWEEP_DATABASE,
     SWEEP_INCOMING,
     Publisher,
@@ -71,6 +73,12 @@ def list_uploads() -> None:
 def publish_what_is_due() -> None:
     """Publish slides and closings that are due."""
     sweep.run(connections().engine)
+
+
+@app.task(name=SEND_DELIVERIES, **hint)
+def deliver() -> None:
+    """Send results to the labs' targets."""
+    send_due(connections().engine, connections().store)
 
 
 @app.task(name=MAKE_PARTITIONS, **hint)

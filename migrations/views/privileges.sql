@@ -42,4 +42,5 @@ grant select, insert, update on batch, analysis, model_release to morphbatch_ser
 grant select, insert on cell, field_result, slide_class_count to morphbatch_service;
 -- Whenever a batch is closed, what was noted of it is replaced.
 grant select, insert, delete on same_picture to morphbatch_service;
+grant select, insert, update on delivery_target, delivery to morphbatch_service;
 grant select on review to morphbatch_service;

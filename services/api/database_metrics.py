@@ -13,6 +13,7 @@ from services import metrics
 from services.batches.queries import WorkNow, work_now
 from services.database.queries import months_ahead
 from services.database.session import transaction
+from services.deliveries.queries import deliveries_now
 from services.errors import MorphbatchError
 from services.metrics import DatabaseGauge
 from services.releases.queries import active_release
@@ -58,11 +59,14 @@ class DatabaseMetrics(Collector):
                 now = work_now(session, patience_s=PATIENCE_S)
                 missing = sum(not covered for covered in months_ahead(session, 2).values())
                 release = active_release(session)
+                deliveries = deliveries_now(session)
         except MorphbatchError as error:
             log.warning("no metrics of the database: %s", error)
             return
         self._found = [
             *_of_work(now),
+            (metrics.DELIVERIES_OPEN, {("waiting",): deliveries.waiting, ("stopped",): deliveries.stopped}),
+            (metrics.OLDEST_DELIVERY, {(): deliveries.oldest_s}),
             (metrics.PARTITIONS_MISSING, {(): missing}),
             (metrics.RELEASE, {(release.release_id, release.kind): 1.0} if release else {}),
         ]

@@ -13,6 +13,7 @@ from services.database.moves import move
 from services.database.queries import NO_SLIDE_IS_OPEN
 from services.database.session import transaction
 from services.database.states import BatchState
+from services.deliveries.outbox import outgoing, put_on_record
 from services.reporting.write import write_batch_report
 from services.storage import ObjectStore
 
@@ -43,6 +44,7 @@ def _close(engine: Engine, store: ObjectStore, batch_key: int) -> BatchState | N
         return None
     find_same_pictures(engine, batch_key)
     report = write_batch_report(engine, store, batch_key, step.to)
+    messages = outgoing(engine, store, batch_key, report.lab, report.batch_id, report.files)
     with transaction(engine) as session:
         if not move(session, step, Batch.id == batch_key, NO_SLIDE_IS_OPEN):
             return None  # a slide was requeued while the report was written; its end closes the batch
@@ -56,6 +58,8 @@ def _close(engine: Engine, store: ObjectStore, batch_key: int) -> BatchState | N
             replaces=report.replaces,
             reason=report.reason,
         )
+        if report.revision is not None:
+            put_on_record(session, batch_key, report.revision, messages)
     metrics.BATCHES_CLOSED.labels(step.to).inc()
     log.info("batch %d is %s", batch_key, step.to)
     return step.to

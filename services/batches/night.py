@@ -19,6 +19,7 @@ from services.batches.queries import (
 )
 from services.database.session import transaction
 from services.database.states import BatchState, Held
+from services.deliveries.queries import DeliveriesNow, deliveries_now
 
 _NAMED_AT_MOST: Final = 2
 _USUAL_NIGHTS: Final = 3
@@ -49,6 +50,7 @@ class Night:
     batches: tuple[NightBatch, ...]
     troubles: tuple[NightTrouble, ...]
     silent: tuple[str, ...]
+    deliveries: DeliveriesNow
 
     @property
     def is_complete(self) -> bool:
@@ -64,7 +66,7 @@ class Night:
         """What to tell an operator: ten lines at most, each with what it is about."""
         verdict = "complete" if self.is_complete else "NOT COMPLETE" if self.batches else "nothing was received"
         yield "night", f"{_when(self.nights)}: {verdict}"
-        yield "batches", _batches(self.batches) + _silence(self.silent)
+        yield "batches", _batches(self.batches) + _silence(self.silent) + _undelivered(self.deliveries)
         if not self.batches:
             yield "do", "check the uploads: `morphbatch doctor` (uploads), and the LIMS; without any, this is right"
             return
@@ -92,6 +94,7 @@ def read_night(engine: Engine, now: datetime, evening: date | None = None) -> Ni
             tuple(night_batches(session, now, evening)),
             tuple(night_troubles(session, now, evening)),
             tuple(silent_labs(session, now, evening, _USUAL_NIGHTS)),
+            deliveries_now(session),
         )
 
 
@@ -131,6 +134,13 @@ def _silence(labs: tuple[str, ...]) -> str:
     if not labs:
         return ""
     return f"; nothing from {', '.join(labs[:5])}, which sent on each of the {_USUAL_NIGHTS} nights before"
+
+
+def _undelivered(now: DeliveriesNow) -> str:
+    """Of all nights: what is not delivered is missing at the lab, whenever it was made."""
+    parts = [f"{now.stopped} stopped" if now.stopped else "", f"{now.waiting} waiting" if now.waiting else ""]
+    said = " and ".join(filter(None, parts))
+    return f"; deliveries to LIMS {said}: `morphbatch deliveries`" if said else ""
 
 
 def _slides(batches: tuple[NightBatch, ...]) -> str:

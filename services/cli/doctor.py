@@ -27,6 +27,7 @@ from services.database.queries import (
 )
 from services.database.session import Engine, make_engine, transaction
 from services.database.states import SlideState
+from services.deliveries.queries import deliveries_now
 from services.dispatch import CONTROL, SLIDES, connect_publisher
 from services.errors import ConfigurationError, MorphbatchError
 from services.inference.known_answers import require_known_answers
@@ -43,6 +44,7 @@ from services.storage import StoreRefused, connect_store
 _MOST_SKEW_S: Final = 5.0
 _LEAST_FREE_BYTES: Final = 2 * 2**30
 _DAYS_BACK: Final = 30
+_LONGEST_DELIVERY_S: Final = 3600.0
 _START: Final = "`morphbatch up` starts what is missing; `morphbatch status` names the log of each service"
 _MORE_CONNECTIONS: Final = "raise max_connections of Postgres: 5 for each slide analysed at once, 30 for the rest"
 _PLACE_OF_STORE: Final = "ask whoever runs the object store"
@@ -87,6 +89,12 @@ def examine(settings: Settings, home: Path) -> list[Finding]:
         ("connections", lambda: _connections(engine), ("database",), _MORE_CONNECTIONS),
         ("waiting slides", lambda: _waiting(engine), ("revision",), "they go on by themselves once the cause is gone"),
         ("paused", lambda: _paused(engine), ("revision",), "run `morphbatch migrate`"),
+        (
+            "deliveries",
+            lambda: _deliveries(engine),
+            ("revision",),
+            "`morphbatch deliveries` says what each target said",
+        ),
         ("sent twice", lambda: _sent_twice(engine), ("revision",), "run `morphbatch migrate`"),
         ("reporting views", lambda: _views(engine), ("revision",), "run `morphbatch migrate`"),
         ("partitions", lambda: _partitions(engine), ("revision",), "beat and a control worker create them: start both"),
@@ -189,6 +197,16 @@ def _paused(engine: Engine) -> str:
             f"WARNING: {'; '.join(map(str, paused[:5]))}; `morphbatch resume LAB [BATCH]` lets its slides start again"
         )
     return "no lab and no batch is paused"
+
+
+def _deliveries(engine: Engine) -> str:
+    with transaction(engine) as session:
+        now = deliveries_now(session)
+    if now.stopped or now.oldest_s > _LONGEST_DELIVERY_S:
+        raise Unwell(
+            f"{now.stopped} deliveries are stopped and {now.waiting} wait, the oldest for {now.oldest_s / 60:.0f} min"
+        )
+    return f"{now.waiting} wait to be sent, none is stopped"
 
 
 def _sent_twice(engine: Engine) -> str:

@@ -18,6 +18,7 @@ import typer
 from services.cli import (
     batches,
     bench,
+    deliveries,
     demo,
     evaluate,
     lab,
@@ -30,6 +31,7 @@ from services.cli import (
     sql,
     stack,
     submit,
+    targets,
     training,
 )
 from services.cli.console import COULD_NOT, fail
@@ -51,11 +53,13 @@ app.add_typer(
     name="release",
     help="Build, compile, publish and activate releases of the networks; apply a new fusion to old cells.",
 )
+lab.commands.add_typer(targets.commands)
 app.add_typer(
     lab.commands,
     name="lab",
-    help="The labs: their time zones, when their slides are started, their tokens for the HTTP service, their keys.",
+    help="The labs: time zones, when slides are started, tokens for the HTTP service, keys, where results go.",
 )
+app.add_typer(deliveries.commands, name="deliveries", help="Show what waits to be delivered to a LIMS; send it again.")
 app.add_typer(bench.commands, name="bench", help="Measure the speed of the service on this machine.")
 
 

@@ -33,6 +33,10 @@ class AuditKind(StrEnum):
     LAB_ADDED = "lab_added"  # lab, by
     TOKEN_ISSUED = "token_issued"  # lab, token, scopes, expires_at, replaces, by  # noqa: S105 - a kind of event
     TOKEN_REVOKED = "token_revoked"  # lab, token, by  # noqa: S105
+    DELIVERY_TARGET_SET = "delivery_target_set"  # lab, to, address, active, by
+    DELIVERY_STOPPED = "delivery_stopped"  # delivery, lab, to, file, revision, reason
+    DELIVERIES_RESENT = "deliveries_resent"  # deliveries, by
+    DELIVERIES_DROPPED = "deliveries_dropped"  # deliveries, by, why
     RELEASE_ACTIVATED = "release_activated"  # release, before, by, form
 
 

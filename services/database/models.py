@@ -28,7 +28,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-from services.database.states import BatchState, SlideState
+from services.database.states import BatchState, DeliveryState, SlideState
 
 
 class Base(DeclarativeBase):
@@ -412,3 +412,56 @@ class AuditEvent(Base):
     batch_key: Mapped[int | None] = mapped_column("batch_id", ForeignKey("batch.id"), index=True)
     slide_key: Mapped[int | None] = mapped_column("slide_id", ForeignKey("slide.id"))
     detail: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+
+
+class DeliveryTarget(Base):
+    """Where the results of a lab are delivered to, as an operator has set it."""
+
+    __tablename__ = "delivery_target"
+    __table_args__ = (
+        UniqueConstraint("lab_id", "kind", "address"),
+        CheckConstraint("kind in ('webhook', 'mllp', 'fhir')", name="kind_known"),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    lab_id: Mapped[int] = mapped_column(ForeignKey("lab.id"))
+    kind: Mapped[str]
+    address: Mapped[str] = mapped_column(comment="URL; of MLLP host:port")
+    secret: Mapped[str | None] = mapped_column(comment="Signs webhooks; bearer token of FHIR")
+    ca_file: Mapped[str | None] = mapped_column(comment="Certificates that its own is checked by; null: the system's")
+    certificate_file: Mapped[str | None] = mapped_column(comment="Our certificate, where it asks for one")
+    key_file: Mapped[str | None] = mapped_column(comment="Key of our certificate")
+    active: Mapped[bool] = mapped_column(server_default="true", comment="New reports are delivered to it")
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    lab: Mapped[Lab] = relationship()
+
+
+class Delivery(Base):
+    """One message to one target: of a revision of a report, or of one specimen of it."""
+
+    __tablename__ = "delivery"
+    __table_args__ = (
+        UniqueConstraint("target_id", "batch_id", "revision", "file"),
+        _one_of("state", DeliveryState),
+        Index("ix_delivery_open", "target_id", "id", postgresql_where="state = 'waiting'"),
+        Index("ix_delivery_stopped", "id", postgresql_where="state = 'stopped'"),
+    )
+
+    id: Mapped[int] = mapped_column(Identity(), primary_key=True)
+    target_id: Mapped[int] = mapped_column(ForeignKey("delivery_target.id"))
+    batch_key: Mapped[int] = mapped_column("batch_id", ForeignKey("batch.id"), index=True)
+    revision: Mapped[int] = mapped_column(comment="Of the report")
+    file: Mapped[str] = mapped_column(comment="What is sent, as its report lists it; report.json: that it is issued")
+    sha256: Mapped[str | None] = mapped_column(comment="Of what is sent; null: it is made when it is sent")
+    state: Mapped[str]
+    attempts: Mapped[int] = mapped_column(server_default="0")
+    next_try_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    lease_token: Mapped[str | None] = mapped_column(comment="The attempt that is sending it")
+    lease_until: Mapped[datetime | None]
+    reason: Mapped[str | None] = mapped_column(comment="Code of what became of the last attempt; null: it was taken")
+    answer: Mapped[str | None] = mapped_column(comment="The same in words: what the target said")
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    ended_at: Mapped[datetime | None] = mapped_column(comment="When it was delivered, stopped or dropped")
+
+    target: Mapped[DeliveryTarget] = relationship()

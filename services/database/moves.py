@@ -1,4 +1,4 @@
-"""The only SQL that sets the state of a slide (its analysis) or of a batch.
+"""The only SQL that sets the state of a slide (its analysis), of a batch or of a delivery.
 
 Each is one compare-and-set statement: it names the states that the table of `services.database.states` allows, so that
 a row in any other state, also one that another transaction changed a moment ago, is left as it is.
@@ -10,10 +10,11 @@ from typing import Any, TypeVar, overload
 from sqlalchemy import ColumnElement, Insert, Select, TextClause, func, insert, literal, select, update
 from sqlalchemy.orm import Session
 
-from services.database.models import Analysis, Batch
-from services.database.states import BATCH_CLOSED, BatchMove, SlideMove, SlideState
+from services.database.models import Analysis, Batch, Delivery
+from services.database.states import BATCH_CLOSED, BatchMove, DeliveryMove, DeliveryState, SlideMove, SlideState
 
 Condition = ColumnElement[bool] | TextClause
+Move = SlideMove | BatchMove | DeliveryMove
 _InsertT = TypeVar("_InsertT", bound=Insert)
 
 _FRESH = {"populate_existing": True, "synchronize_session": False}  # what the session holds takes the new values
@@ -23,14 +24,16 @@ _FRESH = {"populate_existing": True, "synchronize_session": False}  # what the s
 def move(session: Session, step: SlideMove, *where: Condition, **values: object) -> Sequence[Analysis]: ...
 @overload
 def move(session: Session, step: BatchMove, *where: Condition, **values: object) -> Sequence[Batch]: ...
+@overload
+def move(session: Session, step: DeliveryMove, *where: Condition, **values: object) -> Sequence[Delivery]: ...
 def move(
-    session: Session, step: SlideMove | BatchMove, *where: Condition, **values: object
-) -> Sequence[Analysis] | Sequence[Batch]:
+    session: Session, step: Move, *where: Condition, **values: object
+) -> Sequence[Analysis] | Sequence[Batch] | Sequence[Delivery]:
     """Move every row that fits all of `where` and is in a state from which `step` may be made; returns those moved.
 
     `values` are columns set with it, over those that the move itself implies: times, the lease, the count of attempts.
     """
-    table: Any = Analysis if isinstance(step, SlideMove) else Batch
+    table: Any = {SlideMove: Analysis, BatchMove: Batch, DeliveryMove: Delivery}[type(step)]
     statement = (
         update(table)
         .where(table.state.in_([state.value for state in step.origins]), *where)
@@ -39,8 +42,8 @@ def move(
     return session.scalars(statement.returning(table), execution_options=_FRESH).all()
 
 
-def begin(step: SlideMove | BatchMove, statement: _InsertT) -> _InsertT:
-    """`statement`, an insert into `analysis` or `batch`, with the state in which rows begin with `step`.
+def begin(step: Move, statement: _InsertT) -> _InsertT:
+    """`statement`, an insert into `analysis`, `batch` or `delivery`, with the state in which rows begin with `step`.
 
     Raises:
         ValueError: no row begins with that move.
@@ -66,8 +69,13 @@ def begin_next(session: Session, step: SlideMove, rows: "Select[*tuple[Any, ...]
     return session.scalars(insert(Analysis).from_select(names, new).returning(Analysis)).all()
 
 
-def _implied(step: SlideMove | BatchMove) -> dict[str, object]:
+def _implied(step: Move) -> dict[str, object]:
     """Columns that follow from the move."""
+    if isinstance(step, DeliveryMove):
+        return {
+            **{"lease_token": None, "lease_until": None, "next_try_at": func.now()},
+            "ended_at": None if step.to is DeliveryState.WAITING else func.now(),
+        }
     if isinstance(step, BatchMove):
         return {"closed_at": func.now() if step.to in BATCH_CLOSED else None, "close_at": None}
     if step is SlideMove.CLAIM:
@@ -76,6 +84,6 @@ def _implied(step: SlideMove | BatchMove) -> dict[str, object]:
     return nobodys if step.to is SlideState.QUEUED else {**nobodys, "finished_at": func.now()}
 
 
-def _require_beginning(step: SlideMove | BatchMove) -> None:
+def _require_beginning(step: Move) -> None:
     if not step.begins:
         raise ValueError(f"no row begins with {step.name}")

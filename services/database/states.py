@@ -1,4 +1,4 @@
-"""The states of batches and slides, and the one table of moves between them.
+"""The states of batches, slides and deliveries, and the one table of moves between them.
 
 A slide's state is that of one version of its analysis. Its end is final: a slide is analysed again in another version.
 `services.database.moves` makes the moves, and no other SQL sets a state. From `new`: a row begins with that move.
@@ -23,6 +23,14 @@ A slide's state is that of one version of its analysis. Its end is final: a slid
 | close_with_errors | analysing                                 | complete_with_errors | some are quarantined         |
 | close_cancelled   | analysing                                 | cancelled            | a person cancelled it        |
 | reopen            | complete, complete_with_errors, cancelled | analysing            | slides or reports come again |
+
+| delivery | from    | to        | when                                                              |
+|----------|---------|-----------|-------------------------------------------------------------------|
+| send     | new     | waiting   | a report is issued, and its lab has a target for it               |
+| accept   | waiting | delivered | the target took it                                                |
+| stop     | waiting | stopped   | the target refuses it, or has not answered for days               |
+| resend   | stopped | waiting   | a person has it sent again                                        |
+| drop     | stopped | dropped   | a person gives it up, and says why                                |
 """
 
 from enum import Enum, StrEnum
@@ -59,6 +67,16 @@ class Held(StrEnum):
     OUTSIDE_WINDOW = "outside_window"
 
 
+class DeliveryState(StrEnum):
+    """`waiting` is sent until it is taken; `stopped` waits for a person."""
+
+    WAITING = "waiting"
+    DELIVERED = "delivered"
+    STOPPED = "stopped"
+    DROPPED = "dropped"
+
+
+DELIVERY_ENDED: Final = frozenset({DeliveryState.DELIVERED, DeliveryState.DROPPED})
 BATCH_CLOSED: Final = frozenset(set(BatchState) - {BatchState.ANALYSING})
 SLIDE_ENDED: Final = frozenset(set(SlideState) - {SlideState.QUEUED, SlideState.RUNNING})
 
@@ -97,6 +115,21 @@ class SlideMove(Enum):
     REAPPLY_SHORT = (frozenset[SlideState](), SlideState.INSUFFICIENT, True)
 
     def __init__(self, origins: frozenset[SlideState], to: SlideState, begins: bool) -> None:
+        self.origins = origins
+        self.to = to
+        self.begins = begins
+
+
+class DeliveryMove(Enum):
+    """The moves of a delivery: the states it may come from, the one it goes to, and whether a row may begin with it."""
+
+    SEND = (frozenset[DeliveryState](), DeliveryState.WAITING, True)
+    ACCEPT = (frozenset({DeliveryState.WAITING}), DeliveryState.DELIVERED, False)
+    STOP = (frozenset({DeliveryState.WAITING}), DeliveryState.STOPPED, False)
+    RESEND = (frozenset({DeliveryState.STOPPED}), DeliveryState.WAITING, False)
+    DROP = (frozenset({DeliveryState.STOPPED}), DeliveryState.DROPPED, False)
+
+    def __init__(self, origins: frozenset[DeliveryState], to: DeliveryState, begins: bool) -> None:
         self.origins = origins
         self.to = to
         self.begins = begins

@@ -22,8 +22,8 @@ from services.reporting.exports import geojson
 from services.reporting.exports.cells_parquet import write_cells_parquet
 from services.reporting.exports.tables_csv import write_slides_csv, write_specimens_csv
 from services.reporting.issues import keep, latest_issue, next_issue, read_standing, revision_of, why_again
-from services.reporting.lims.messages import messages_of
-from services.reporting.lims.results import specimen_results
+from services.reporting.messages.files import messages_of
+from services.reporting.messages.results import specimen_results
 from services.reporting.pictures.draw import SlidePictures
 from services.reporting.pictures.heading import JPEG_QUALITY
 from services.reporting.queries import BatchRow, batch_row, events, stream_cells

@@ -79,6 +79,8 @@ def test_work_in_every_state_is_told_as_it_is(night: Night) -> None:
     assert found["morphbatch_oldest_slide_age_seconds", labelled(state="running")] == pytest.approx(3600, abs=120)
     assert found["morphbatch_expired_leases", labelled()] == 1
     assert found["morphbatch_outstanding_fields", labelled()] == 7
+    assert found["morphbatch_deliveries", labelled(state="waiting")] == 0
+    assert found["morphbatch_oldest_delivery_age_seconds", labelled()] == 0
     assert found["morphbatch_partitions_missing", labelled()] == 0
     assert found["morphbatch_release_info", labelled(release="r1", kind="untrained")] == 1
 

@@ -7,15 +7,27 @@ from collections.abc import Iterator
 import pytest
 
 from services.database import states
-from services.database.states import BATCH_CLOSED, SLIDE_ENDED, BatchMove, BatchState, SlideMove, SlideState
+from services.database.states import (
+    BATCH_CLOSED,
+    DELIVERY_ENDED,
+    SLIDE_ENDED,
+    BatchMove,
+    BatchState,
+    DeliveryMove,
+    DeliveryState,
+    SlideMove,
+    SlideState,
+)
 from tests.places import CHECKOUT
 
 # Moves are made in the first; the last two describe and draw rows, the last for a measurement on a database of its own.
 ALLOWED = {"services/database/moves.py", "services/database/models.py", "services/benchmark/reapply.py"}
 
 
-@pytest.mark.parametrize(("what", "moves"), [("slide", SlideMove), ("batch", BatchMove)])
-def test_the_docstring_draws_the_table(what: str, moves: type[SlideMove] | type[BatchMove]) -> None:
+@pytest.mark.parametrize(("what", "moves"), [("slide", SlideMove), ("batch", BatchMove), ("delivery", DeliveryMove)])
+def test_the_docstring_draws_the_table(
+    what: str, moves: type[SlideMove] | type[BatchMove] | type[DeliveryMove]
+) -> None:
     drawn = {}
     lines = (states.__doc__ or "").split(f"| {what} ")[1].split("\n\n")[0].splitlines()[2:]
     for line in lines:
@@ -27,9 +39,13 @@ def test_the_docstring_draws_the_table(what: str, moves: type[SlideMove] | type[
 
 
 def test_every_state_can_be_reached_and_none_but_the_ends_is_left_by_nothing() -> None:
-    for moves, ends in ((SlideMove, SLIDE_ENDED), (BatchMove, BATCH_CLOSED)):
+    for moves, states_of_it, ends in (
+        (SlideMove, SlideState, SLIDE_ENDED),
+        (BatchMove, BatchState, BATCH_CLOSED),
+        (DeliveryMove, DeliveryState, DELIVERY_ENDED),
+    ):
         known = {state for step in moves for state in (*step.origins, step.to)}
-        assert known == set(SlideState if moves is SlideMove else BatchState)
+        assert known == set(states_of_it)
         assert {step.to for step in moves} == known
         assert known - {origin for step in moves for origin in step.origins} <= ends
 
@@ -41,12 +57,12 @@ def states_set(source: str) -> Iterator[str]:
             sql = ast.unparse(node) if isinstance(node, ast.JoinedStr) else str(node.value)
             sql = re.sub(r"\s+", " ", sql.lower())
             yield from re.findall(r"\bset (?:(?!where ).)*?\bstate ?=[^=]", sql)
-            yield from re.findall(r"\binsert into (?:analysis|batch) ?\([^)]*\bstate\b", sql)
+            yield from re.findall(r"\binsert into (?:analysis|batch|delivery) ?\([^)]*\bstate\b", sql)
         elif isinstance(node, ast.Call):
             called = ast.unparse(node.func).split(".")[-1]
             named = {keyword.arg for keyword in node.keywords}
             named |= {key.value for a in ast.walk(node) if isinstance(a, ast.Dict) for key in a.keys if _is_text(key)}
-            if called in {"values", "Analysis", "Batch", "on_conflict_do_update"} and "state" in named:
+            if called in {"values", "Analysis", "Batch", "Delivery", "on_conflict_do_update"} and "state" in named:
                 yield ast.unparse(node)
         elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store) and node.attr == "state":
             yield ast.unparse(node)

@@ -6,7 +6,7 @@ from typing import Any
 
 from services.reporting.corrected import Correction
 from services.reporting.distributions import distribution, normal_forms, region_shares
-from services.reporting.lims.results import SpecimenResult, specimen_results
+from services.reporting.messages.results import SpecimenResult, specimen_results
 from services.reporting.report import Report, SlideReport
 from services.reporting.specimens import specimen_reports
 from services.taxonomy import CLASS_NAMES

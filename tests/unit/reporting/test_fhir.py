@@ -12,8 +12,8 @@ import pytest
 from fhir.resources.R4B.bundle import Bundle
 from jsonschema import Draft6Validator
 
-from services.reporting.lims.fhir import bundle
-from services.reporting.lims.results import SpecimenResult
+from services.reporting.messages.fhir import bundle
+from services.reporting.messages.results import SpecimenResult
 from tests.unit.reporting.a_result import full_result, result_of, slide
 
 SCHEMA = (

@@ -5,8 +5,8 @@ from typing import Any
 import hl7
 import pytest
 
-from services.reporting.lims.hl7 import message, message_id
-from services.reporting.lims.results import SpecimenResult
+from services.reporting.messages.hl7 import message, message_id
+from services.reporting.messages.results import SpecimenResult
 from tests.unit.reporting.a_result import full_result, result_of, slide
 
 BROKEN = {"state": "quarantined", "reason": "checksum_mismatch", "detail": "field f broken"}

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from typing import Any, Final
 from urllib.parse import quote
 
-from services.reporting.lims import codes
-from services.reporting.lims.codes import Code
-from services.reporting.lims.results import (
+from services.reporting.messages import codes
+from services.reporting.messages.codes import Code
+from services.reporting.messages.results import (
     METHOD,
     REFERENCE_TEXT,
     Figures,

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from services.keys import specimen_file
-from services.reporting.lims import fhir, hl7
-from services.reporting.lims.results import SpecimenResult
+from services.reporting.messages import fhir, hl7
+from services.reporting.messages.results import SpecimenResult
 
 FHIR_TYPE: Final = "application/fhir+json"
 HL7_TYPE: Final = "x-application/hl7-v2+er7"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.reporting.lims.results import specimen_results
+from services.reporting.messages.results import specimen_results
 from tests.unit.reporting.a_result import full_result, report_of, result_of, slide
 
 

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
-from services.reporting.lims import codes
-from services.reporting.lims.codes import Code
-from services.reporting.lims.results import METHOD, Figures, SmearResult, SpecimenResult, device_id, staining
+from services.reporting.messages import codes
+from services.reporting.messages.codes import Code
+from services.reporting.messages.results import METHOD, Figures, SmearResult, SpecimenResult, device_id, staining
 from services.reporting.references import CENTILE_5_NORMAL_PCT
 from services.reporting.report import Share
 

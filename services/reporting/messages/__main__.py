@@ -1,11 +1,11 @@
-"""Makes the messages of a report: `python -m services.reporting.lims REPORT.json FOLDER [--lab-tests]`."""
+"""Makes the messages of a report: `python -m services.reporting.messages REPORT.json FOLDER [--lab-tests]`."""
 
 import argparse
 from pathlib import Path
 
 from services.atomic import write_text
-from services.reporting.lims.messages import messages_of
-from services.reporting.lims.results import specimen_results
+from services.reporting.messages.files import messages_of
+from services.reporting.messages.results import specimen_results
 from services.reporting.report import Report
 
 
