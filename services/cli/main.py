@@ -22,6 +22,7 @@ from services.cli import (
     demo,
     evaluate,
     lab,
+    lims_check,
     night,
     release,
     report,
@@ -46,7 +47,21 @@ app = typer.Typer(
     help="Classify stained sperm cells overnight, in batches. Start with `morphbatch doctor`.",
     epilog="Exit codes: 0 done; 1 it ran, and the answer is 'not good'; 2 it could not be done.",
 )
-for module in (demo, stack, submit, batches, schedule, night, report, sql, smears, training, evaluate, simulate):
+for module in (
+    demo,
+    stack,
+    submit,
+    lims_check,
+    batches,
+    schedule,
+    night,
+    report,
+    sql,
+    smears,
+    training,
+    evaluate,
+    simulate,
+):
     app.add_typer(module.commands)
 app.add_typer(
     release.commands,

@@ -72,7 +72,7 @@ class BatchState:
     @property
     def has_ended(self) -> bool:
         """Its results, or why it has none, are there."""
-        return self.state in ("complete", "complete_with_errors", "rejected")
+        return self.state in ("complete", "complete_with_errors", "rejected", "cancelled")
 
 
 class Client:
@@ -200,6 +200,11 @@ class Client:
     def requeue(self, batch_id: str, slides: list[str], why: str) -> list[str]:
         """Analyse quarantined or the named slides again; those that are."""
         found: list[str] = self._change(batch_id, "requeue", {"slides": slides, "why": why})["slides"]
+        return found
+
+    def cancel(self, batch_id: str, why: str) -> int:
+        """Start no slide of the batch any more; how many are thereby cancelled."""
+        found: int = self._change(batch_id, "cancel", {"why": why})["slides"]
         return found
 
     def void(self, batch_id: str, why: str) -> None:

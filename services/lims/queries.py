@@ -89,6 +89,7 @@ SHOWN: Final = tuple(
         AuditKind.SLIDES_REQUEUED,
         AuditKind.SLIDES_MOVED_TO_RELEASE,
         AuditKind.SLIDES_FUSED_ANEW,
+        AuditKind.BATCH_CANCELLED,
         AuditKind.BATCH_VOIDED,
         AuditKind.BATCH_RESTORED,
         AuditKind.BATCH_CLOSED,

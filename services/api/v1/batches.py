@@ -26,6 +26,7 @@ from services.api.v1.models import (
     Batch,
     BatchPage,
     BatchState,
+    Cancelled,
     NewBatch,
     Reason,
     Requeue,
@@ -38,6 +39,7 @@ from services.api.v1.models import (
 from services.api.v1.polling import changed
 from services.api.v1.rooms import Rooms, UsedRooms
 from services.api.v1.security import Administrator, Reader, Uploader
+from services.batches.cancelling import cancel_batch
 from services.batches.requeue import run_again
 from services.batches.voiding import restore_batch, void_batch
 from services.lims.batches import batch_key, batch_now, page_of_batches
@@ -153,6 +155,23 @@ def requeue(
     def change(key: int) -> tuple[int, BaseModel]:
         done = run_again(rooms.engine, rooms.publisher, key, asked.slides, by=caller.name, why=asked.why)
         return 202, Requeued(slides=list(done.slide_ids))
+
+    return _once(request, rooms, caller, batch_id, asked, idempotency_key, change)
+
+
+@router.post("/batches/{batch_id}/cancel", response_model=Cancelled)
+def cancel(
+    request: Request,
+    rooms: UsedRooms,
+    caller: Administrator,
+    batch_id: BatchId,
+    asked: Reason,
+    idempotency_key: IdempotencyKey = None,
+) -> Response:
+    """Start no slide of the batch any more. Slides that run end, and their results count."""
+
+    def change(key: int) -> tuple[int, BaseModel]:
+        return 200, Cancelled(slides=cancel_batch(rooms.engine, key, by=caller.name, why=asked.why))
 
     return _once(request, rooms, caller, batch_id, asked, idempotency_key, change)
 

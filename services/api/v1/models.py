@@ -186,6 +186,12 @@ class Requeued(_Answer):
     slides: list[str]
 
 
+class Cancelled(_Answer):
+    """How many slides are not started any more."""
+
+    slides: int
+
+
 class VoidedNow(_Answer):
     """Whether the batch counts."""
 

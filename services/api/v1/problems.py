@@ -38,6 +38,7 @@ STATUS: Final = {
     "idempotency_key_reused": 409,
     "request_under_way": 409,
     "nothing_to_requeue": 409,
+    "not_cancellable": 409,
     "not_voidable": 409,
     "body_too_large": 413,
     "bad_cursor": 422,

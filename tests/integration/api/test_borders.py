@@ -26,6 +26,7 @@ OF_A_BATCH: list[Request] = [
     ("GET", "/files/slides.csv", None),
     ("POST", "/commit", None),
     ("POST", "/requeue", {"slides": ["slide-0"]}),
+    ("POST", "/cancel", {"why": "x"}),
     ("POST", "/void", {"why": "x"}),
     ("POST", "/restore", {"why": "x"}),
 ]

@@ -73,6 +73,9 @@ RIGHT: dict[str, dict[str, str]] = {
     "deliveries targets": {},
     "deliveries retry": {"numbers": "1"},
     "deliveries drop": {"numbers": "1", "why": "entered by hand"},
+    "lab policy": {"lab": "north"},
+    "lab sql-role": {"lab": "north"},
+    "lims-check": {"url": "http://127.0.0.1:9", "token_file": "{config}"},
     "bench e2e": {"fields": "{slides}", "um_per_px": "0.1"},
     "bench feed": {},
     "bench ensemble": {"release": "{release}"},
@@ -231,7 +234,8 @@ def test_a_command_that_needs_torch_says_what_to_install(
 # Commands that work without any setting.
 UNCONFIGURED = {
     "smears", "train", "fuse", "data check", "evaluate classifier", "evaluate forms", "evaluate detector",
-    "release build", "release compile", "release verify", "release lay-out", "simulate",
+    "release build", "release compile", "release verify", "release lay-out", "simulate", "lab sql-role",
+    "lims-check",
 }  # fmt: skip
 # These would start a stack.
 STARTING = {"demo", "up", "bench e2e", "bench ensemble", "bench feed", "bench reapply"}
