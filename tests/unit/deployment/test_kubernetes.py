@@ -171,3 +171,8 @@ def test_pods_of_one_label_are_of_one_kind(overlay: str) -> None:
 def test_a_bucket_of_our_own_keeps_what_is_overwritten() -> None:
     (container,) = named("single-clinic", "Job", "bucket")["spec"]["template"]["spec"]["containers"]
     assert "store.keep_versions()" in container["command"][-1]
+
+
+def test_the_overlay_of_the_cluster_test_fits_too() -> None:
+    for document in rendered(str(CHECKOUT / "tests" / "cluster" / "overlay")):
+        assert faults(document) == [], document["metadata"]["name"]
