@@ -55,8 +55,13 @@ def why_again(events: Sequence[EventRow]) -> str | None:
 
 def read_standing(store: ObjectStore, lab: str, batch_id: str) -> dict[str, Any] | None:
     """The report that stands in the store, as it was written; `None` where there is none."""
+    return read_document(store, report_key(lab, batch_id))
+
+
+def read_document(store: ObjectStore, key: str) -> dict[str, Any] | None:
+    """The report under this key, whatever its revision; `None` where there is none."""
     try:
-        document: dict[str, Any] = json.loads(store.get(report_key(lab, batch_id), max_bytes=_MOST_BYTES))
+        document: dict[str, Any] = json.loads(store.get(key, max_bytes=_MOST_BYTES))
     except ObjectMissing:
         return None
     return document

@@ -17,18 +17,34 @@ from services.database.session import transaction
 from services.database.states import BatchState
 from services.errors import MorphbatchError
 from services.fields import FieldLimits
-from services.keys import report_key, result_key, slide_file, slides_prefix, specimens_prefix
+from services.keys import (
+    REPORT_NAME,
+    report_key,
+    result_key,
+    revision_key,
+    slide_file,
+    slides_prefix,
+    specimens_prefix,
+)
 from services.reporting.exports import geojson
 from services.reporting.exports.cells_parquet import write_cells_parquet
 from services.reporting.exports.tables_csv import write_slides_csv, write_specimens_csv
-from services.reporting.issues import keep, latest_issue, next_issue, read_standing, revision_of, why_again
+from services.reporting.issues import (
+    keep,
+    latest_issue,
+    next_issue,
+    read_document,
+    read_standing,
+    revision_of,
+    why_again,
+)
 from services.reporting.messages.files import messages_of
-from services.reporting.messages.results import specimen_results
+from services.reporting.messages.results import specimen_results, withdrawn_results
 from services.reporting.pictures.draw import SlidePictures
 from services.reporting.pictures.heading import JPEG_QUALITY
 from services.reporting.queries import BatchRow, batch_row, events, stream_cells
 from services.reporting.reading import read_report
-from services.reporting.report import Report, SlideReport
+from services.reporting.report import SCHEMA, Report, SlideReport
 from services.settings import load_settings
 from services.storage import ObjectStore
 
@@ -67,13 +83,31 @@ def write_batch_report(engine: Engine, store: ObjectStore, batch_key: int, state
     key = report_key(*batch)
     store.delete(key)  # of an earlier closing: while files change, nothing claims to be complete
     with TemporaryDirectory(prefix="morphbatch-report-") as folder:
-        complete = _Files(engine, store, report, batch_now, Path(folder)).write()
+        complete = _Files(engine, store, report, batch_now, _replaced(store, report), Path(folder)).write()
     store.put(key, complete.as_json(), "application/json")
     return complete
 
 
+def _replaced(store: ObjectStore, report: Report) -> Report | None:
+    """The revision before, as it was kept; `None` of the first, and of one that somebody has deleted."""
+    if report.replaces is None:
+        return None
+    kept = read_document(store, revision_key(report.lab, report.batch_id, report.replaces, REPORT_NAME))
+    if kept is None or kept["schema"] != SCHEMA:
+        return None
+    return Report.model_validate(kept)
+
+
 class _Files:
-    def __init__(self, engine: Engine, store: ObjectStore, report: Report, batch: BatchRow, folder: Path) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        store: ObjectStore,
+        report: Report,
+        batch: BatchRow,
+        replaced: Report | None,
+        folder: Path,
+    ) -> None:
         self._engine = engine
         self._store = store
         self._report = report
@@ -81,6 +115,7 @@ class _Files:
         self._batch_key = batch.batch_key
         self._day = batch.received_on
         self._lab_tests = batch.lab_tests
+        self._replaced = replaced
         self._folder = folder
         self._written: set[str] = set()
 
@@ -118,7 +153,10 @@ class _Files:
 
     def _messages(self) -> Iterator[str]:
         """What a LIMS takes in of each specimen, in FHIR and in HL7."""
-        for result in specimen_results(self._report, lab_tests=self._lab_tests):
+        results = list(specimen_results(self._report, lab_tests=self._lab_tests))
+        if self._replaced is not None:
+            results += withdrawn_results(self._replaced, self._report, lab_tests=self._lab_tests)
+        for result in results:
             for message in messages_of(result):
                 key = result_key(*self._batch, message.file)
                 self._store.put(key, message.content, message.content_type)

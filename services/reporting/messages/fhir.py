@@ -74,7 +74,7 @@ def _report(result: SpecimenResult, panels: list[_Json], smears: list[_Json]) ->
             "identifier": [{"system": _REPORT, "value": result.report_id}],
             "basedOn": result.order_number
             and [_by_number("ServiceRequest", _numbers("order", result.lab), result.order_number)],
-            "status": "preliminary",
+            "status": _status(result),
             "category": [{"coding": [{"system": f"{_SYSTEM}/v2-0074", "code": "LAB"}]}],
             "code": _concept(codes.PANEL),
             "subject": _subject(result),
@@ -214,7 +214,7 @@ def _observation(result: SpecimenResult, of: str, what: str, code: Code, about: 
         {
             **_named(result, of, what),
             "meta": _meta(result),
-            "status": "preliminary",
+            "status": _status(result),
             "category": [{"coding": [{"system": f"{_SYSTEM}/observation-category", "code": "laboratory"}]}],
             "code": _concept(code),
             "subject": _subject(result),
@@ -224,6 +224,10 @@ def _observation(result: SpecimenResult, of: str, what: str, code: Code, about: 
             **said,
         }
     )
+
+
+def _status(result: SpecimenResult) -> str:
+    return "entered-in-error" if result.withdrawn else "preliminary"
 
 
 def _named(result: SpecimenResult, of: str, what: str) -> _Json:

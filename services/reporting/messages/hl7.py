@@ -1,7 +1,7 @@
 """A specimen's result as an HL7 v2.5.1 message ORU^R01^ORU_R01.
 
 Results of a smear have its replicate's number as OBX-4, those of the specimen `P`: one that cannot be had has status X
-and no value. Nothing is signed yet, so that every other status is R, entered and not verified.
+and no value, one that is withdrawn W. Nothing is signed yet, so that every other status is R, entered and not verified.
 """
 
 import base64
@@ -58,7 +58,7 @@ def message(result: SpecimenResult) -> bytes:
         request,
         {
             **{1: "1", 2: placer, 3: filler, 4: _code(codes.PANEL), 7: _time(result.collected_at)},
-            **{22: _time(result.issued_at), 25: "R"},
+            **{22: _time(result.issued_at), 25: "C" if result.withdrawn else "R"},
         },
     )
     _note(order, result.notes)
@@ -107,13 +107,13 @@ _Observed = tuple[dict[int, str], tuple[str, ...]]
 def _results(result: SpecimenResult) -> Iterator[_Observed]:
     """What stands in each OBX, by the number of its field, and the notes below it: the specimen first."""
     if result.pooled is None:
-        yield _missing("P"), ()
+        yield _missing("P", result), ()
     else:
         same = {device_id(smear.slide) for smear in result.smears if smear.figures}
         yield from _of("P", result.pooled, METHOD, same.pop() if len(same) == 1 else None)
     for smear in result.smears:
         if smear.figures is None:
-            yield _missing(smear.number), smear.notes
+            yield _missing(smear.number, result), smear.notes
         else:
             yield from _of_smear(smear, smear.figures)
 
@@ -124,8 +124,8 @@ def _of_smear(smear: SmearResult, figures: Figures) -> Iterator[_Observed]:
     yield from others
 
 
-def _missing(number: str) -> dict[int, str]:
-    return {2: "NM", 3: _code(codes.NORMAL), 4: number, 6: _PERCENT, 11: "X"}
+def _missing(number: str, result: SpecimenResult) -> dict[int, str]:
+    return {2: "NM", 3: _code(codes.NORMAL), 4: number, 6: _PERCENT, 11: "W" if result.withdrawn else "X"}
 
 
 def _of(number: str, figures: Figures, method: str, device: str | None) -> Iterator[_Observed]:

@@ -2,7 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final, Literal
 
@@ -58,7 +58,8 @@ class SmearResult:
 class SpecimenResult:
     """One specimen of a report. `pooled` is absent where its slides may not be counted as one; `notes` say why.
 
-    No result is signed yet, so that each is preliminary, also one that replaces another.
+    No result is signed yet, so that each is preliminary, also one that replaces another. One that is `withdrawn` has no
+    figures: those of the revision before do not hold any more.
     """
 
     lab: str
@@ -75,6 +76,7 @@ class SpecimenResult:
     smears: tuple[SmearResult, ...]
     pooled: Figures | None
     notes: tuple[str, ...]
+    withdrawn: bool = False
 
     @property
     def report_id(self) -> str:
@@ -94,6 +96,20 @@ def specimen_results(report: Report, *, lab_tests: bool) -> Iterator[SpecimenRes
         kinds = {slide.release_kind for slide in slides if slide.release_kind is not None}
         if kinds and (lab_tests or kinds == {ReleaseKind.TRAINED}):
             yield _result(report, name, slides, lab_tests)
+
+
+def withdrawn_results(before: Report, report: Report, *, lab_tests: bool) -> Iterator[SpecimenResult]:
+    """The specimens whose results went out with the revision `before`, and do not with this one.
+
+    The batch was voided, or a slide of theirs was classified by a release that is not for use.
+    """
+    still = {result.specimen for result in specimen_results(report, lab_tests=lab_tests)}
+    for result in specimen_results(before, lab_tests=lab_tests):
+        if result.specimen not in still:
+            again = _result(report, result.specimen, [smear.slide for smear in result.smears], lab_tests)
+            said = f"Withdrawn: the result of revision {report.replaces} does not hold any more."
+            smears = tuple(SmearResult(smear.number, smear.slide, None, ()) for smear in again.smears)
+            yield replace(again, smears=smears, pooled=None, notes=(said, *again.notes[:-1]), withdrawn=True)
 
 
 def _result(report: Report, name: str, slides: Sequence[SlideReport], is_test: bool) -> SpecimenResult:

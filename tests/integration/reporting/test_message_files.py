@@ -7,7 +7,7 @@ from sqlalchemy import text
 
 from services.batches.closing import close_batch
 from services.batches.requeue import requeue
-from services.batches.voiding import void_batch
+from services.batches.voiding import restore_batch, void_batch
 from services.database.models import ModelRelease
 from services.database.session import transaction
 from services.intake.labs import set_lab_tests
@@ -67,9 +67,29 @@ def test_another_revision_keeps_the_messages_of_the_one_before(trained: Night) -
     assert "berlin/night-1/S-01/2" in trained.get(MESSAGES[0]).decode()
 
 
-def test_a_voided_batch_has_no_messages(trained: Night) -> None:
+def test_what_does_not_hold_any_more_is_withdrawn(trained: Night) -> None:
     close_batch(trained.engine, trained.store, trained.batch_key)
     void_batch(trained.engine, trained.batch_key, by="anna", why="sent twice")
     close_batch(trained.engine, trained.store, trained.batch_key)
-    assert files_of(trained) == []
-    assert trained.get(f"revisions/1/{MESSAGES[0]}")
+    assert files_of(trained) == MESSAGES
+    resources = [entry["resource"] for entry in json.loads(trained.get(MESSAGES[0]))["entry"]]
+    assert {r["status"] for r in resources if "status" in r} == {"entered-in-error"}
+    assert not [r for r in resources if "valueQuantity" in r]
+    assert b"does not hold any more" in trained.get(MESSAGES[1])
+    assert b"batch voided by anna: sent twice" in trained.get(MESSAGES[1])
+    assert b"|||||W" in trained.get(MESSAGES[1])
+    assert b"|||||R" not in trained.get(MESSAGES[1])
+    restore_batch(trained.engine, trained.batch_key, by="anna", why="it was not")
+    close_batch(trained.engine, trained.store, trained.batch_key)
+    assert b"preliminary" in trained.get(MESSAGES[0])
+    assert b"|||||R" in trained.get(MESSAGES[1])
+
+
+def test_a_result_under_a_release_that_is_not_for_use_withdraws_the_one_before(trained: Night) -> None:
+    close_batch(trained.engine, trained.store, trained.batch_key)
+    requeue(trained.engine, trained.batch_key, ["slide-0"], by="anna", why="focus")  # under the active one, untrained
+    with transaction(trained.engine) as session:
+        session.execute(text("update analysis set state = 'done', cells_classified = 0 where version = 2"))
+    close_batch(trained.engine, trained.store, trained.batch_key)
+    assert files_of(trained) == MESSAGES
+    assert b"entered-in-error" in trained.get(MESSAGES[0])

@@ -6,7 +6,7 @@ from typing import Any
 
 from services.reporting.corrected import Correction
 from services.reporting.distributions import distribution, normal_forms, region_shares
-from services.reporting.messages.results import SpecimenResult, specimen_results
+from services.reporting.messages.results import SpecimenResult, specimen_results, withdrawn_results
 from services.reporting.report import Report, SlideReport
 from services.reporting.specimens import specimen_reports
 from services.taxonomy import CLASS_NAMES
@@ -48,3 +48,10 @@ def full_result(**values: Any) -> SpecimenResult:
         **{"sample_type": "semen", "collected_at": datetime.fromisoformat("2026-11-23T08:40:00+01:00"), **values},
     }
     return result_of(slide("a", 2, 400, **given), slide("b", 3, 400, replicate=2, **given))
+
+
+def withdrawn_result() -> SpecimenResult:
+    """A result that went out with revision 1, of a batch that was voided since."""
+    void = report_of(revision=2, replaces=1, reason="batch voided by anna: sent twice")
+    [result] = withdrawn_results(report_of(slide("a", 8, 200)), void, lab_tests=False)
+    return result

@@ -14,7 +14,7 @@ from jsonschema import Draft6Validator
 
 from services.reporting.messages.fhir import bundle
 from services.reporting.messages.results import SpecimenResult
-from tests.unit.reporting.a_result import full_result, result_of, slide
+from tests.unit.reporting.a_result import full_result, result_of, slide, withdrawn_result
 
 SCHEMA = (
     Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "morphbatch" / "schemas" / "fhir.schema.json"
@@ -28,6 +28,7 @@ RESULTS = {
     "two replicates": full_result,
     "test data, replaced": lambda: result_of(slide("a", 8, 200), lab_tests=True, revision=2, replaces=1, reason="why"),
     "differ": lambda: result_of(slide("a", 8, 200), slide("b", 60, 200, replicate=2)),
+    "withdrawn": withdrawn_result,
     "no result": lambda: result_of(slide("a", 0, 0, **BROKEN)),
 }
 
@@ -109,6 +110,14 @@ def test_no_code_is_used_that_counts_something_else(what: str) -> None:
 def test_nothing_is_called_final() -> None:
     for result in (full_result(), RESULTS["test data, replaced"]()):
         assert {r["status"] for r in resources(result) if "status" in r} == {"preliminary"}
+
+
+def test_what_is_withdrawn_has_no_figures_and_is_no_result() -> None:
+    found = resources(withdrawn_result())
+    assert {r["status"] for r in found if "status" in r} == {"entered-in-error"}
+    assert not list(every(found, "valueQuantity"))
+    [report] = resources(withdrawn_result(), "DiagnosticReport")
+    assert report["extension"][0]["valueReference"]["identifier"]["value"] == "berlin/night-1/S-01/1"
 
 
 def test_normal_forms_have_interval_reference_and_interpretation() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from services.reporting.messages.hl7 import message, message_id
 from services.reporting.messages.results import SpecimenResult
-from tests.unit.reporting.a_result import full_result, result_of, slide
+from tests.unit.reporting.a_result import full_result, result_of, slide, withdrawn_result
 
 BROKEN = {"state": "quarantined", "reason": "checksum_mismatch", "detail": "field f broken"}
 
@@ -83,6 +83,13 @@ def test_what_cannot_be_had_has_status_x_and_a_note() -> None:
     broken = read(result_of(slide("a", 0, 0, **BROKEN)))
     assert str(observations(broken)["primary-normal", "1"][11]) == "X"
     assert any("field f broken" in str(nte[3]) for nte in broken.segments("NTE"))
+
+
+def test_what_is_withdrawn_has_status_w_and_no_value() -> None:
+    parsed = read(withdrawn_result())
+    assert str(parsed.segment("OBR")[25]) == "C"
+    assert {(str(obx[5]), str(obx[11])) for obx in parsed.segments("OBX")} == {("", "W")}
+    assert any("Withdrawn" in str(nte[3]) for nte in parsed.segments("NTE"))
 
 
 def test_test_data_is_marked() -> None:
