@@ -39,7 +39,7 @@ class Habits:
     slides: float = 8.0
     fields: float = 20.0
     cells: float = 12.0
-    megabytes: float = 0.25
+    megabytes: float = 0.5
     first: time = time(17)
     last: time = time(1)
     urgent: float = 0.0

@@ -3,12 +3,16 @@
 import random
 from datetime import UTC, datetime, time, timedelta
 
+import psycopg2
 import pytest
+import yaml
 from sqlalchemy import Engine, text
 
 from services.capacity.scaling import ByForecast, Outstanding
 from services.database.session import transaction
 from tests.integration.capacity.waiting_slides import Slides
+from tests.integration.servers import Postgres
+from tests.places import CHECKOUT
 
 NOON = datetime(2026, 11, 23, 9, tzinfo=UTC)  # in Istanbul
 ZONE = "Europe/Istanbul"
@@ -72,6 +76,23 @@ def test_slides_that_are_held_want_nobody(engine: Engine, slides: Slides) -> Non
     with transaction(engine) as session:
         session.execute(text("update lab set paused_at = now()"))
     assert wanted(engine, hours(13)) == 0
+
+
+def test_what_keda_asks_is_answered_to_its_role(engine: Engine, slides: Slides, postgres: Postgres) -> None:
+    (scaled, _) = yaml.safe_load_all((CHECKOUT / "deploy/kubernetes/base/scaling.yaml").read_text(encoding="utf-8"))
+    slides.add(80, urgent=True)
+    postgres.administer("grant connect on database {} to morphbatch_scaler", engine.url.database)
+    postgres.administer("create role {} login password 'asks' in role morphbatch_scaler", "keda")
+    try:
+        asks = engine.url.set(drivername="postgresql", username="keda", password="asks")
+        connection = psycopg2.connect(asks.render_as_string(hide_password=False))
+        with connection.cursor() as cursor:
+            cursor.execute(scaled["spec"]["triggers"][0]["metadata"]["query"])
+            assert cursor.fetchall() == [(1,)]
+        connection.close()
+    finally:
+        postgres.administer("revoke connect on database {} from morphbatch_scaler", engine.url.database)
+        postgres.administer("drop role {}", "keda")
 
 
 @pytest.mark.parametrize("seed", range(1, 4))
