@@ -23,6 +23,7 @@ from celery.signals import (
 from sqlalchemy import Engine
 
 from migrations.run import require_head
+from services import tracing
 from services.database.session import make_engine
 from services.dispatch import SLIDES
 from services.errors import ConfigurationError, TransientError
@@ -94,6 +95,7 @@ def _prepare_child(**_: object) -> None:
     # Slides run side by side, one a process; threads within OpenCV would only fight over the same cores.
     cv2.setNumThreads(1)
     _keep_freed_memory()
+    tracing.start_tracing()
 
 
 def _keep_freed_memory() -> None:
@@ -109,6 +111,7 @@ def _keep_freed_memory() -> None:
 @worker_process_shutdown.connect
 def _close_child(**_: object) -> None:
     connections().close()
+    tracing.stop_tracing()
 
 
 @worker_init.connect
@@ -137,6 +140,7 @@ def preflight(*, takes_slides: bool) -> None:
         TransientError: it is down still.
     """
     metrics.require_folder(load_settings())
+    tracing.wanted()
     deadline = time.monotonic() + PREFLIGHT_PATIENCE_S
     while True:
         connected = Connections()

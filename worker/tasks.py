@@ -22,6 +22,7 @@ from services.intake.registration import register_batch
 from services.intake.uploads import sweep_incoming
 from services.intake.validation import check_names
 from services.log_context import bind
+from services.tracing import traced
 from worker.app import app, settings
 from worker.lifecycle import connections
 from worker.task import Ended
@@ -57,7 +58,8 @@ def intake(lab: str, batch_id: str) -> None:
     check_names(lab, batch_id)  # before the log repeats them
     bind(batch=f"{lab}/{batch_id}")
     register_batch(connections().engine, connections().store, lab, batch_id)
-    publish_due(connections().engine, publisher)
+    with traced("publish", lab, batch_id):
+        publish_due(connections().engine, publisher)
 
 
 @app.task(name=SWEEP_INCOMING, **hint)

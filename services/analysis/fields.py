@@ -51,8 +51,11 @@ class CellOutsideField(PermanentError):
 class StageClock:
     """Seconds spent by stage, of the clock and of the processor; no two threads of a slide share a stage."""
 
+    began: float = field(default_factory=time.perf_counter)
     seconds: dict[str, float] = field(default_factory=dict)
     cpu: dict[str, float] = field(default_factory=dict)
+    spans: dict[str, tuple[float, float]] = field(default_factory=dict)
+    """When each stage began first and ended last, of `time.perf_counter`."""
 
     def timed(self, stage: str, work: Callable[[], T]) -> T:
         """Run `work` and add its time to `stage`."""
@@ -60,7 +63,9 @@ class StageClock:
         try:
             return work()
         finally:
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+            end = time.perf_counter()
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + end - start
+            self.spans[stage] = (self.spans.get(stage, (start,))[0], end)
             self.add_cpu(stage, time.thread_time() - cpu_start)
 
     def add_cpu(self, stage: str, seconds: float) -> None:

@@ -41,6 +41,7 @@ from services.releases.activation import require_same_crops
 from services.releases.counting import why_not_counted
 from services.settings import Settings
 from services.storage import ObjectStore
+from services.tracing import tell, tell_stages, traced
 
 log = logging.getLogger(__name__)
 
@@ -242,10 +243,26 @@ def _attempt(
     settings: Settings,
 ) -> Attempted:
     clock = StageClock()
-    started = time.perf_counter()
     with transaction(engine) as session:
         slide = load_work(session, lease.analysis_id)
     bind(batch=f"{slide.lab}/{slide.batch_id}", slide=slide.slide_id, release=slide.release_id)
+    about: dict[str, str | int] = {"slide": slide.slide_id, "analysis": lease.analysis_id, "attempt": lease.attempt}
+    with traced("slide", slide.lab, slide.batch_id, release=slide.release_id, **about):
+        try:
+            return _analysed(engine, store, networks, lease, settings, slide, clock)
+        finally:
+            tell_stages(clock.spans, clock.seconds)
+
+
+def _analysed(
+    engine: Engine,
+    store: ObjectStore,
+    networks: Classifier,
+    lease: Lease,
+    settings: Settings,
+    slide: SlideWork,
+    clock: StageClock,
+) -> Attempted:
     if lease.attempt > settings.max_attempts:
         raise _Exhausted(
             f"{slide}: its worker died {settings.max_attempts} times while analysing it; check its fields before"
@@ -278,7 +295,7 @@ def _attempt(
                 made_with=made_with(settings, served.form),
             )
             clock.timed("write", partial(result.write, session, with_cells=good))
-            seconds = time.perf_counter() - started
+            seconds = time.perf_counter() - clock.began
             session.execute(
                 text("update analysis set timings = :timings where id = :id"),
                 {"timings": json.dumps(_timings(clock, seconds)), "id": lease.analysis_id},
@@ -291,6 +308,7 @@ def _attempt(
         metrics.SLIDE_SECONDS.observe(seconds)
         for stage, spent in clock.seconds.items():
             metrics.STAGE_SECONDS.labels(stage).observe(spent)
+        tell(state=verdict.to, cells=result.classified)
         log.info("%s: %s, %d cells in %.1f s", slide, verdict.to, result.classified, seconds)
         return Attempted(verdict, last_of)
     finally:

@@ -5,17 +5,18 @@ import logging
 from sqlalchemy import Engine, func, select
 
 from services import metrics
-from services.batches.queries import closing_of
+from services.batches.queries import closing_of, name_of
 from services.batches.same_pictures import find_same_pictures
 from services.database.audit import AuditKind, record
 from services.database.models import Batch
 from services.database.moves import move
 from services.database.queries import NO_SLIDE_IS_OPEN
 from services.database.session import transaction
-from services.database.states import BatchState
+from services.database.states import BatchMove, BatchState
 from services.deliveries.outbox import outgoing, put_on_record
 from services.reporting.write import write_batch_report
 from services.storage import ObjectStore
+from services.tracing import traced
 
 log = logging.getLogger(__name__)
 
@@ -40,10 +41,19 @@ def close_batch(engine: Engine, store: ObjectStore, batch_key: int) -> BatchStat
 def _close(engine: Engine, store: ObjectStore, batch_key: int) -> BatchState | None:
     with transaction(engine) as session:
         step = closing_of(session, batch_key)
-    if step is None:
-        return None
+        if step is None:
+            return None
+        lab, batch_id = name_of(session, batch_key)
+    with traced("close", lab, batch_id, state=step.to):
+        return _written(engine, store, batch_key, lab, batch_id, step)
+
+
+def _written(
+    engine: Engine, store: ObjectStore, batch_key: int, lab: str, batch_id: str, step: BatchMove
+) -> BatchState | None:
     find_same_pictures(engine, batch_key)
-    report = write_batch_report(engine, store, batch_key, step.to)
+    with traced("report", lab, batch_id):
+        report = write_batch_report(engine, store, batch_key, step.to)
     messages = outgoing(engine, store, batch_key, report.lab, report.batch_id, report.files)
     with transaction(engine) as session:
         if not move(session, step, Batch.id == batch_key, NO_SLIDE_IS_OPEN):

@@ -95,6 +95,13 @@ def slide_rows(session: Session, batch_key: int) -> list[SlideRow]:
     )
 
 
+def name_of(session: Session, batch_key: int) -> tuple[str, str]:
+    """The lab and the id of a batch."""
+    found = select(Lab.code, Batch.batch_id).join(Batch.lab).where(Batch.id == batch_key)
+    lab, batch_id = session.execute(found).one()
+    return lab, batch_id
+
+
 def closing_of(session: Session, batch_key: int) -> BatchMove | None:
     """The move that closes a batch which waits for it; `None` of one that does not wait for it."""
     found = session.execute(

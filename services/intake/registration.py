@@ -7,6 +7,7 @@ then is sent again by the sweep, which asks the database.
 import hashlib
 import json
 import logging
+import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -16,7 +17,7 @@ from sqlalchemy import Engine, func, insert, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.orm import Session
 
-from services import metrics
+from services import metrics, tracing
 from services.database.audit import AuditKind, record
 from services.database.models import Analysis, Batch, FieldRow, Lab, Slide
 from services.database.moves import begin, move
@@ -73,6 +74,7 @@ def register_batch(engine: Engine, store: ObjectStore, lab: str, batch_id: str) 
         OutageError: the object store or Postgres is down, or the manifest cannot be checked now; nothing was stored.
     """
     check_names(lab, batch_id)
+    begun = time.time_ns()
     found = store.stat(manifest_key(lab, batch_id))
     if found is None:
         raise ObjectMissing(f"{manifest_key(lab, batch_id)}: there is no manifest yet; it is uploaded last")
@@ -85,6 +87,8 @@ def register_batch(engine: Engine, store: ObjectStore, lab: str, batch_id: str) 
         # Before the commit: whichever of the two fails, the next attempt does both again.
         _tell_the_lab(store, registered)
     metrics.MANIFESTS.labels(registered.outcome).inc()
+    if registered.outcome is Outcome.NEW:
+        tracing.begin_batch(lab, batch_id, begun, slides=len(registered.analysis_ids))
     logger.info("lab %s batch %s: manifest %s", lab, batch_id, registered.outcome)
     return registered
 
