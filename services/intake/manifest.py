@@ -29,6 +29,7 @@ _NUMBER_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9./_-]{0,62}$"
 _MAX_STAIN: Final = 63
 _IN_A_STAIN: Final = frozenset(" ._+&-–,/%()®™°'’")
 _MAX_KEY_BYTES: Final = 512
+_MAX_NAME_BYTES: Final = 255  # of a folder or file: a store that keeps files can hold no longer names
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d:\d\d)")
 _EARLIEST_COLLECTION: Final = datetime(1980, 1, 1, tzinfo=UTC)
 _CLOCKS_DIFFER: Final = timedelta(minutes=15)
@@ -112,6 +113,12 @@ def _inside_the_batch(key: str) -> str:
             "is not a valid object key: folder names cannot be empty or '.', and {most} bytes are allowed",
             {"most": _MAX_KEY_BYTES},
         )
+    if any(len(s.encode()) > _MAX_NAME_BYTES for s in segments):
+        raise PydanticCustomError(
+            "manifest_bad_value",
+            "has a folder or file name of more than {most} bytes, which not every object store can hold: rename it",
+            {"most": _MAX_NAME_BYTES},
+        )
     if key == MANIFEST_NAME:
         raise PydanticCustomError("manifest_bad_value", "is the manifest itself")
     return key
@@ -163,6 +170,18 @@ class GivenCell(_Strict):
         return self
 
 
+def _each_once(cells: list[GivenCell]) -> list[GivenCell]:
+    first: dict[tuple[int, ...], int] = {}
+    for place, cell in enumerate(cells):
+        if first.setdefault(cell.box, place) != place:
+            raise PydanticCustomError(
+                "manifest_bad_value",
+                "cells[{place}] has the same box as cells[{first}]: give each cell once",
+                {"place": place, "first": first[cell.box]},
+            )
+    return cells
+
+
 class ManifestField(_Strict):
     """One image."""
 
@@ -171,7 +190,10 @@ class ManifestField(_Strict):
     kind: Literal["field", "crop"] = Field(
         "field", description="`field`: a whole microscope field. `crop`: one cell; no cells are searched for."
     )
-    cells: Annotated[list[GivenCell], Field(max_length=MAX_CELLS_PER_FIELD, fail_fast=True)] | None = Field(
+    cells: (
+        Annotated[list[GivenCell], Field(max_length=MAX_CELLS_PER_FIELD, fail_fast=True), AfterValidator(_each_once)]
+        | None
+    ) = Field(
         None, description="Heads found before; used as given, no others are searched for. Not allowed with `crop`."
     )
 

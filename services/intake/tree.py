@@ -34,6 +34,11 @@ _FORMATS: Final[dict[str, str]] = {
 _UNFINISHED: Final = frozenset(
     {".part", ".partial", ".crdownload", ".download", ".filepart", ".tmp", ".temp", ".opdownload", ".aria2", ".!ut"}
 )
+_ELSEWHERE: Final[dict[str, str]] = {
+    ".icloud": "a placeholder of an image that is still in the cloud: download it",
+    **dict.fromkeys((".lnk", ".url", ".webloc"), "a shortcut to an image: put the image itself here"),
+    **dict.fromkeys((".gpg", ".pgp", ".age", ".enc"), "an encrypted image: decrypt it"),
+}
 _SYSTEM_FOLDERS: Final = frozenset(
     {
         *("__macosx", "@eadir", "@recycle", "@recently-snapshot", "@tmp", "#recycle", "#snapshot", "$recycle.bin"),
@@ -125,13 +130,17 @@ def _files(root: Path) -> list[tuple[Path, _Trouble | None]]:
             why = f"this folder cannot be read ({error.strerror}): its images would be missing"
             found.append((folder, (why, True)))
             continue
-        if (status.st_dev, status.st_ino) in seen:  # a link that leads back
+        if (status.st_dev, status.st_ino) in seen:
+            found.append((folder, ("a link to a folder that is read already", False)))
             continue
         seen.add((status.st_dev, status.st_ino))
+        if not entries and folder != root:
+            found.append((folder, ("an empty folder", False)))
         for entry in entries:
             path = folder / entry.name
             if entry.is_dir():
-                waiting.append(path)
+                # Links last: a slide is called by its own folder, not by a link to it.
+                waiting.insert(0 if entry.is_symlink() else len(waiting), path)
             else:
                 found.append((path, None))
     return found
@@ -142,11 +151,12 @@ def _why_not(path: Path, root: Path) -> tuple[str | None, bool]:
     inside = path.relative_to(root).parts[:-1]
     if any(part.startswith(".") or part.casefold() in _SYSTEM_FOLDERS for part in inside):
         return "in a folder that the system or a program created", False
+    suffix, named = path.suffix.casefold(), Path(path.stem).suffix.casefold()
+    if suffix in _ELSEWHERE and (named in IMAGE_SUFFIXES or named in _FORMATS):  # the system hides some of these
+        return _ELSEWHERE[suffix], True
     if path.name.startswith((".", "~$")):
         return "a hidden file", False
-    suffix = path.suffix.casefold()
     if suffix in _UNFINISHED:
-        named = Path(path.stem).suffix.casefold()
         if named in IMAGE_SUFFIXES or named in _FORMATS or _begins_like_an_image(path):
             return "an unfinished upload or download: wait until it is complete, or remove it", True
         return "a temporary file", False

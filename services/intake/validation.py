@@ -154,6 +154,8 @@ def _problem(error: ErrorDetails) -> Problem:
         return Problem(path, "um_per_px_missing", "is required: micrometres per pixel of the slide's images, a number")
     if kind == "missing":
         return Problem(path, "manifest_missing_key", "is required")
+    if kind == "string_unicode":
+        return Problem(path, "manifest_bad_value", "is not valid Unicode: rename it, or write it in UTF-8")
     if last == "fields" and kind == "too_long":
         return Problem(path, "too_many_fields", f"a batch has at most {MAX_FIELDS} fields; split it")
     return Problem(path, "manifest_bad_value", error["msg"][:1].lower() + error["msg"][1:])

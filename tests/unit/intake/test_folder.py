@@ -37,7 +37,7 @@ def test_a_sub_folder_is_a_slide(tmp_path: Path) -> None:
     ]
     assert [f.key for s in manifest.slides for f in s.fields] == ["S-2/a b.png", "S-10/f2.JPG", "S-10/f10.jpg"]
     left_out = [entry.path.relative_to(night).as_posix() for entry in delivery.left_out]
-    assert left_out == [".hidden", "S-2/.x.jpg", "S-2/notes.txt"]
+    assert left_out == [".hidden", "S-2/.x.jpg", "S-2/notes.txt", "empty"]
     assert not any(entry.lost for entry in delivery.left_out)
     first = delivery.files[0]
     content = b"content of S-2/a b.png"

@@ -77,6 +77,7 @@ def test_every_ending_of_a_jpeg_is_taken(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
+        ("s/.f.jpg.icloud", "in the cloud"), ("s/f.jpg.lnk", "shortcut"), ("s/f.tif.gpg", "decrypt"),
         ("s/IMG_4.HEIC", "HEIF"), ("s/scan.svs", "program's own format"), ("s/f.jpg.part", "unfinished"),
         ("s/f.tif.crdownload", "unfinished"), ("s/upload.tmp", "unfinished"), ("s/field", "without an image suffix"),
         ("s/f.jpg_original", "without an image suffix"), ("s/night.zip", "archive"), ("s/a.CR2", "raw image"),
@@ -143,3 +144,17 @@ def test_images_that_the_folders_manifest_does_not_name_stop_the_submission(tmp_
     (tmp_path / "manifest.json").write_text(json.dumps(whole))
     assert list(lost(tmp_path)) == ["s/f2.jpg"]
     assert slides(tmp_path, without_lost=True) == {"s": ["s/f1.jpg"]}
+
+
+def test_an_empty_folder_and_a_link_to_a_slide_are_listed(tmp_path: Path) -> None:
+    write(tmp_path, "s-1/f.jpg")
+    (tmp_path / "s-2").mkdir()
+    (tmp_path / "s-3").symlink_to("s-1")
+    (tmp_path / "s-1" / "again").symlink_to("..")
+    assert slides(tmp_path) == {"s-1": ["s-1/f.jpg"]}
+    told = {entry.path.relative_to(tmp_path).as_posix(): entry.why for entry in read_tree(tmp_path).left_out}
+    assert told == {
+        "s-2": "an empty folder",
+        "s-3": "a link to a folder that is read already",
+        "s-1/again": "a link to a folder that is read already",
+    }
