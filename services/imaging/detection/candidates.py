@@ -20,7 +20,7 @@ _PIN_DEEP: Final = 0.6  # … as deep as this …
 _PIN_SOLID: Final = 0.96  # … and as round: its share of its convex hull …
 _PIN_LONG: Final = 1.6  # … and its length ÷ width
 STAINED: Final = 0.768  # green transmittance below which something is stained; tails and glass are brighter
-_DEEP: Final = 102  # … and below which it is stained as only chromatin is
+_DEEP: Final = 0.4  # … and below which it is stained as only chromatin is
 _TAIL_UM: Final = 0.95  # whatever is thinner is tail
 _HOLE_UM2: Final = 2.5  # a vacuole; a looped tail encloses more
 _NOTCH_UM: Final = 0.25
@@ -134,9 +134,10 @@ def _candidate(piece: Polygon, siblings: tuple[Polygon, ...], flat: FlatField) -
     inside = np.zeros((h, w), np.uint8)
     cv2.fillPoly(inside, [np.rint(piece).astype(np.int32)], 1, offset=(-x, -y))
     glass = flat.background_at(x + w / 2, y + h / 2)
-    through = zip(cv2.mean(flat.pixels[y : y + h, x : x + w], inside)[:2], glass, strict=False)
+    pixels = flat.pixels[y : y + h, x : x + w]
+    through = zip(cv2.mean(pixels, inside)[:2], glass, strict=False)
     red, green = (math.log(min(max(level / max(empty, 1), 0.004), 0.996)) for level, empty in through)
-    deep = int(np.count_nonzero((flat.green(x, y, w, h) < _DEEP) & inside.view(np.bool_)))
+    deep = int(np.count_nonzero((pixels[..., 1] < _DEEP * glass[1]) & inside.view(np.bool_)))
     return Candidate(
         piece,
         siblings,
