@@ -35,7 +35,7 @@ class Site:
     servers: Mapping[str, float]
     on_gpu: bool = False
     worker_starts_s: float = 30.0
-    one_machine: int | None = None
+    one_machine: float | None = None
 
     def triton_cost(self, rates: Rates) -> Cost:
         """What a slide costs Triton here."""

@@ -25,7 +25,7 @@ class Asked:
     triton: float | None = None
     postgres: float | None = None
     store: float | None = None
-    one_machine: int | None = None
+    one_machine: float | None = None
 
     def site(self, advice: Advice) -> Site:
         """As advised, but for what is given."""

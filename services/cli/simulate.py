@@ -62,7 +62,10 @@ def simulate(
     postgres: _Servers = None,
     store: _Servers = None,
     one_machine: Annotated[
-        int | None, typer.Option("--one-machine", min=1, max=1024, help="All of it shares the cores of one machine.")
+        float | None,
+        typer.Option(
+            "--one-machine", min=0.1, max=1024, help="All of it shares so many cores of one machine.", callback=finite
+        ),
     ] = None,
     rates: Annotated[
         list[Path] | None,
@@ -159,7 +162,7 @@ def _print(answer: "Study", finish_by: time, ended: float | None) -> None:
         soft_wrap=True,
     )
     if site.one_machine:
-        out.print(f"played on one machine of {site.one_machine} cores, {answer.workers} workers", highlight=False)
+        out.print(f"played on one machine of {site.one_machine:g} cores, {answer.workers} workers", highlight=False)
     out.print(_table(answer))
     if ended is not None:
         begun, predicted = night.slides[0].arrives, answer.played["always"].finished
