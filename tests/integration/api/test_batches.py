@@ -246,6 +246,15 @@ def test_a_change_under_one_key_is_made_once(full: Night, api: Api) -> None:
     assert any(name.startswith("token ") for name in by)
 
 
+def test_a_batch_is_cancelled_once(api: Api) -> None:
+    north = api.lab("north")
+    send(north, *announcement())
+    assert north.post("/batches/night-1/cancel", json={"why": "wrong stain"}).json() == {"slides": 2}
+    again = north.post("/batches/night-1/cancel", json={"why": "wrong stain"})
+    assert (again.status_code, again.json()["reason"]) == (409, "not_cancellable")
+    assert north.get("/batches/night-1").json()["slides"] == {"cancelled": 2}
+
+
 def test_results_are_the_reports_own(full: Night, api: Api) -> None:
     berlin = api.lab("berlin", Scope.READ)
     none = berlin.get("/batches/night-1/report")

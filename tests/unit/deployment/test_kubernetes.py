@@ -140,6 +140,7 @@ def test_beat_is_one_and_never_two_by_a_rollout(overlay: str) -> None:
 def test_metrics_are_no_part_of_the_ingress(overlay: str) -> None:
     (rule,) = named(overlay, "Ingress", "api")["spec"]["rules"]
     assert {path["path"]: path["pathType"] for path in rule["http"]["paths"]} == {
+        "/v1": "Prefix",
         "/events/object-created": "Exact",
         "/health/live": "Exact",
     }
