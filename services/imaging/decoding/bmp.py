@@ -13,7 +13,7 @@ from services.imaging.decoding.source import Source
 from services.imaging.types import RGB
 
 _PLAIN: Final = (0, 3, 6)  # rows as they are; masks say where the colours are, with or without alpha
-_OLDEST_HEADER, _OLDER_HEADERS = 12, 40
+_FILE_HEADER, _OLDEST_HEADER, _OLDER_HEADERS = 14, 12, 40
 
 
 def decode_bmp(source: Source, canvas: Canvas, notes: list[str]) -> RGB:
@@ -49,6 +49,8 @@ def _check_rows(source: Source) -> tuple[int, int]:
     if width < 0 or compression not in _PLAIN or bits < 4:
         raise FieldUnsupportedMode(f"{source.name}: a compressed or {bits}-bit BMP; {CONVERT}")
     source.check_size(width, height)
+    if begin < _FILE_HEADER + header:
+        raise FieldDamaged(f"{source.name}: the BMP's pixels are said to begin within its header; {AGAIN}")
     if begin + (width * bits + 31) // 32 * 4 * height > len(data):
         raise source.ends_early("BMP")
     return width, height

@@ -1,7 +1,8 @@
 """Pictures that decode well and are not whole: saved again after a decoder had filled in what was missing.
 
 libjpeg paints missing rows mid-grey. Rows that were never written to an uncompressed file are black, and begin or end
-within a row, as no margin does. A channel that is the same everywhere was never filled, or never written.
+within a row, as no margin does. A channel that is the same everywhere was never filled, or never written. A camera that
+loses a half-picture leaves every second row black; a driver that waits for rows repeats the last one.
 """
 
 from collections.abc import Callable
@@ -18,6 +19,9 @@ _LEAST_ROWS: Final = 8  # one row of blocks of a JPEG
 _LEAST_PIXELS: Final = 8
 _LARGE: Final = 1 / 3  # of the rows; no margin at one end alone is so high
 _GREY: Final = 128
+_COMB: Final = 1 / 8  # of all rows are black between two that are not
+_REPEATED: Final = 1 / 16  # of the rows, one after the other
+_LEVELS_OF_A_PICTURE: Final = 32  # in a row; frames and windows have a few
 _FRAMED: Final = 0.9  # of all rows have a margin on both sides
 
 Rows = NDArray[np.bool_]
@@ -38,6 +42,12 @@ def check_fill(source: Source, pixels: RGB) -> None:
         raise FieldDamaged(
             f"{source.name}: {rows} rows are the even grey that decoders put where data is missing; {AGAIN}"
         )
+    if rows := _missing_between(pixels, (high == 0).all(axis=1)):
+        raise FieldDamaged(
+            f"{source.name}: {rows} rows between others are black: half of the picture is missing; {AGAIN}"
+        )
+    if rows := _repeated(pixels, left, middle, right):
+        raise FieldDamaged(f"{source.name}: {rows} rows repeat the row above: the picture is not whole; {AGAIN}")
     even = (low.min(axis=0) == high.max(axis=0)).tolist()
     for channel in range(3):
         if rows := _unwritten(pixels[..., channel], high[:, channel] == 0):
@@ -85,6 +95,30 @@ def _unwritten(plane: NDArray[np.uint8], rows: Rows) -> int:
         at_one_end = (begin == 0) != (end == height)
         if above or below or (at_one_end and end - begin > _LARGE * height and not _has_black_side(plane)):
             return end - begin
+    return 0
+
+
+def _missing_between(pixels: RGB, black: Rows) -> int:
+    """How many of the rows that may be `black` are so between two that are not, if these are many."""
+    alone = np.zeros_like(black)
+    alone[1:-1] = black[1:-1] & ~black[:-2] & ~black[2:]
+    if alone.sum() <= _COMB * len(black):
+        return 0
+    rows = int((pixels[alone] == 0).all(axis=(1, 2)).sum())
+    return rows if rows > _COMB * len(black) else 0
+
+
+def _repeated(pixels: RGB, *columns: NDArray[np.uint8]) -> int:
+    """How many rows are the same as the row above and hold a picture; `columns` `[H, 3]` are a few of its columns."""
+    same = np.logical_and.reduce([(column[1:] == column[:-1]).all(axis=1) for column in columns])
+    least = max(_LEAST_ROWS, int(_REPEATED * len(pixels)))
+    edges = np.flatnonzero(np.diff(np.concatenate(([False], same, [False])).astype(np.int8))).reshape(-1, 2).tolist()
+    for begin, end in edges:
+        if end - begin < least or end - begin == len(pixels) - 1:  # all the same: drawn, not photographed
+            continue
+        row = pixels[begin]
+        if len(np.unique(row[:, 1])) > _LEVELS_OF_A_PICTURE and bool((pixels[begin + 1 : end + 1] == row).all()):
+            return int(end - begin)
     return 0
 
 

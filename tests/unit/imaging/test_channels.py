@@ -1,5 +1,6 @@
 """Channels, times and focal planes are told apart by what the file says, and by nothing else."""
 
+import io
 import struct
 from collections.abc import Sequence
 from typing import Any
@@ -9,8 +10,10 @@ import imagecodecs
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from services.imaging.decoding.refusals import FieldRefused
+from tests.unit.imaging.drawn_heads import Drawn, draw
 from tests.unit.imaging.field_files import FIELD, HEIGHT, TWELVE, WIDTH, decode, planes, saved, tiff, with_tag
 
 NAMES = ("Red", "Green", "Blue")
@@ -182,3 +185,20 @@ def test_a_picture_of_one_channel_shown_in_its_colour_is_refused() -> None:
     red_only = FIELD.copy()
     red_only[..., 1:] = 0
     assert reason(saved(red_only, "PNG")) == "field_separate_channels"
+
+
+def test_pages_of_different_fields_are_not_planes_of_one() -> None:
+    places = (
+        [(8, 8), (20, 30), (35, 12), (50, 38), (30, 20), (12, 36)],
+        [(15, 20), (26, 8), (44, 26), (36, 38), (9, 30)],
+    )
+    one, other = (draw([Drawn(x, y, angle=11 * x) for x, y in at], 0.18, (58, 46)) for at in places)
+    assert reason(tiff_of(one, blurred(one, 3), other)) == "field_too_many_pages"
+    np.testing.assert_array_equal(decode(tiff_of(blurred(one, 3), one)).pixels, one)
+
+
+def tiff_of(*pictures: NDArray[np.uint8]) -> bytes:
+    file = io.BytesIO()
+    first, *more = map(Image.fromarray, pictures)
+    first.save(file, "TIFF", save_all=True, append_images=more)
+    return file.getvalue()

@@ -365,3 +365,40 @@ def test_zeros_that_fill_up_the_sectors_of_strips_are_no_damage(name: str) -> No
     cut[begin + short[0] : begin + lengths[0]] = bytes(lengths[0] - short[0])
     with pytest.raises(FieldRefused):
         decode(padded(bytes(cut)))
+
+
+def noise(height: int = 96, width: int = 128) -> NDArray[np.uint8]:
+    return np.random.default_rng(8).integers(20, 250, (height, width, 3), np.uint8)
+
+
+def test_rows_that_were_lost_between_others_are_refused() -> None:
+    for first, step in ((1, 2), (0, 2), (3, 4)):
+        comb = noise()
+        comb[first::step] = 0
+        assert reason(saved(comb, "PNG")) == "field_damaged"
+    lines = noise()
+    lines[5:60:11] = 0  # a few black lines are a ruler
+    assert decode(saved(lines, "PNG")).pixels.shape == lines.shape
+
+
+@pytest.mark.parametrize("form", ["PNG", "TIFF", "JPEG"])
+def test_a_row_that_is_repeated_to_the_end_is_refused(form: str) -> None:
+    stuck = noise()
+    stuck[48:] = stuck[48]
+    assert reason(saved(stuck, form)) == "field_damaged"
+
+
+def test_rows_of_a_frame_or_of_larger_pixels_are_no_repetition() -> None:
+    framed = noise()
+    framed[70:] = (30, 90, 180)
+    framed[70:, :20] = 240
+    coarse = noise(24, 32).repeat(4, axis=0).repeat(4, axis=1)
+    shades = np.broadcast_to(np.arange(40, 240, dtype=np.uint8)[:, np.newaxis], (96, 200, 3))
+    for picture in (framed, coarse, np.ascontiguousarray(shades)):
+        assert decode(saved(picture, "PNG")).pixels.shape == picture.shape
+
+
+def test_pixels_that_begin_within_the_header_are_refused() -> None:
+    data = bytearray(saved(noise(), "BMP"))
+    struct.pack_into("<I", data, 10, 14)
+    assert reason(bytes(data)) == "field_damaged"

@@ -13,9 +13,11 @@ from services.imaging.decoding.depth import to_8_bit
 from services.imaging.decoding.refusals import (
     AGAIN,
     CONVERT,
+    SINGLE_FIELDS,
     FieldCMYK,
     FieldDamaged,
     FieldSeparateChannels,
+    FieldTooManyPages,
     FieldTransparent,
     FieldUnsupportedMode,
 )
@@ -24,11 +26,13 @@ from services.imaging.decoding.tiff.camera_raw import check_not_raw
 from services.imaging.decoding.tiff.directory import Page, read_pages
 from services.imaging.decoding.tiff.meaning import Meaning, check_pages, read_meaning
 from services.imaging.decoding.tiff.parts import Geometry, decode_parts, read_geometry
+from services.imaging.likeness import Signature, likeness, signature_of
 from services.imaging.types import RGB
 
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
 _JPEG: Final = 7
 _REDUCED, _MASK = 1, 4  # bits of NewSubfileType
+_OTHER_FIELD: Final = 0.6  # how pages correlate: those of other fields by 0.48 at most, blurred planes of one by 0.84
 _ALPHA: Final = (1, 2, 999)  # ExtraSamples; 999 is one maker's
 
 
@@ -55,9 +59,9 @@ def decode_tiff(source: Source, canvas: Canvas, notes: list[str]) -> RGB:
         raise FieldDamaged(f"{source.name}: its {len(full)} pages share their data; {AGAIN}")
     reader = _Reader(source, order, meaning, cut)
     if meaning.channels > 1:
-        picture = _sharpest(reader.coloured(plane) for plane in range(len(full) // meaning.channels))
+        picture = _sharpest(source, (reader.coloured(plane) for plane in range(len(full) // meaning.channels)))
     elif len(full) > 1:
-        picture = _sharpest(_numbered(reader, full, len(pages)))
+        picture = _sharpest(source, _numbered(reader, full, len(pages)))
     else:
         picture = reader.picture(0)
     notes += picture.notes
@@ -84,11 +88,21 @@ def _numbered(reader: "_Reader", full: list[Page], count: int) -> Iterator[_Pict
         yield picture
 
 
-def _sharpest(pictures: Iterable[_Picture]) -> _Picture:
-    """Only one picture and the sharpest so far are in memory."""
+def _sharpest(source: Source, pictures: Iterable[_Picture]) -> _Picture:
+    """Only one picture and the sharpest so far are in memory.
+
+    Raises:
+        FieldTooManyPages: they are no focal planes of one field.
+    """
     best: _Picture | None = None
     highest = -1.0
+    shown: Signature | None = None
     for picture in pictures:
+        signature = signature_of(np.ascontiguousarray(picture.pixels))
+        if shown is None:
+            shown = signature
+        elif signature is not None and likeness(shown[np.newaxis], signature[np.newaxis])[0, 0] < _OTHER_FIELD:
+            raise FieldTooManyPages(f"{source.name}: its pages show different fields; {SINGLE_FIELDS}")
         sharpness = _sharpness(picture.pixels)
         if sharpness > highest:
             best, highest = picture, sharpness
