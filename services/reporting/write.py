@@ -89,11 +89,13 @@ def write_batch_report(engine: Engine, store: ObjectStore, batch_key: int, state
 
 
 def _replaced(store: ObjectStore, report: Report) -> Report | None:
-    """The revision before, as it was kept; `None` of the first, and of one that somebody has deleted."""
+    """The revision before, as it was kept; `None` of the first, of one that somebody has deleted, and of one without an
+    issue, by a version that sent no results out.
+    """
     if report.replaces is None:
         return None
     kept = read_document(store, revision_key(report.lab, report.batch_id, report.replaces, REPORT_NAME))
-    if kept is None or kept["schema"] != SCHEMA:
+    if kept is None or kept["schema"] != SCHEMA or "reason" not in kept:
         return None
     return Report.model_validate(kept)
 
