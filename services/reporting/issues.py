@@ -6,6 +6,7 @@ a revision of its own if something has. So no number is left out, and none ever 
 """
 
 import json
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,10 +17,13 @@ from services.database.audit import AuditKind
 from services.keys import REPORT_NAME, report_key, result_key, revision_key
 from services.reporting.queries import EventRow
 from services.reporting.report import Report
-from services.storage import ObjectMissing, ObjectStore
+from services.storage import ObjectMissing, ObjectStore, ObjectTooLarge
+
+log = logging.getLogger(__name__)
 
 _MOST_BYTES: Final = 2**30
 _MOST_NAMED: Final = 10
+_OF_A_REPORT: Final = frozenset({"lab", "slides", "files"})
 _NO_CONTENT: Final = ("revision", "issued_at", "replaces", "reason", "files", "notes")
 
 
@@ -59,10 +63,18 @@ def read_standing(store: ObjectStore, lab: str, batch_id: str) -> dict[str, Any]
 
 
 def read_document(store: ObjectStore, key: str) -> dict[str, Any] | None:
-    """The report under this key, whatever its revision; `None` where there is none."""
+    """The report under this key, whatever its revision; `None` where there is none.
+
+    What is no report of ours, or only a part of one, is written over: else its batch would stay open for ever.
+    """
     try:
-        document: dict[str, Any] = json.loads(store.get(key, max_bytes=_MOST_BYTES))
+        document = json.loads(store.get(key, max_bytes=_MOST_BYTES))
     except ObjectMissing:
+        return None
+    except (ObjectTooLarge, ValueError):
+        document = None
+    if not isinstance(document, dict) or not document.keys() >= _OF_A_REPORT:
+        log.warning("%s is no report, and is written over", key)
         return None
     return document
 

@@ -95,7 +95,7 @@ def _replaced(store: ObjectStore, report: Report) -> Report | None:
     if report.replaces is None:
         return None
     kept = read_document(store, revision_key(report.lab, report.batch_id, report.replaces, REPORT_NAME))
-    if kept is None or kept["schema"] != SCHEMA or "reason" not in kept:
+    if kept is None or kept.get("schema") != SCHEMA or "reason" not in kept:
         return None
     return Report.model_validate(kept)
 

@@ -146,3 +146,10 @@ def test_the_report_from_the_database_has_the_issue_once_the_batch_is_closed(ful
     with transaction(full.engine) as session:
         read = read_report(session, full.batch_key)
     assert json.loads(read.as_json())["issued_at"] == issued(full)["issued_at"]
+
+
+@pytest.mark.parametrize("content", [b"not ours", b"[1, 2]", b'{"lab": "berlin", "slides', b"{}", b""])
+def test_what_is_no_report_at_its_place_does_not_keep_a_batch_open(full: Night, content: bytes) -> None:
+    full.store.put("results/berlin/night-1/report.json", content, "application/json")
+    assert close_batch(full.engine, full.store, full.batch_key) is BatchState.COMPLETE_WITH_ERRORS
+    assert (issued(full)["revision"], issued(full)["replaces"]) == (1, None)
