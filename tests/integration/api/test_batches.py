@@ -181,7 +181,8 @@ def test_a_state_is_answered_when_it_changes(api: Api) -> None:
     waiting.start()
     send(api.lab("north"), document, files)
     waiting.join(15)
-    assert [answer.json()["state"] for answer in answers] == ["analysing"]
+    [answer] = answers
+    assert answer.json()["state"] in ("submitted", "analysing")  # whichever it sees first
 
 
 def test_events_come_once_each_by_asking_and_as_a_stream(api: Api) -> None:
