@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final
 
@@ -9,7 +10,6 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
-from services.access.verifying import Caller
 from services.api.v1.answers import (
     BatchId,
     IdempotencyKey,
@@ -37,7 +37,7 @@ from services.api.v1.models import (
     batch_state,
 )
 from services.api.v1.polling import changed
-from services.api.v1.rooms import Rooms, UsedRooms
+from services.api.v1.rooms import UsedRooms
 from services.api.v1.security import Administrator, Reader, Uploader
 from services.batches.cancelling import cancel_batch
 from services.batches.requeue import run_again
@@ -141,92 +141,69 @@ async def ask(
     return versioned(state, if_none_match)
 
 
+@dataclass(frozen=True)
+class _Change:
+    """A change of one of the lab's batches, made once for each idempotency key."""
+
+    request: Request
+    rooms: UsedRooms
+    caller: Administrator
+    batch_id: BatchId
+    idempotency_key: IdempotencyKey = None
+
+    def once(self, asked: BaseModel, make: Callable[[int], BaseModel], status: int = 200) -> Response:
+        """Answer what `make` gives, called with the number of the batch; or as before, where the key was used."""
+
+        def answer() -> tuple[int, dict[str, Any]]:
+            return status, make(batch_key(self.rooms.engine, self.caller.lab, self.batch_id)).model_dump(mode="json")
+
+        what = hashlib.sha256(f"{self.request.url.path}\n{asked.model_dump_json()}".encode()).hexdigest()
+        answered, document = answer_once(self.rooms.engine, self.caller.lab, self.idempotency_key, what, answer)
+        return JSONResponse(document, answered)
+
+
+_Asked = Annotated[_Change, Depends()]
+
+
 @router.post("/batches/{batch_id}/requeue", status_code=202, response_model=Requeued)
-def requeue(
-    request: Request,
-    rooms: UsedRooms,
-    caller: Administrator,
-    batch_id: BatchId,
-    asked: Requeue,
-    idempotency_key: IdempotencyKey = None,
-) -> Response:
+def requeue(change: _Asked, asked: Requeue) -> Response:
     """Analyse quarantined slides again, or the named ones that have ended. Nothing is overwritten."""
+    rooms = change.rooms
 
-    def change(key: int) -> tuple[int, BaseModel]:
-        done = run_again(rooms.engine, rooms.publisher, key, asked.slides, by=caller.name, why=asked.why)
-        return 202, Requeued(slides=list(done.slide_ids))
+    def make(key: int) -> Requeued:
+        done = run_again(rooms.engine, rooms.publisher, key, asked.slides, by=change.caller.name, why=asked.why)
+        return Requeued(slides=list(done.slide_ids))
 
-    return _once(request, rooms, caller, batch_id, asked, idempotency_key, change)
+    return change.once(asked, make, 202)
 
 
 @router.post("/batches/{batch_id}/cancel", response_model=Cancelled)
-def cancel(
-    request: Request,
-    rooms: UsedRooms,
-    caller: Administrator,
-    batch_id: BatchId,
-    asked: Reason,
-    idempotency_key: IdempotencyKey = None,
-) -> Response:
+def cancel(change: _Asked, asked: Reason) -> Response:
     """Start no slide of the batch any more. Slides that run end, and their results count."""
 
-    def change(key: int) -> tuple[int, BaseModel]:
-        return 200, Cancelled(slides=cancel_batch(rooms.engine, key, by=caller.name, why=asked.why))
+    def make(key: int) -> Cancelled:
+        return Cancelled(slides=cancel_batch(change.rooms.engine, key, by=change.caller.name, why=asked.why))
 
-    return _once(request, rooms, caller, batch_id, asked, idempotency_key, change)
+    return change.once(asked, make)
 
 
 @router.post("/batches/{batch_id}/void", response_model=VoidedNow)
-def void(
-    request: Request,
-    rooms: UsedRooms,
-    caller: Administrator,
-    batch_id: BatchId,
-    asked: Reason,
-    idempotency_key: IdempotencyKey = None,
-) -> Response:
+def void(change: _Asked, asked: Reason) -> Response:
     """Take a batch out of every count, such as one that was sent twice. Nothing is deleted."""
 
-    def change(key: int) -> tuple[int, BaseModel]:
-        void_batch(rooms.engine, key, by=caller.name, why=asked.why)
-        return 200, VoidedNow(batch_id=batch_id, voided=True)
+    def make(key: int) -> VoidedNow:
+        void_batch(change.rooms.engine, key, by=change.caller.name, why=asked.why)
+        return VoidedNow(batch_id=change.batch_id, voided=True)
 
-    return _once(request, rooms, caller, batch_id, asked, idempotency_key, change)
+    return change.once(asked, make)
 
 
 @router.post("/batches/{batch_id}/restore", response_model=VoidedNow)
-def restore(
-    request: Request,
-    rooms: UsedRooms,
-    caller: Administrator,
-    batch_id: BatchId,
-    asked: Reason,
-    idempotency_key: IdempotencyKey = None,
-) -> Response:
+def restore(change: _Asked, asked: Reason) -> Response:
     """Have a voided batch count again."""
 
-    def change(key: int) -> tuple[int, BaseModel]:
-        restore_batch(rooms.engine, key, by=caller.name, why=asked.why)
-        return 200, VoidedNow(batch_id=batch_id, voided=False)
+    def make(key: int) -> VoidedNow:
+        restore_batch(change.rooms.engine, key, by=change.caller.name, why=asked.why)
+        return VoidedNow(batch_id=change.batch_id, voided=False)
 
-    return _once(request, rooms, caller, batch_id, asked, idempotency_key, change)
-
-
-def _once(
-    request: Request,
-    rooms: Rooms,
-    caller: Caller,
-    batch_id: str,
-    asked: BaseModel,
-    key: str | None,
-    change: Callable[[int], tuple[int, BaseModel]],
-) -> Response:
-    """Make a change of one of the lab's batches, once for each idempotency key."""
-
-    def answer() -> tuple[int, dict[str, Any]]:
-        status, document = change(batch_key(rooms.engine, caller.lab, batch_id))
-        return status, document.model_dump(mode="json")
-
-    what = f"{request.url.path}\n{asked.model_dump_json()}"
-    status, document = answer_once(rooms.engine, caller.lab, key, hashlib.sha256(what.encode()).hexdigest(), answer)
-    return JSONResponse(document, status)
+    return change.once(asked, make)
