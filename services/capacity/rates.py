@@ -2,7 +2,6 @@
 
 import statistics
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -33,10 +32,10 @@ class Cost(BaseModel):
         return self.slide + self.field * slide.fields + self.cell * slide.cells + self.megabyte * slide.megabytes
 
 
-class _File(BaseModel):
-    """A file of rates, whole."""
+class Rates(BaseModel):
+    """What each station costs."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     worker: Cost
     triton_cpu: Cost
@@ -46,19 +45,6 @@ class _File(BaseModel):
     control: Cost
     cell_bytes: int = Field(ge=1, description="Bytes of a cell's row in Postgres, its indexes included.")
 
-
-@dataclass(frozen=True, slots=True)
-class Rates:
-    """What each station costs. `cell_bytes`: of a cell's row in Postgres with its indexes."""
-
-    worker: Cost
-    triton_cpu: Cost
-    triton_gpu: Cost
-    postgres: Cost
-    store: Cost
-    control: Cost
-    cell_bytes: int
-
     @classmethod
     def read(cls, path: Path = SHIPPED) -> Self:
         """Those of a TOML file like the shipped one.
@@ -67,14 +53,9 @@ class Rates:
             RatesRefused: it is not such a file; names every fault.
         """
         try:
-            found = _File.model_validate(read_toml(path, RatesRefused))
+            return cls.model_validate(read_toml(path, RatesRefused))
         except ValidationError as error:
             raise RatesRefused(f"{path}: {describe(error)}") from error
-        return cls(**{name: getattr(found, name) for name in _File.model_fields})
-
-    def document(self) -> dict[str, Any]:
-        """As JSON, each with its source."""
-        return _File.model_validate(asdict(self)).model_dump()
 
     def measured(self, path: Path) -> Self:
         """These, with what a document of `morphbatch bench e2e|feed|ensemble|reapply --json` measured instead.
@@ -84,15 +65,12 @@ class Rates:
         """
         document = read_json_object(path, RatesRefused)
         try:
-            return self._with(_found_in(document, _machine(document, path)))
+            return self.model_copy(update=_found_in(document, _machine(document, path)))
         except (AttributeError, LookupError, TypeError, ValueError, ZeroDivisionError) as error:
             raise RatesRefused(
                 f"{path} is not what `morphbatch bench e2e|feed|ensemble|reapply --json` writes:"
                 f" {type(error).__name__} at {error}"
             ) from error
-
-    def _with(self, costs: Mapping[str, Cost]) -> Self:
-        return type(self)(**{**{name: getattr(self, name) for name in _File.model_fields}, **costs})
 
 
 def _machine(document: Mapping[str, Any], path: Path) -> str:

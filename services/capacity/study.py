@@ -58,7 +58,7 @@ class Study:
             "rules": {name: {**asdict(rule), "bottleneck": rule.bottleneck} for name, rule in self.played.items()},
             "year": asdict(self.year),
             "cost_of_a_year": dict(self.cost),
-            "rates": self.rates.document(),
+            "rates": self.rates.model_dump(),
         }
 
 

@@ -41,7 +41,7 @@ def measured(folder: Path, document: object) -> Rates:
 
 
 def test_every_shipped_rate_says_who_measured_it() -> None:
-    rates = Rates.read().document()
+    rates = Rates.read().model_dump()
     assert all(cost["source"].strip() for name, cost in rates.items() if name != "cell_bytes")
     assert Rates.read().worker.of(Slide(0, 0, fields=20, cells=240, megabytes=10)) == pytest.approx(1.092, abs=0.5)
 
